@@ -1,0 +1,37 @@
+//! What Fingerpost knows, and how it is kept in memory.
+//!
+//! This crate holds the domain: namespaces, services, instances and the separately written parts of an instance's
+//! health; label selectors; the [`Record`]s that a store keeps and the [`ChangeSet`]s that it emits; and the
+//! [`Replica`], which is built only from those changes and from which every reader is served. It does no I/O and knows
+//! no async runtime, so that the registry, the DNS server, the node agent and the client library run the very same code.
+//!
+//! The way of the data: a store commits operations on records and emits change sets; [`Replica::apply`] takes one in
+//! and returns the [`Effects`] on the merged view; observers (the DNS index, watch streams) follow the effects.
+
+pub mod document;
+mod health;
+mod labels;
+mod name;
+mod object;
+mod position;
+mod record;
+mod replica;
+mod selector;
+mod source;
+mod view;
+
+pub use health::{Health, HealthParts, PartState, SessionState};
+pub use labels::{Labels, LabelError};
+pub use name::{
+    NameError, validate_dns_label, validate_domain_name, validate_instance_id, validate_text,
+};
+pub use object::{
+    AllCritical, Attachment, CheckResult, Conditions, Drain, Instance, Namespace, Pod, Port, Protocol, Report, Service,
+    ServiceType, Session,
+};
+pub use position::{Epoch, ParsePositionError, Position};
+pub use record::{Change, ChangeSet, DecodeError, InstanceKey, Key, Kind, Record};
+pub use replica::{InstanceQuery, NamespaceQuery, Page, Replica, ReplicaStats, ServiceQuery};
+pub use selector::{ParseSelectorError, Selector};
+pub use source::{ParseSourceError, Rank, Source};
+pub use view::{Effects, InstanceView, NamespaceView, ServiceView, ViewChange};

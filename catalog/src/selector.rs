@@ -1,0 +1,5 @@
+//! s
+/// s
+#[derive(Debug)] pub struct Selector; 
+/// s
+#[derive(Debug)] pub struct ParseSelectorError; 

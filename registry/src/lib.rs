@@ -1,0 +1,2 @@
+//! reg
+pub mod store;
