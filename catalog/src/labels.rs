@@ -91,7 +91,9 @@ pub(crate) fn is_label_key(text: &str) -> bool {
     match text.split_once('/') {
         None => is_name(text),
         Some((prefix, name)) => {
-            prefix.len() <= 253 && prefix.split('.').all(|label| crate::validate_dns_label(label).is_ok()) && is_name(name)
+            prefix.len() <= 253
+                && prefix.split('.').all(|label| crate::validate_dns_label(label).is_ok())
+                && is_name(name)
         }
     }
 }

@@ -21,17 +21,17 @@ mod source;
 mod view;
 
 pub use health::{Health, HealthParts, PartState, SessionState};
-pub use labels::{Labels, LabelError};
-pub use name::{
-    NameError, validate_dns_label, validate_domain_name, validate_instance_id, validate_text,
-};
+pub use labels::{LabelError, Labels, MAX_LABELS};
+pub use name::{NameError, validate_dns_label, validate_domain_name, validate_instance_id, validate_text};
 pub use object::{
     AllCritical, Attachment, CheckResult, Conditions, Drain, Instance, Namespace, Pod, Port, Protocol, Report, Service,
     ServiceType, Session,
 };
 pub use position::{Epoch, ParsePositionError, Position};
 pub use record::{Change, ChangeSet, DecodeError, InstanceKey, Key, Kind, Record};
-pub use replica::{InstanceQuery, NamespaceQuery, Page, Replica, ReplicaStats, ServiceQuery};
-pub use selector::{ParseSelectorError, Selector};
+pub use replica::{
+    HealthSet, InstanceQuery, NamespaceQuery, Page, ParseHealthSetError, Replica, ReplicaStats, ServiceQuery,
+};
+pub use selector::{Operator, ParseSelectorError, Requirement, Selector};
 pub use source::{ParseSourceError, Rank, Source};
 pub use view::{Effects, InstanceView, NamespaceView, ServiceView, ViewChange};

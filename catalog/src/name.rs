@@ -90,8 +90,12 @@ pub fn validate_domain_name(text: &str) -> Result<(), NameError> {
     Ok(())
 }
 
-/// An instance's id: 1 to 253 of `A-Z a-z 0-9 . _ : -`.
+/// An instance's id: 1 to 253 of `A-Z a-z 0-9 . _ : -`, but not `.` or `..`, which are steps in a URL's path (RFC 3986
+/// §5.2.4) and could never be asked for.
 pub fn validate_instance_id(text: &str) -> Result<(), NameError> {
+    if matches!(text, "." | "..") {
+        return Err(NameError::Edge("a letter, a digit, '_', ':' or '-' where it has nothing but dots"));
+    }
     check(
         text,
         253,
@@ -141,7 +145,7 @@ mod tests {
         for good in ["10.0.0.1:8080", "a_b", "fd00::1"] {
             assert_eq!(validate_instance_id(good), Ok(()), "{good}");
         }
-        for bad in ["", "a/b", "a b", &"a".repeat(254)] {
+        for bad in ["", "a/b", "a b", ".", "..", &"a".repeat(254)] {
             assert!(validate_instance_id(bad).is_err(), "{bad}");
         }
     }

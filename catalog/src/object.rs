@@ -208,12 +208,16 @@ pub struct Instance {
     /// The session it hangs on: when that ends, so does the instance.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session: Option<String>,
+    /// What its source reported of its health last; absent, it never did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub report: Option<Report>,
     /// Fields written by a newer version, kept as they are.
     #[serde(flatten)]
     pub unknown: Map<String, Value>,
 }
 
-/// The health that an instance's source reported last.
+/// The health that an instance's source reported last. It has the same writer as the instance's declaration, so it is
+/// kept in the same record.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Report {

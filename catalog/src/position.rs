@@ -102,7 +102,15 @@ mod tests {
         let position = Position::new(Epoch(0xbeef), 42);
         assert_eq!(position.to_string(), "000000000000beef-42");
         assert_eq!("000000000000beef-42".parse(), Ok(position));
-        for bad in ["", "42", "beef-42", "000000000000BEEF-1", "000000000000beef--1", "000000000000beef-+1", "000000000000beef-"] {
+        for bad in [
+            "",
+            "42",
+            "beef-42",
+            "000000000000BEEF-1",
+            "000000000000beef--1",
+            "000000000000beef-+1",
+            "000000000000beef-",
+        ] {
             assert!(bad.parse::<Position>().is_err(), "{bad}");
         }
     }

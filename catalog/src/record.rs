@@ -1,6 +1,6 @@
 //! Records: what a store keeps under which key, and the changes that it emits.
 
-use crate::object::{CheckResult, Drain, Instance, Namespace, Report, Service, Session};
+use crate::object::{CheckResult, Drain, Instance, Namespace, Service, Session};
 use crate::{Position, Source, validate_dns_label, validate_instance_id};
 use std::fmt;
 use std::str::FromStr;
@@ -53,8 +53,6 @@ pub enum Key {
     },
     /// A source's instance.
     Instance(InstanceKey),
-    /// The health that an instance's source reported.
-    Report(InstanceKey),
     /// The verdict of one check on an instance.
     Check {
         /// The instance.
@@ -75,7 +73,7 @@ impl Key {
     /// The instance that the record is, or is a part of.
     pub fn instance(&self) -> Option<&InstanceKey> {
         match self {
-            Key::Instance(key) | Key::Report(key) | Key::Drain(key) | Key::Check { instance: key, .. } => Some(key),
+            Key::Instance(key) | Key::Drain(key) | Key::Check { instance: key, .. } => Some(key),
             Key::Namespace { .. } | Key::Service { .. } | Key::Session { .. } => None,
         }
     }
@@ -109,7 +107,6 @@ impl fmt::Display for Key {
             Key::Namespace { name, source } => write!(f, "namespaces/{name}/{}", InKey(source)),
             Key::Service { namespace, name, source } => write!(f, "services/{namespace}/{name}/{}", InKey(source)),
             Key::Instance(instance) => write!(f, "instances/{instance}"),
-            Key::Report(instance) => write!(f, "reports/{instance}"),
             Key::Check { instance, check } => write!(f, "checks/{instance}/{check}"),
             Key::Drain(instance) => write!(f, "drains/{instance}"),
             Key::Session { id } => write!(f, "sessions/{id}"),
@@ -172,7 +169,6 @@ fn parse_key(text: &str) -> Option<Key> {
             Key::Service { namespace: label(namespace)?, name: label(name)?, source: source(from)? }
         }
         ["instances", rest @ ..] => Key::Instance(instance(rest)?),
-        ["reports", rest @ ..] => Key::Report(instance(rest)?),
         ["drains", rest @ ..] => Key::Drain(instance(rest)?),
         ["checks", rest @ .., check] => Key::Check { instance: instance(rest)?, check: label(check)? },
         &["sessions", name] => Key::Session { id: id(name)? },
@@ -189,8 +185,6 @@ pub enum Record {
     Service(Service),
     /// A source's instance.
     Instance(Instance),
-    /// The health that an instance's source reported.
-    Report(Report),
     /// The verdict of one check.
     Check(CheckResult),
     /// A drain.
@@ -207,7 +201,6 @@ impl Record {
             (Record::Namespace(_), Key::Namespace { .. })
                 | (Record::Service(_), Key::Service { .. })
                 | (Record::Instance(_), Key::Instance(_))
-                | (Record::Report(_), Key::Report(_))
                 | (Record::Check(_), Key::Check { .. })
                 | (Record::Drain(_), Key::Drain(_))
                 | (Record::Session(_), Key::Session { .. })
@@ -222,7 +215,6 @@ impl Record {
             Record::Namespace(value) => serde_json::to_writer(&mut out, value),
             Record::Service(value) => serde_json::to_writer(&mut out, value),
             Record::Instance(value) => serde_json::to_writer(&mut out, value),
-            Record::Report(value) => serde_json::to_writer(&mut out, value),
             Record::Check(value) => serde_json::to_writer(&mut out, value),
             Record::Drain(value) => serde_json::to_writer(&mut out, value),
             Record::Session(value) => serde_json::to_writer(&mut out, value),
@@ -237,7 +229,6 @@ impl Record {
             Key::Namespace { .. } => serde_json::from_slice(value).map(Record::Namespace),
             Key::Service { .. } => serde_json::from_slice(value).map(Record::Service),
             Key::Instance(_) => serde_json::from_slice(value).map(Record::Instance),
-            Key::Report(_) => serde_json::from_slice(value).map(Record::Report),
             Key::Check { .. } => serde_json::from_slice(value).map(Record::Check),
             Key::Drain(_) => serde_json::from_slice(value).map(Record::Drain),
             Key::Session { .. } => serde_json::from_slice(value).map(Record::Session),
@@ -277,14 +268,22 @@ mod tests {
             "services/prod/web/kubernetes:main",
             "instances/prod/web/api:team/web-1",
             "instances/prod/-/cni:node-1/net:abc:eth0",
-            "reports/prod/web/api/10.0.0.1:80",
+            "instances/prod/web/api/10.0.0.1:80",
             "checks/prod/web/api/web-1/http",
             "drains/prod/web/api/web-1",
             "sessions/0f3c",
         ] {
             assert_eq!(text.parse::<Key>().map(|key| key.to_string()).ok().as_deref(), Some(text));
         }
-        for bad in ["", "x", "namespaces/Prod/api", "instances/a/b/c/d", "instances/a/b/api/d/e", "checks/a/b/api/d", "sessions/a/b"] {
+        for bad in [
+            "",
+            "x",
+            "namespaces/Prod/api",
+            "instances/a/b/c/d",
+            "instances/a/b/api/d/e",
+            "checks/a/b/api/d",
+            "sessions/a/b",
+        ] {
             assert!(bad.parse::<Key>().is_err(), "{bad}");
         }
     }

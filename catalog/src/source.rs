@@ -108,7 +108,7 @@ mod tests {
 
     #[test]
     fn own_cluster_outranks_the_rest() {
-        let rank = |text: &str| text.parse::<Source>().map(|s| s.rank("a"));
+        let rank = |text: &str| text.parse::<Source>().unwrap().rank("a");
         assert!(rank("kubernetes/a") < rank("api"));
         assert!(rank("api/x") < rank("kubernetes/b"));
         assert!(rank("kubernetes/b") < rank("cni/n"));

@@ -1,1 +1,28 @@
-//! x
+//! Fingerpost's DNS server: authoritative for the cluster's zone and its reverse zones.
+//!
+//! Answers are compiled when the catalog changes ([`Index`]), not when a query comes: a query costs a parse, a lookup
+//! and a copy ([`Answerer`]). [`Server`] puts that behind UDP and TCP sockets. [`explain`] says why a name answers as it
+//! does, and [`query`] asks any name server, for the command line.
+
+mod answer;
+mod compile;
+mod config;
+mod encode;
+pub mod explain;
+mod index;
+mod message;
+mod metrics;
+mod name;
+pub mod query;
+mod server;
+mod set;
+mod table;
+mod tcp;
+mod udp;
+mod zones;
+
+pub use answer::{Answerer, MAX_CHAIN, Transport, Verdict};
+pub use config::{Config, ParseZoneError, Zone};
+pub use index::{Index, IndexStats, ZoneTooLong};
+pub use metrics::{Counters, Metrics};
+pub use server::{BindError, Limits, Listen, Server};

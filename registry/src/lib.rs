@@ -1,2 +1,10 @@
-//! reg
+//! The registry: every write goes to the [`store`] and comes back as a change; the [`live`] replica follows; [`api`]
+//! serves reads from it, [`watch`] streams its changes, and [`writes`] turns documents into commits.
+
+pub mod api;
+pub mod live;
+pub mod server;
 pub mod store;
+pub mod validate;
+pub mod watch;
+pub mod writes;

@@ -1,0 +1,58 @@
+//! Benchmarks, each beside its peers in one run: what counts are the ratios, because machines are noisy.
+//!
+//! `cargo xtask bench NAME` builds what is measured, finds the peers and calls this program.
+
+mod catalog;
+mod dns;
+mod http;
+mod machine;
+mod process;
+mod registry;
+mod report;
+mod watch;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(about = "Benchmarks of Fingerpost, side by side with its peers")]
+struct Arguments {
+    #[command(subcommand)]
+    bench: Bench,
+}
+
+#[derive(Subcommand)]
+enum Bench {
+    /// Registering and listing over HTTP, beside r-nacos.
+    Registry(registry::Options),
+    /// One change to a thousand watchers.
+    Watch(watch::Options),
+    /// A million instances in memory.
+    Catalog(catalog::Options),
+    /// CPU per DNS query, beside Knot and CoreDNS.
+    Dns(dns::Options),
+    /// All of them, as they are by default.
+    All,
+}
+
+fn main() -> anyhow::Result<()> {
+    let defaults = |name: &str| Arguments::try_parse_from(["bench", name]);
+    let one = |bench: Bench| -> anyhow::Result<()> {
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+        match bench {
+            Bench::Registry(options) => runtime.block_on(registry::run(options)),
+            Bench::Watch(options) => runtime.block_on(watch::run(options)),
+            Bench::Catalog(options) => catalog::run(&options),
+            Bench::Dns(options) => runtime.block_on(dns::run(options)),
+            Bench::All => Ok(()),
+        }
+    };
+    match Arguments::parse().bench {
+        Bench::All => {
+            for name in ["catalog", "registry", "watch", "dns"] {
+                one(defaults(name)?.bench)?;
+            }
+            Ok(())
+        }
+        bench => one(bench),
+    }
+}

@@ -1,0 +1,122 @@
+//! Programs under measurement: started in a folder of their own, timed and weighed from outside.
+
+use anyhow::{Context, Result, bail};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// A running program, ended when dropped.
+pub(crate) struct Process {
+    child: Child,
+    pub(crate) name: &'static str,
+}
+
+impl Process {
+    pub(crate) fn start(name: &'static str, command: &mut Command) -> Result<Self> {
+        let shown = command.get_program().to_string_lossy().into_owned();
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .with_context(|| format!("can't start {name} ({shown})"))?;
+        Ok(Self { child, name })
+    }
+
+    /// Waits until something listens at `address`.
+    pub(crate) fn wait_listening(&mut self, address: SocketAddr) -> Result<()> {
+        let begun = Instant::now();
+        loop {
+            if TcpStream::connect_timeout(&address, Duration::from_millis(200)).is_ok() {
+                return Ok(());
+            }
+            if let Some(status) = self.child.try_wait()? {
+                bail!("{} ended before it listened: {status}", self.name);
+            }
+            if begun.elapsed() > Duration::from_secs(30) {
+                bail!("{} does not listen at {address} after 30 s", self.name);
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    fn proc_file(&self, file: &str) -> Result<String> {
+        let path = format!("/proc/{}/{file}", self.child.id());
+        std::fs::read_to_string(&path).with_context(|| format!("{} is gone", self.name))
+    }
+
+    /// CPU time of all its threads so far, user and system.
+    pub(crate) fn cpu(&self) -> Result<Duration> {
+        let stat = self.proc_file("stat")?;
+        let after_name = stat.rsplit_once(')').map(|(_, rest)| rest).unwrap_or_default();
+        let ticks: u64 =
+            after_name.split_whitespace().skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum();
+        // Linux counts in hundredths of a second whatever the kernel's own tick is.
+        Ok(Duration::from_millis(ticks * 10))
+    }
+
+    /// Resident memory in bytes.
+    pub(crate) fn resident(&self) -> Result<u64> {
+        let status = self.proc_file("status")?;
+        let kilobytes = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmRSS:"))
+            .and_then(|rest| rest.split_whitespace().next())
+            .and_then(|number| number.parse::<u64>().ok())
+            .context("no VmRSS")?;
+        Ok(kilobytes * 1024)
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A port that was free a moment ago.
+pub(crate) fn free_port() -> Result<u16> {
+    Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
+}
+
+/// A peer's program, from the variable that `cargo xtask bench` sets.
+pub(crate) fn peer(variable: &str) -> Option<PathBuf> {
+    std::env::var_os(variable).map(PathBuf::from).filter(|path| path.is_file())
+}
+
+/// Fingerpost's release binary, beside this one.
+fn own_binary() -> Result<PathBuf> {
+    let path = std::env::current_exe()?.with_file_name("fingerpost");
+    if !path.is_file() {
+        bail!("{} is missing: run `cargo xtask bench`, which builds it", path.display());
+    }
+    Ok(path)
+}
+
+/// A Fingerpost of its own.
+pub(crate) struct Fingerpost {
+    pub(crate) process: Process,
+    pub(crate) http: SocketAddr,
+    pub(crate) dns: SocketAddr,
+}
+
+impl Fingerpost {
+    pub(crate) fn start(folder: &Path) -> Result<Self> {
+        let http = SocketAddr::from(([127, 0, 0, 1], free_port()?));
+        let dns = SocketAddr::from(([127, 0, 0, 1], free_port()?));
+        let mut process = Process::start(
+            "fingerpost",
+            Command::new(own_binary()?)
+                .arg("serve")
+                .arg("--data-dir")
+                .arg(folder)
+                .args(["--http-listen", &http.to_string(), "--dns-listen", &dns.to_string()])
+                .env("RUST_LOG", "warn"),
+        )?;
+        process.wait_listening(http)?;
+        Ok(Self { process, http, dns })
+    }
+}

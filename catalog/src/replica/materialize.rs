@@ -1,0 +1,155 @@
+//! From compact entries to records and views: the inverse of [`write`](super::write), and the derivation of health.
+
+use super::Replica;
+use super::entry::{Entry, Parts};
+use super::interner::NONE;
+use crate::Health;
+use crate::health::{HealthParts, PartState, SessionState};
+use crate::labels::Labels;
+use crate::object::{Instance, Report};
+use crate::record::InstanceKey;
+use crate::view::InstanceView;
+use std::collections::BTreeMap;
+
+/// Whose labels a view shows.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum LabelsOf {
+    /// The instance's own, with those of the records that it shadows.
+    Endpoint,
+    /// Only what its source declares.
+    Source,
+}
+
+impl Replica {
+    pub(super) fn key_of(&self, handle: u32) -> InstanceKey {
+        let entry = &self.entries[handle];
+        let group = &self.groups[entry.group];
+        InstanceKey {
+            namespace: self.namespaces[group.namespace].name.clone(),
+            service: group.name.clone(),
+            source: self.sources.get(entry.source).source.clone(),
+            id: entry.id.clone(),
+        }
+    }
+
+    pub(super) fn labels_of(&self, pairs: impl Iterator<Item = u32>) -> Labels {
+        let mut labels = Labels::default();
+        // Collecting would sort them first; they come in order already, but for what is taken over from others.
+        for pair in pairs {
+            labels.0.insert(self.labels.key_text(pair).to_owned(), self.labels.value(pair).to_owned());
+        }
+        labels
+    }
+
+    /// The instance exactly as it was put.
+    pub(super) fn instance_of(&self, entry: &Entry) -> Instance {
+        let mut instance = self.unlabelled(entry);
+        instance.labels = self.labels_of(entry.labels.iter().copied());
+        instance
+    }
+
+    fn unlabelled(&self, entry: &Entry) -> Instance {
+        let text = |handle: u32| self.texts.get(handle).map(str::to_owned);
+        let mut instance = Instance {
+            addresses: entry.addresses.iter().map(|&handle| self.addresses.address(handle)).collect(),
+            ports: self.ports.get(entry.ports).map(<[_]>::to_vec).unwrap_or_default(),
+            weight: entry.weight,
+            zone: text(entry.zone),
+            node: text(entry.node),
+            conditions: entry.conditions.unpack(),
+            session: (entry.session != NONE).then(|| self.sessions.get(entry.session).id.to_string()),
+            ..Instance::default()
+        };
+        if let Some(extra) = &entry.extra {
+            extra.unpack(&mut instance, &entry.id);
+        }
+        instance
+    }
+
+    pub(super) fn instance_view(&self, handle: u32, labels: LabelsOf) -> InstanceView {
+        let entry = &self.entries[handle];
+        let mut instance = self.unlabelled(entry);
+        let shadow = entry.shadow.as_deref();
+        let adopted = shadow.filter(|_| labels == LabelsOf::Endpoint).map_or(&[][..], |shadow| &shadow.adopted);
+        instance.labels = self.labels_of(entry.labels.iter().chain(adopted).copied());
+        let effective = self.effective_health(entry);
+        let answer_unknown = self.groups[entry.group].answer_unknown;
+        let report = instance.report.as_ref();
+        InstanceView {
+            key: self.key_of(handle),
+            reported: report.map_or(Health::Passing, |report| report.health),
+            instance,
+            parts: self.health_parts(entry),
+            effective,
+            answerable: match effective {
+                Health::Passing | Health::Warning => true,
+                Health::Unknown => answer_unknown,
+                Health::Critical => false,
+            },
+            panic_answerable: entry.parts.as_ref().is_none_or(|parts| parts.drain.is_none()),
+            shadowed: shadow
+                .map(|shadow| shadow.addresses.iter().map(|&handle| self.addresses.address(handle)).collect())
+                .unwrap_or_default(),
+            revision: entry.revision.max(entry.parts.as_ref().map_or(0, |parts| parts.revision())),
+        }
+    }
+
+    /// Whether the declared readiness makes it critical.
+    fn is_held_back(&self, entry: &Entry) -> bool {
+        entry.conditions.unpack().ready == Some(false) && !self.groups[entry.group].publish_not_ready
+    }
+
+    /// What the session says: none while it is alive, and where there is none.
+    fn session_health(&self, entry: &Entry) -> Option<Health> {
+        if entry.session == NONE {
+            return None;
+        }
+        match self.sessions.get(entry.session).state() {
+            Some(SessionState::Alive) => None,
+            Some(SessionState::Suspect) => Some(Health::Warning),
+            Some(SessionState::Expired) | None => Some(Health::Critical),
+        }
+    }
+
+    /// The worst of all parts, without making them.
+    pub(super) fn effective_health(&self, entry: &Entry) -> Health {
+        let conditions = self.is_held_back(entry).then_some(Health::Critical);
+        let parts = entry.parts.as_ref().and_then(|parts| parts.worst());
+        conditions
+            .max(self.session_health(entry))
+            .max(report_of(entry).map(|report| report.health))
+            .max(parts)
+            .unwrap_or_default()
+    }
+
+    fn health_parts(&self, entry: &Entry) -> HealthParts {
+        let state = |health: Health, note: &str| PartState { health, note: note.to_owned() };
+        let session = self.session_health(entry).map(|health| {
+            let session = self.sessions.get(entry.session);
+            match session.state() {
+                Some(SessionState::Expired) => state(health, "session expired"),
+                Some(_) => state(health, "session overdue, but held"),
+                None => PartState { health, note: format!("session {} is not known", session.id) },
+            }
+        });
+        let mut made = HealthParts {
+            conditions: self.is_held_back(entry).then(|| state(Health::Critical, "not ready")),
+            session,
+            ..HealthParts::default()
+        };
+        if let Some(report) = report_of(entry) {
+            made.reported = Some(state(report.health, &report.note));
+        }
+        if let Some(Parts { drain, checks }) = entry.parts.as_deref() {
+            made.drain = drain.as_ref().map(|part| state(part.health, &part.note));
+            let checks = checks.iter().map(|(name, part)| (name.to_string(), state(part.health, &part.note)));
+            made.checks = checks.collect::<BTreeMap<_, _>>();
+        }
+        made
+    }
+}
+
+/// What the instance's source reported last.
+fn report_of(entry: &Entry) -> Option<&Report> {
+    entry.extra.as_ref()?.report.as_deref()
+}

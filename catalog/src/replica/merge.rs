@@ -1,0 +1,122 @@
+//! How the words of several sources become one: merged services and namespaces, and who speaks for an address.
+
+use super::Replica;
+use super::entry::{Addresses, Pairs, Shadow};
+use super::group::{Declarations, Group, NamespaceSlot};
+use crate::Rank;
+use crate::labels::Labels;
+use crate::object::{Namespace, Service};
+use crate::view::{NamespaceView, ServiceView};
+use smallvec::SmallVec;
+
+/// The labels of all declarations; where several have the same key, the highest-ranked one's value.
+fn merge_labels<T>(declarations: &Declarations<T>, labels: impl Fn(&T) -> &Labels) -> Labels {
+    let mut merged = Labels::default();
+    for declaration in declarations.iter().rev() {
+        merged.0.extend(labels(&declaration.value).0.clone());
+    }
+    merged
+}
+
+impl Replica {
+    /// The merged service; none while nothing makes it exist, and for the instances of no service.
+    pub(super) fn merge_service(&self, group: &Group) -> Option<ServiceView> {
+        let name = group.name.clone().filter(|_| group.exists())?;
+        let undeclared = Service::default();
+        let declarations = &group.declarations;
+        let best = declarations.first().map_or(&undeclared, |declaration| &declaration.value);
+        Some(ServiceView {
+            namespace: self.namespaces[group.namespace].name.clone(),
+            name,
+            service_type: best.service_type,
+            cluster_ips: best.cluster_ips.clone(),
+            external_name: best.external_name.clone(),
+            labels: merge_labels(declarations, |service: &Service| &service.labels),
+            ports: best.ports.clone(),
+            ttl: best.ttl,
+            publish_not_ready: best.publish_not_ready,
+            answer_unknown: best.answer_unknown,
+            all_critical: best.all_critical,
+            sources: declarations.iter().map(|declaration| declaration.source.clone()).collect(),
+            revision: self.group_revision(group),
+        })
+    }
+
+    /// The last change of a declaration; where there is none, that of the first instance.
+    ///
+    /// The first in order, rather than the first that came: so it follows from the records, whatever their history.
+    fn group_revision(&self, group: &Group) -> u64 {
+        let declared = group.declarations.iter().map(|declaration| declaration.revision).max();
+        declared.or_else(|| group.order.first().map(|first| self.entries[first].revision)).unwrap_or_default()
+    }
+
+    /// The merged namespace; none while nothing makes it exist.
+    pub(super) fn merge_namespace(&self, slot: &NamespaceSlot) -> Option<NamespaceView> {
+        let declarations = &slot.declarations;
+        let first_group = slot.groups().next();
+        let declared = declarations.iter().map(|declaration| declaration.revision).max();
+        let revision = declared.or_else(|| first_group.map(|group| self.group_revision(&self.groups[group])))?;
+        Some(NamespaceView {
+            name: slot.name.clone(),
+            labels: merge_labels(declarations, |namespace: &Namespace| &namespace.labels),
+            sources: declarations.iter().map(|declaration| declaration.source.clone()).collect(),
+            revision,
+        })
+    }
+
+    pub(super) fn rank_of(&self, instance: u32) -> Rank {
+        self.sources.get(self.entries[instance].source).rank
+    }
+
+    /// The members of the group that hold the address, in the order of their handles.
+    pub(super) fn holders_in_group(&self, address: u32, group: u32) -> SmallVec<[u32; 8]> {
+        let postings = self.addresses.postings();
+        let holders = self.addresses.holders(address);
+        let members = &self.groups[group];
+        if postings.len(holders) <= members.len() {
+            postings.iter(holders).filter(|&holder| self.entries[holder].group == group).collect()
+        } else {
+            // An address that many services share (a node's, say): the service is the shorter list.
+            let holds = |member: &u32| self.entries[*member].addresses.contains(&address);
+            let mut found: SmallVec<[u32; 8]> = members.order.iter().filter(holds).collect();
+            found.sort_unstable();
+            found
+        }
+    }
+
+    /// Which of the instance's addresses a higher rank decides about, and which labels it takes over from lower ranks
+    /// at addresses where it decides; none where neither is the case.
+    pub(super) fn work_out_shadow(&self, instance: u32) -> Option<Box<Shadow>> {
+        let entry = &self.entries[instance];
+        if !self.groups[entry.group].is_mixed() {
+            return None;
+        }
+        let rank = self.rank_of(instance);
+        let (mut addresses, mut lower) = (Addresses::new(), SmallVec::<[u32; 8]>::new());
+        for &address in &entry.addresses {
+            let holders = self.holders_in_group(address, entry.group);
+            if holders.iter().any(|&other| self.rank_of(other) < rank) {
+                addresses.push(address);
+            } else {
+                lower.extend(holders.into_iter().filter(|&other| self.rank_of(other) > rank));
+            }
+        }
+        // The higher-ranked of the lower ones' values win; among equals, the key decides.
+        let weight = |&other: &u32| {
+            let other = &self.entries[other];
+            let source = self.sources.get(other.source);
+            (source.rank, &source.source, &*other.id)
+        };
+        lower.sort_unstable_by(|a, b| weight(a).cmp(&weight(b)));
+        let mut adopted = Pairs::new();
+        for other in lower {
+            for &pair in &self.entries[other].labels {
+                let key = self.labels.key(pair);
+                if entry.labels.iter().chain(&adopted).all(|&own| self.labels.key(own) != key) {
+                    adopted.push(pair);
+                }
+            }
+        }
+        (!addresses.is_empty() || !adopted.is_empty()).then(|| Box::new(Shadow { addresses, adopted }))
+    }
+}

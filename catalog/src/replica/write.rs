@@ -1,0 +1,308 @@
+//! How records go into the replica and out of it, and which views each touches; for instances, see
+//! [`members`](super::members).
+
+use super::Replica;
+use super::apply::Transaction;
+use super::entry::{Marks, Part, Parts};
+use super::group::{Declaration, Group, NamespaceSlot};
+use super::writers::StoredSession;
+use crate::object::{Namespace, Service, Session};
+use crate::record::{InstanceKey, Key, Record};
+use crate::{Health, Source};
+use std::sync::Arc;
+
+/// Which part of an instance's health.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum PartName<'a> {
+    Drain,
+    Check(&'a Arc<str>),
+}
+
+impl Replica {
+    /// Puts a record. A value that does not fit its key is ignored.
+    pub(super) fn put(&mut self, transaction: &mut Transaction, key: &Key, record: &Record, revision: u64) {
+        match (key, record) {
+            (Key::Namespace { name, source }, Record::Namespace(value)) => {
+                self.put_namespace(transaction, name, source, value, revision);
+            }
+            (Key::Service { namespace, name, source }, Record::Service(value)) => {
+                self.put_service(transaction, namespace, name, source, value, revision);
+            }
+            (Key::Instance(key), Record::Instance(value)) => self.put_instance(transaction, key, value, revision),
+            (Key::Drain(key), Record::Drain(value)) => {
+                self.put_part(transaction, key, PartName::Drain, Part::from_drain(value, revision));
+            }
+            (Key::Check { instance, check }, Record::Check(value)) => {
+                self.put_part(transaction, instance, PartName::Check(check), Part::from_check(value, revision));
+            }
+            (Key::Session { id }, Record::Session(value)) => self.put_session(transaction, id, value, revision),
+            _ => {}
+        }
+    }
+
+    /// Removes a record, if it is there.
+    pub(super) fn delete(&mut self, transaction: &mut Transaction, key: &Key) {
+        match key {
+            Key::Namespace { name, source } => {
+                let Some(handle) = self.find_namespace(name) else {
+                    return;
+                };
+                if self.namespaces[handle].declarations.remove(source) {
+                    self.records -= 1;
+                    self.touch_namespace(transaction, handle);
+                }
+            }
+            Key::Service { namespace, name, source } => {
+                let Some(group) = self.find_group(namespace, Some(name)) else {
+                    return;
+                };
+                if self.groups[group].declarations.remove(source) {
+                    self.records -= 1;
+                    self.declarations_changed(transaction, group);
+                }
+            }
+            Key::Instance(key) => {
+                if let Some(handle) = self.find_instance(key) {
+                    self.delete_instance(transaction, handle);
+                }
+            }
+            Key::Drain(key) => self.delete_part(transaction, key, PartName::Drain),
+            Key::Check { instance, check } => self.delete_part(transaction, instance, PartName::Check(check)),
+            Key::Session { id } => self.delete_session(transaction, id),
+        }
+    }
+
+    pub(super) fn find_namespace(&self, name: &str) -> Option<u32> {
+        self.namespace_table.find(name, |handle| *self.namespaces[handle].name == *name)
+    }
+
+    pub(super) fn find_group(&self, namespace: &str, service: Option<&str>) -> Option<u32> {
+        let namespace = self.find_namespace(namespace)?;
+        let Some(service) = service else {
+            return self.namespaces[namespace].bare;
+        };
+        self.group_table.find((namespace, service), |handle| {
+            let group = &self.groups[handle];
+            group.namespace == namespace && group.name.as_deref() == Some(service)
+        })
+    }
+
+    /// The instance's handle; none where it does not exist.
+    pub(super) fn find_instance(&self, key: &InstanceKey) -> Option<u32> {
+        let group = self.find_group(&key.namespace, key.service.as_deref())?;
+        let source = self.sources.find(&key.source)?;
+        let handle = self.groups[group].find(&self.hasher, &self.entries, source, &key.id)?;
+        (!self.entries[handle].marks.has(Marks::DEAD)).then_some(handle)
+    }
+
+    fn obtain_namespace(&mut self, transaction: &mut Transaction, name: &Arc<str>) -> u32 {
+        if let Some(handle) = self.find_namespace(name) {
+            return handle;
+        }
+        let handle = self.namespaces.insert(NamespaceSlot { name: name.clone(), ..NamespaceSlot::default() });
+        self.namespace_order.insert(name.clone(), handle);
+        let namespaces = &self.namespaces;
+        self.namespace_table.insert(handle, |handle| &*namespaces[handle].name);
+        self.touch_namespace(transaction, handle);
+        handle
+    }
+
+    pub(super) fn remove_namespace(&mut self, handle: u32) {
+        let gone = self.namespaces.remove(handle);
+        self.namespace_order.remove(&gone.name);
+        self.namespace_table.remove(&*gone.name, handle);
+    }
+
+    pub(super) fn obtain_group(
+        &mut self,
+        transaction: &mut Transaction,
+        namespace: &Arc<str>,
+        name: Option<&Arc<str>>,
+    ) -> u32 {
+        if let Some(handle) = self.find_group(namespace, name.map(|name| &**name)) {
+            return handle;
+        }
+        let namespace = self.obtain_namespace(transaction, namespace);
+        let handle = self.groups.insert(Group::new(namespace, name.cloned()));
+        let slot = &mut self.namespaces[namespace];
+        match name {
+            None => slot.bare = Some(handle),
+            Some(name) => {
+                slot.services.insert(name.clone(), handle);
+                let groups = &self.groups;
+                let key_of =
+                    |handle: u32| (groups[handle].namespace, groups[handle].name.as_deref().unwrap_or_default());
+                self.group_table.insert(handle, key_of);
+            }
+        }
+        self.touch_group(transaction, handle);
+        handle
+    }
+
+    pub(super) fn remove_group(&mut self, handle: u32) {
+        let gone = self.groups.remove(handle);
+        let slot = &mut self.namespaces[gone.namespace];
+        match gone.name {
+            None => slot.bare = None,
+            Some(name) => {
+                slot.services.remove(&name);
+                self.group_table.remove((gone.namespace, &*name), handle);
+            }
+        }
+    }
+
+    fn put_namespace(
+        &mut self,
+        transaction: &mut Transaction,
+        name: &Arc<str>,
+        source: &Source,
+        value: &Namespace,
+        revision: u64,
+    ) {
+        let handle = self.obtain_namespace(transaction, name);
+        let rank = source.rank(&self.own_cluster);
+        let declaration = Declaration { rank, source: source.clone(), value: value.clone(), revision, seen: false };
+        self.records += usize::from(self.namespaces[handle].declarations.put(declaration));
+        self.touch_namespace(transaction, handle);
+    }
+
+    fn put_service(
+        &mut self,
+        transaction: &mut Transaction,
+        namespace: &Arc<str>,
+        name: &Arc<str>,
+        source: &Source,
+        value: &Service,
+        revision: u64,
+    ) {
+        let group = self.obtain_group(transaction, namespace, Some(name));
+        let rank = source.rank(&self.own_cluster);
+        let declaration = Declaration { rank, source: source.clone(), value: value.clone(), revision, seen: false };
+        self.records += usize::from(self.groups[group].declarations.put(declaration));
+        self.declarations_changed(transaction, group);
+    }
+
+    /// Touches the service, and those of its instances whose health the change of declarations concerns.
+    fn declarations_changed(&mut self, transaction: &mut Transaction, handle: u32) {
+        self.touch_group(transaction, handle);
+        let group = &self.groups[handle];
+        let best = group.declarations.first().map(|declaration| &declaration.value);
+        let publish_not_ready = best.is_some_and(|service| service.publish_not_ready);
+        let answer_unknown = best.is_some_and(|service| service.answer_unknown);
+        let readiness = publish_not_ready != group.publish_not_ready;
+        let unknown = answer_unknown != group.answer_unknown;
+        if !readiness && !unknown {
+            return;
+        }
+        let concerned = |&member: &u32| {
+            let entry = &self.entries[member];
+            (readiness && entry.conditions.unpack().ready == Some(false))
+                || (unknown && self.effective_health(entry) == Health::Unknown)
+        };
+        for member in group.order.iter().filter(concerned).collect::<Vec<u32>>() {
+            self.touch(transaction, member);
+        }
+        let group = &mut self.groups[handle];
+        (group.publish_not_ready, group.answer_unknown) = (publish_not_ready, answer_unknown);
+    }
+
+    fn put_session(&mut self, transaction: &mut Transaction, id: &str, value: &Session, revision: u64) {
+        let handle = self.sessions.intern(id);
+        if self.sessions.get(handle).state() != Some(value.state) {
+            self.touch_session(transaction, handle);
+        }
+        let stored = Box::new(StoredSession { value: value.clone(), revision, seen: false });
+        self.records += usize::from(self.sessions.get_mut(handle).stored.replace(stored).is_none());
+    }
+
+    fn delete_session(&mut self, transaction: &mut Transaction, id: &str) {
+        let Some(handle) = self.sessions.find(id) else { return };
+        if self.sessions.get(handle).stored.is_some() {
+            self.touch_session(transaction, handle);
+            self.sessions.get_mut(handle).stored = None;
+            self.sessions.drop_unused(handle);
+            self.records -= 1;
+        }
+    }
+
+    fn touch_session(&mut self, transaction: &mut Transaction, handle: u32) {
+        for instance in self.sessions.instances(handle).collect::<Vec<u32>>() {
+            self.touch(transaction, instance);
+        }
+    }
+
+    fn put_part(&mut self, transaction: &mut Transaction, key: &InstanceKey, name: PartName<'_>, part: Part) {
+        let found = self.find_instance(key);
+        if let Some(handle) = found {
+            self.touch(transaction, handle);
+        }
+        let parts = match found {
+            Some(handle) => self.entries[handle].parts.get_or_insert_default(),
+            None => self.orphans.entry(key.clone()).or_default(),
+        };
+        let new = match name {
+            PartName::Drain => parts.drain.replace(Box::new(part)).is_none(),
+            PartName::Check(check) => match parts.check(check) {
+                Ok(place) => {
+                    parts.checks[place].1 = part;
+                    false
+                }
+                Err(place) => {
+                    parts.checks.insert(place, (check.clone(), part));
+                    true
+                }
+            },
+        };
+        self.records += usize::from(new);
+    }
+
+    fn delete_part(&mut self, transaction: &mut Transaction, key: &InstanceKey, name: PartName<'_>) {
+        let found = self.find_instance(key);
+        let parts = match found {
+            Some(handle) => self.entries[handle].parts.as_deref(),
+            None => self.orphans.get(key).map(|parts| &**parts),
+        };
+        if parts.and_then(|parts| parts.get(name)).is_none() {
+            return;
+        }
+        self.records -= 1;
+        if let Some(handle) = found {
+            self.touch(transaction, handle);
+            let parts = &mut self.entries[handle].parts;
+            if parts.as_mut().is_some_and(|parts| parts.remove(name)) {
+                *parts = None;
+            }
+        } else if self.orphans.get_mut(key).is_some_and(|parts| parts.remove(name)) {
+            self.orphans.remove(key);
+        }
+    }
+}
+
+impl Parts {
+    pub(super) fn get(&self, name: PartName<'_>) -> Option<&Part> {
+        match name {
+            PartName::Drain => self.drain.as_deref(),
+            PartName::Check(check) => self.check(check).ok().map(|place| &self.checks[place].1),
+        }
+    }
+
+    pub(super) fn get_mut(&mut self, name: PartName<'_>) -> Option<&mut Part> {
+        match name {
+            PartName::Drain => self.drain.as_deref_mut(),
+            PartName::Check(check) => self.check(check).ok().map(|place| &mut self.checks[place].1),
+        }
+    }
+
+    /// Whether nothing is left.
+    fn remove(&mut self, name: PartName<'_>) -> bool {
+        match name {
+            PartName::Drain => self.drain = None,
+            PartName::Check(check) => {
+                if let Ok(place) = self.check(check) {
+                    self.checks.remove(place);
+                }
+            }
+        }
+        self.is_empty()
+    }
+}

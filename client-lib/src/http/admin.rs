@@ -1,0 +1,91 @@
+//! What only operators ask of a registry: its state, why a name answers as it does, and its whole content.
+
+use super::HttpRegistry;
+use super::call::{Call, origin, root_cause};
+use crate::status::{ImportReply, StatusDocument, VersionDocument};
+use crate::{Error, Result};
+use bytes::Bytes;
+use futures_util::StreamExt;
+use futures_util::stream::{self, BoxStream};
+use reqwest::header::CONTENT_TYPE;
+use reqwest::{Body, Method};
+use serde::de::DeserializeOwned;
+
+impl HttpRegistry {
+    /// What the registry's process says of itself.
+    pub async fn status(&self) -> Result<StatusDocument> {
+        self.get(Call::new(Method::GET, ["v1", "status"])).await
+    }
+
+    /// The registry's version.
+    pub async fn version(&self) -> Result<VersionDocument> {
+        self.get(Call::new(Method::GET, ["version"])).await
+    }
+
+    /// Why DNS answers a name as it does. The name is absolute; the type is a DNS record type such as `A` or `SRV`, by
+    /// default the registry's choice. The reply's type belongs to the DNS server's crate.
+    pub async fn explain<T: DeserializeOwned>(&self, name: &str, record_type: Option<&str>) -> Result<T> {
+        self.get(Call::new(Method::GET, ["v1", "explain"]).query("name", Some(name)).query("type", record_type)).await
+    }
+
+    /// All records as JSON lines, in the portions in which they arrive. The stream has come to its end whole only if no
+    /// item is an error.
+    pub async fn export(&self) -> Result<BoxStream<'static, Result<Bytes>>> {
+        let url = Call::new(Method::GET, ["v1", "export"]).url(self.endpoint())?;
+        let request = self.inner.client.get(url.clone()).send();
+        let response = match tokio::time::timeout(self.inner.options.timeout, request).await {
+            Ok(Ok(response)) => response,
+            Ok(Err(error)) if error.is_connect() => {
+                return Err(Error::Unreachable { url: origin(&url), reason: root_cause(&error) });
+            }
+            Ok(Err(error)) => {
+                return Err(Error::Broken { url: origin(&url), reason: root_cause(&error) });
+            }
+            Err(_) => {
+                return Err(Error::Broken { url: origin(&url), reason: "it did not answer in time".to_owned() });
+            }
+        };
+        if !response.status().is_success() {
+            return Err(self.refusal(response, &url).await);
+        }
+        let idle = self.inner.options.idle_timeout;
+        let chunks = stream::try_unfold((response, url), move |(mut response, url)| async move {
+            let broken = |reason| Error::Broken { url: origin(&url), reason };
+            match tokio::time::timeout(idle, response.chunk()).await {
+                Ok(Ok(Some(chunk))) => Ok(Some((chunk, (response, url)))),
+                Ok(Ok(None)) => Ok(None),
+                Ok(Err(error)) => Err(broken(root_cause(&error))),
+                Err(_) => Err(broken(format!("nothing came for {} seconds", idle.as_secs()))),
+            }
+        });
+        Ok(chunks.boxed())
+    }
+
+    /// Writes the records of an export; with `replace`, they take the place of all that there is. Never repeated: where
+    /// no reply comes, the outcome is unknown.
+    ///
+    /// An import takes as long as it takes; dropping the future gives it up.
+    pub async fn import(
+        &self,
+        records: BoxStream<'static, std::io::Result<Bytes>>,
+        replace: bool,
+    ) -> Result<ImportReply> {
+        let call = Call::new(Method::POST, ["v1", "import"]).query("replace", replace.then_some(true));
+        let url = call.url(self.endpoint())?;
+        let request = self.inner.client.post(url.clone()).header(CONTENT_TYPE, "application/x-ndjson");
+        let response = request.body(Body::wrap_stream(records)).send().await.map_err(|error| {
+            let reason = root_cause(&error);
+            if error.is_connect() {
+                Error::Unreachable { url: origin(&url), reason }
+            } else {
+                Error::UnknownOutcome { detail: format!("no complete reply from {}: {reason}", origin(&url)) }
+            }
+        })?;
+        if !response.status().is_success() {
+            return Err(self.refusal(response, &url).await);
+        }
+        let body = response.bytes().await.map_err(|error| Error::UnknownOutcome { detail: root_cause(&error) })?;
+        serde_json::from_slice(&body)
+            .map_err(|error| Error::Unexpected { url: url.to_string(), detail: error.to_string() })
+    }
+}

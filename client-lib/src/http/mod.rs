@@ -1,0 +1,123 @@
+//! The registry over REST.
+
+mod admin;
+mod call;
+#[cfg(test)]
+mod tests;
+mod typed;
+mod watch;
+
+use crate::{Error, Result};
+use reqwest::Url;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::time::Duration;
+
+/// Limits and timeouts of an [`HttpRegistry`].
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct HttpOptions {
+    /// How long to wait for a connection. Default: 2 s.
+    pub connect_timeout: Duration,
+    /// How long a call may take in all, repetitions included. Default: 15 s, well beyond the 5 s for which the registry
+    /// itself waits for a position. Replacing a set and bulk writes may take 2 minutes, exports and imports as long as
+    /// they move on.
+    pub timeout: Duration,
+    /// How long a watch, an export or an import may stand still before its connection counts as broken. Default: 60 s;
+    /// the registry sends a bookmark more often than that.
+    pub idle_timeout: Duration,
+    /// Most bytes of a reply. Default: 32 MiB.
+    pub max_reply: usize,
+    /// Most bytes of a watch event. Default: 4 MiB.
+    pub max_event: usize,
+    /// How often a call is tried, where repeating is safe. Default: 4.
+    pub attempts: u32,
+    /// What the client calls itself. Default: `fingerpost-client/<version>`.
+    pub user_agent: String,
+}
+
+impl Default for HttpOptions {
+    fn default() -> Self {
+        Self {
+            connect_timeout: Duration::from_secs(2),
+            timeout: Duration::from_secs(15),
+            idle_timeout: Duration::from_secs(60),
+            max_reply: 32 << 20,
+            max_event: 4 << 20,
+            attempts: 4,
+            user_agent: concat!("fingerpost-client/", env!("CARGO_PKG_VERSION")).to_owned(),
+        }
+    }
+}
+
+/// A registry over its REST API. Cheap to clone; clones share connections.
+///
+/// Where several endpoints are given, they are replicas of one registry: calls go to one of them until it can't be
+/// reached, then to the next.
+///
+/// Calls that change nothing are repeated when a connection fails or breaks, or the registry is unavailable for a
+/// moment. Puts and deletes are repeated only where it is known that they were not applied: the connection was never
+/// made, or the registry refused with 503 and named a time. Where a write was sent and no reply came, the error is
+/// [`UnknownOutcome`](Error::UnknownOutcome).
+#[derive(Clone, Debug)]
+pub struct HttpRegistry {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    client: reqwest::Client,
+    endpoints: Vec<Url>,
+    /// Index (modulo their number) of the endpoint that was last good.
+    current: AtomicUsize,
+    options: HttpOptions,
+}
+
+impl HttpRegistry {
+    /// The registry at an endpoint such as `http://127.0.0.1:8053`, with default options. Does not connect yet.
+    pub fn connect(endpoint: &str) -> Result<Self> {
+        Self::with_options(&[endpoint], HttpOptions::default())
+    }
+
+    /// The registry whose replicas have these endpoints. Does not connect yet.
+    pub fn with_options<S: AsRef<str>>(endpoints: &[S], options: HttpOptions) -> Result<Self> {
+        let endpoints =
+            endpoints.iter().map(|endpoint| parse_endpoint(endpoint.as_ref())).collect::<Result<Vec<_>>>()?;
+        if endpoints.is_empty() {
+            return Err(Error::Endpoint { endpoint: String::new(), detail: "none is given".to_owned() });
+        }
+        let client = reqwest::Client::builder()
+            .user_agent(&options.user_agent)
+            .connect_timeout(options.connect_timeout)
+            // Notices a peer that vanished without a word, under watches that are quiet.
+            .tcp_keepalive(Duration::from_secs(15))
+            // The API never redirects, and a proxy from the environment is for the way out, not for one's own registry.
+            .redirect(reqwest::redirect::Policy::none())
+            .no_proxy()
+            .build()
+            .map_err(|error| Error::Endpoint { endpoint: endpoints[0].to_string(), detail: error.to_string() })?;
+        Ok(Self { inner: Arc::new(Inner { client, endpoints, current: AtomicUsize::new(0), options }) })
+    }
+
+    /// The host (a name or an address, without brackets) of the endpoint that is in use.
+    pub fn host(&self) -> &str {
+        let host = self.endpoint().host_str().unwrap_or_default();
+        host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host)
+    }
+}
+
+fn parse_endpoint(text: &str) -> Result<Url> {
+    let error = |detail: &str| Error::Endpoint { endpoint: text.to_owned(), detail: detail.to_owned() };
+    // `host:8053` would parse as a URL of the scheme `host`.
+    let with_scheme = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
+    let url = Url::parse(&with_scheme).map_err(|cause| error(&cause.to_string()))?;
+    match url.scheme() {
+        "http" => {}
+        "https" => return Err(error("this version speaks plain HTTP only; write http://")),
+        _ => return Err(error("write http://HOST:PORT")),
+    }
+    if !url.has_host() || url.query().is_some() || url.fragment().is_some() {
+        return Err(error("write http://HOST:PORT"));
+    }
+    Ok(url)
+}

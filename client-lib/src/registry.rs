@@ -1,0 +1,118 @@
+//! The contract between the registry and all who write to it, read from it or follow it.
+
+use crate::Result;
+use crate::request::{BatchReply, Guard, ListRequest, Operation, ReplaceReply, WatchEvent, WatchRequest, Written};
+use fingerpost_catalog::document::{
+    HealthDocument, InstanceDocument, ListDocument, NamespaceDocument, ServiceDocument,
+};
+use fingerpost_catalog::{InstanceKey, Position, Source};
+use futures_util::future::BoxFuture;
+use futures_util::stream::BoxStream;
+
+/// A registry, in this process or elsewhere.
+///
+/// Every write names the source that speaks, and touches only what that source declared. When a write returns, it is
+/// durable (as far as its source asks for that) and the registry that took it shows it to readers. Documents that are
+/// written must carry their identity (`namespace`, `name`, `service`, `id`); fields that only replies carry are ignored.
+///
+/// Puts and deletes may be repeated: a put that changes nothing makes no position.
+pub trait Registry: Send + Sync {
+    /// Creates or replaces the source's declaration of a namespace.
+    fn put_namespace<'a>(
+        &'a self,
+        source: &'a Source,
+        namespace: &'a NamespaceDocument,
+        guard: Guard,
+    ) -> BoxFuture<'a, Result<Written<NamespaceDocument>>>;
+
+    /// Creates or replaces the source's declaration of a service.
+    fn put_service<'a>(
+        &'a self,
+        source: &'a Source,
+        service: &'a ServiceDocument,
+        guard: Guard,
+    ) -> BoxFuture<'a, Result<Written<ServiceDocument>>>;
+
+    /// Creates or replaces an instance of the source. Where the document says no `health`, the last report stays.
+    fn put_instance<'a>(
+        &'a self,
+        source: &'a Source,
+        instance: &'a InstanceDocument,
+        guard: Guard,
+    ) -> BoxFuture<'a, Result<Written<InstanceDocument>>>;
+
+    /// Removes the source's declaration of a namespace; [`NotFound`](crate::Error::NotFound) where it has none.
+    fn delete_namespace<'a>(
+        &'a self,
+        source: &'a Source,
+        name: &'a str,
+        guard: Guard,
+    ) -> BoxFuture<'a, Result<Position>>;
+
+    /// Removes the source's declaration of a service, not its instances; [`NotFound`](crate::Error::NotFound) where it
+    /// has none.
+    fn delete_service<'a>(
+        &'a self,
+        source: &'a Source,
+        namespace: &'a str,
+        name: &'a str,
+        guard: Guard,
+    ) -> BoxFuture<'a, Result<Position>>;
+
+    /// Removes an instance; [`NotFound`](crate::Error::NotFound) where it does not exist.
+    fn delete_instance<'a>(&'a self, instance: &'a InstanceKey, guard: Guard) -> BoxFuture<'a, Result<Position>>;
+
+    /// Makes the source's instances of a service be these and no others, additions before removals. Repairs every drift;
+    /// interrupted, it is simply done again. Refused for the bare source `api`, which many writers share.
+    fn replace_instances<'a>(
+        &'a self,
+        source: &'a Source,
+        namespace: &'a str,
+        service: &'a str,
+        instances: Vec<InstanceDocument>,
+    ) -> BoxFuture<'a, Result<ReplaceReply>>;
+
+    /// Reports an instance's health, and nothing else of it. Returns the instance's position.
+    fn report_health<'a>(
+        &'a self,
+        instance: &'a InstanceKey,
+        health: &'a HealthDocument,
+    ) -> BoxFuture<'a, Result<Position>>;
+
+    /// Applies up to 100 operations, all or none of them, at one position.
+    fn batch<'a>(&'a self, source: &'a Source, operations: Vec<Operation>) -> BoxFuture<'a, Result<BatchReply>>;
+
+    /// Applies up to 10,000 operations in their order, each with its own outcome.
+    fn bulk<'a>(&'a self, source: &'a Source, operations: Vec<Operation>) -> BoxFuture<'a, Result<BatchReply>>;
+
+    /// A namespace as readers see it.
+    fn get_namespace<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<NamespaceDocument>>;
+
+    /// A service, merged from its declarations.
+    fn get_service<'a>(&'a self, namespace: &'a str, name: &'a str) -> BoxFuture<'a, Result<ServiceDocument>>;
+
+    /// A service's declarations, highest rank first.
+    fn get_declarations<'a>(
+        &'a self,
+        namespace: &'a str,
+        name: &'a str,
+    ) -> BoxFuture<'a, Result<ListDocument<ServiceDocument>>>;
+
+    /// A source's instance.
+    fn get_instance<'a>(&'a self, instance: &'a InstanceKey) -> BoxFuture<'a, Result<InstanceDocument>>;
+
+    /// A page of the namespaces. For all pages: [`all_namespaces`](crate::all_namespaces).
+    fn list_namespaces(&self, request: ListRequest) -> BoxFuture<'_, Result<ListDocument<NamespaceDocument>>>;
+
+    /// A page of the services, merged. For all pages: [`all_services`](crate::all_services).
+    fn list_services(&self, request: ListRequest) -> BoxFuture<'_, Result<ListDocument<ServiceDocument>>>;
+
+    /// A page of the instances. For all pages: [`all_instances`](crate::all_instances).
+    fn list_instances(&self, request: ListRequest) -> BoxFuture<'_, Result<ListDocument<InstanceDocument>>>;
+
+    /// Follows the objects that match; see [`WatchEvent`] for the order of things.
+    ///
+    /// An error that [is transient](crate::Error::is_transient) does not end the stream: who polls on, tries again,
+    /// after a wait that grows. After any other error the stream ends.
+    fn watch(&self, request: WatchRequest) -> BoxStream<'static, Result<WatchEvent>>;
+}

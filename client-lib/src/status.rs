@@ -1,0 +1,134 @@
+//! What a registry says of itself. Fields that a server does not send are empty here, and fields that this version does
+//! not know are passed over, so that both sides may be of different versions.
+
+use fingerpost_catalog::Position;
+use serde::{Deserialize, Serialize};
+
+/// The reply of `GET /v1/status`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct StatusDocument {
+    /// The server's version.
+    pub version: String,
+    /// The identity of the history that positions count in.
+    pub epoch: String,
+    /// The position up to which the server knows everything.
+    pub revision: Option<Position>,
+    /// How long the server has been running.
+    pub uptime_seconds: u64,
+    /// Where records are kept.
+    pub store: StoreStatus,
+    /// What is known.
+    pub catalog: CatalogStatus,
+    /// The DNS server in this process; absent where there is none.
+    pub dns: Option<DnsStatus>,
+    /// Who follows.
+    pub watch: WatchStatus,
+    /// Where the REST API listens.
+    pub http_listen: Vec<String>,
+    /// Whether it listens beyond loopback without access control.
+    pub insecure: bool,
+}
+
+/// Where records are kept.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct StoreStatus {
+    /// The back end: `embedded` or `etcd`.
+    pub backend: String,
+    /// How many records it holds.
+    pub records: u64,
+    /// What it takes on disk, in bytes.
+    pub disk_bytes: u64,
+    /// Why the last write failed, while writes fail.
+    pub write_error: Option<String>,
+    /// The oldest position from which a watch can resume.
+    pub oldest: Option<Position>,
+}
+
+/// What is known.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct CatalogStatus {
+    /// Namespaces.
+    pub namespaces: u64,
+    /// Services.
+    pub services: u64,
+    /// Instances.
+    pub instances: u64,
+    /// Instances by effective health.
+    pub health: HealthCounts,
+}
+
+/// Instances by effective health.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct HealthCounts {
+    /// Working.
+    pub passing: u64,
+    /// Working, with something to look at.
+    pub warning: u64,
+    /// Not yet known.
+    pub unknown: u64,
+    /// Not working.
+    pub critical: u64,
+}
+
+/// A DNS server's state.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct DnsStatus {
+    /// Where it listens, as `address:port`.
+    pub listen: Vec<String>,
+    /// The zone that it answers for, without a dot at its end.
+    pub zone: String,
+    /// The position that its answers show; absent before the first sync.
+    pub position: Option<Position>,
+    /// For how long it has had no word from the registry, in seconds.
+    pub age_seconds: Option<f64>,
+    /// How many names have an answer.
+    pub names: u64,
+}
+
+/// Who follows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct WatchStatus {
+    /// Open streams.
+    pub streams: u64,
+    /// Subscriptions on them.
+    pub subscriptions: u64,
+}
+
+/// The reply of `GET /version`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct VersionDocument {
+    /// The server's version.
+    pub version: String,
+}
+
+/// The reply of `POST /v1/import`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ImportReply {
+    /// The position after the import, in its new epoch.
+    pub revision: Option<Position>,
+    /// How many records were read.
+    pub records: Option<u64>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn other_versions_can_be_read() {
+        let status: StatusDocument = serde_json::from_str(
+            r#"{"version":"9","revision":"000000000000beef-7","dns":{"zone":"cluster.local","new":1},"more":{}}"#,
+        )
+        .unwrap();
+        assert_eq!(status.dns.unwrap().zone, "cluster.local");
+        assert_eq!(status.revision.unwrap().number, 7);
+    }
+}

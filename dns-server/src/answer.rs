@@ -1,0 +1,359 @@
+//! From a packet to its answer: a parse, a lookup and a copy.
+//!
+//! Where CoreDNS and the RFCs differ, this follows the RFCs; where the RFCs leave a choice, it says which was made:
+//!
+//! - ANY gets one synthesized HINFO (RFC 8482 §4.2), or the alias where there is one (§4.3).
+//! - Aliases within the zone are followed, at most [`MAX_CHAIN`] of them; a longer chain is taken for a loop and is an
+//!   error (RFC 1034 §3.6.2). The alias stays in the answer when its target lacks the type or does not exist, and the
+//!   response code is the last name's (RFC 6604 §3), where CoreDNS drops the alias.
+//! - A set that does not fit is answered with a random window of it: over UDP with TC (RFC 2181 §9), over TCP without,
+//!   for there is nothing larger to turn to. Addresses in the additional section are left out silently.
+//! - The order is random with every answer: a random beginning, then round.
+
+use crate::encode::{QUESTION, Rcode, Reply, Section, bare};
+use crate::index::Index;
+use crate::message::{self, CLASS_IN, Parsed, Query, kind};
+use crate::metrics::Counters;
+use crate::name::{MAX_NAME, Name};
+use crate::table::{Node, Pointers, Special};
+use crate::zones::{self, Within};
+use hashbrown::HashSet;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// Most aliases that one answer follows.
+pub const MAX_CHAIN: usize = 10;
+/// The largest message over TCP (RFC 1035 §4.2.2).
+const MAX_TCP: usize = 65_535;
+/// The largest answer over UDP to a client that does not say what it takes (RFC 1035 §4.2.1).
+const MAX_PLAIN_UDP: u16 = 512;
+
+/// How a query came.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Transport {
+    /// In a datagram.
+    Udp,
+    /// In a stream.
+    Tcp,
+}
+
+/// What to do with the packet.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[must_use]
+pub enum Verdict {
+    /// Send the answer back.
+    Send,
+    /// Say nothing.
+    Drop,
+}
+
+/// Answers queries, one at a time. Each thread has one; it holds what would otherwise be allocated for each query.
+#[derive(Debug)]
+pub struct Answerer {
+    index: Arc<Index>,
+    counters: Arc<Counters>,
+    scratch: Scratch,
+}
+
+/// What is used again for every query.
+#[derive(Debug)]
+struct Scratch {
+    random: Random,
+    /// The name that is looked up, in lower case.
+    lower: [u8; MAX_NAME],
+    /// Where in the answer the names stand whose addresses belong into the additional section.
+    targets: Vec<usize>,
+    seen: HashSet<u64, ahash::RandomState>,
+}
+
+/// Random enough for the order of records; not for secrets.
+#[derive(Debug)]
+struct Random(u64);
+
+impl Random {
+    /// A number below `bound` (xorshift64*).
+    fn below(&mut self, bound: usize) -> usize {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        let number = self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 32;
+        ((number * bound as u64) >> 32) as usize
+    }
+}
+
+/// What was found at a name.
+enum Found {
+    Missing,
+    NoData,
+    Answered,
+    /// An alias, and where in the answer its target stands.
+    Alias(Name, usize),
+}
+
+impl Answerer {
+    /// One that answers from this index and counts there.
+    pub fn new(index: Arc<Index>, counters: Arc<Counters>) -> Self {
+        Self {
+            index,
+            counters,
+            scratch: Scratch {
+                random: Random(rand::random::<u64>() | 1),
+                lower: [0; MAX_NAME],
+                targets: Vec::with_capacity(64),
+                seen: HashSet::default(),
+            },
+        }
+    }
+
+    /// Answers a packet. `out` holds the answer alone, if there is one, and is at most as long as transport and client
+    /// allow.
+    pub fn answer(&mut self, packet: &[u8], transport: Transport, out: &mut Vec<u8>) -> Verdict {
+        let began = self.counters.samples().then(Instant::now);
+        let rcode = match message::parse(packet) {
+            Parsed::Ignore => {
+                self.counters.dropped();
+                return Verdict::Drop;
+            }
+            Parsed::Malformed => {
+                self.counters.malformed();
+                bare(out, packet, Rcode::FormErr);
+                Rcode::FormErr
+            }
+            Parsed::OtherOpcode => {
+                bare(out, packet, Rcode::NotImp);
+                Rcode::NotImp
+            }
+            Parsed::Query(query) => {
+                self.counters.request(transport, query.qtype);
+                let most = self.index.config.udp_payload.max(MAX_PLAIN_UDP);
+                let limit = match (transport, query.edns) {
+                    (Transport::Tcp, _) => MAX_TCP,
+                    (Transport::Udp, None) => usize::from(MAX_PLAIN_UDP),
+                    // Less than 512 is taken for 512 (RFC 6891 §6.2.3).
+                    (Transport::Udp, Some(edns)) => usize::from(edns.payload.clamp(MAX_PLAIN_UDP, most)),
+                };
+                let mut reply = Reply::new(out, packet, &query, limit);
+                reply.rcode = self.scratch.resolve(&self.index, &mut reply, &query);
+                if reply.truncated {
+                    self.counters.truncated();
+                    reply.truncated = transport == Transport::Udp;
+                }
+                reply.finish(most)
+            }
+        };
+        self.counters.response(rcode);
+        if let Some(began) = began {
+            self.counters.took(began.elapsed());
+        }
+        Verdict::Send
+    }
+}
+
+impl Scratch {
+    fn resolve(&mut self, index: &Index, reply: &mut Reply<'_>, query: &Query<'_>) -> Rcode {
+        if query.edns.is_some_and(|edns| edns.version > 0) {
+            return Rcode::BadVers;
+        }
+        if query.qclass != CLASS_IN || matches!(query.qtype, kind::AXFR | kind::IXFR) {
+            return Rcode::Refused;
+        }
+        let length = query.name.len();
+        // The parser lets no name through that is longer.
+        let Some(lower) = self.lower.get_mut(..length) else {
+            return Rcode::FormErr;
+        };
+        lower.copy_from_slice(query.name);
+        lower.make_ascii_lowercase();
+        let lower = &self.lower[..length];
+
+        let synced = index.is_synced();
+        let zone = match index.zones.find(lower) {
+            Some(zone) => zone,
+            None if !zones::is_reverse(lower) => return Rcode::Refused,
+            // Whether it is known can't be said yet.
+            None if !synced => return Rcode::ServFail,
+            // An address that is known, outside of the reverse zones: it is a zone of its own.
+            None if index.table.read(lower, |_| ()).is_some() => Within { apex_at: 0, cluster: false },
+            None => return Rcode::Refused,
+        };
+        if !synced {
+            return Rcode::ServFail;
+        }
+        reply.authoritative = true;
+        self.targets.clear();
+
+        let mut found = self.at(index, reply, query.qtype, QUESTION, length, zone);
+        let mut chain = 0;
+        while let Found::Alias(target, owner) = found {
+            chain += 1;
+            if chain > MAX_CHAIN {
+                reply.authoritative = false;
+                return Rcode::ServFail;
+            }
+            if !index.zones.find(target.wire()).is_some_and(|within| within.cluster) {
+                // Someone else's name: the client goes on from there.
+                return Rcode::NoError;
+            }
+            let length = target.wire().len();
+            self.lower[..length].copy_from_slice(target.wire());
+            found = self.at(index, reply, query.qtype, owner, length, zone);
+        }
+        let rcode = match found {
+            Found::Answered | Found::Alias(..) => {
+                self.additional(index, reply);
+                return Rcode::NoError;
+            }
+            Found::NoData => Rcode::NoError,
+            Found::Missing => Rcode::NxDomain,
+        };
+        if !reply.soa(Section::Authority, index, zone) {
+            reply.truncated = true;
+        }
+        rcode
+    }
+
+    /// Answers from what stands at the name in `self.lower`.
+    fn at(
+        &mut self,
+        index: &Index,
+        reply: &mut Reply<'_>,
+        qtype: u16,
+        owner: usize,
+        length: usize,
+        zone: Within,
+    ) -> Found {
+        let Self { random, targets, lower, .. } = self;
+        let mut apex = false;
+        let found = index.table.read(&lower[..length], |node| {
+            if node.special == Special::Apex && matches!(qtype, kind::SOA | kind::NS) {
+                apex = true;
+                return Found::Answered;
+            }
+            node_answer(node, reply, qtype, owner, random, targets)
+        });
+        if apex {
+            if qtype == kind::SOA {
+                reply.soa(Section::Answer, index, zone);
+            } else {
+                targets.extend(reply.ns(index));
+            }
+        }
+        found.unwrap_or(Found::Missing)
+    }
+
+    /// Adds the addresses of the targets, each target's all or none, as long as there is room.
+    fn additional(&mut self, index: &Index, reply: &mut Reply<'_>) {
+        if self.targets.is_empty() || reply.truncated {
+            return;
+        }
+        let Self { targets, seen, lower, .. } = self;
+        seen.clear();
+        for &at in targets.iter() {
+            let written = reply.written().get(at..).unwrap_or_default();
+            let length = name_length(written);
+            let (Some(from), Some(to)) = (written.get(..length), lower.get_mut(..length)) else {
+                return;
+            };
+            to.copy_from_slice(from);
+            // Two targets with one hash only cost an address that nobody was promised.
+            if !seen.insert(std::hash::BuildHasher::hash_one(seen.hasher(), from)) {
+                continue;
+            }
+            let fitted = index.table.read(&lower[..length], |node| {
+                let start = reply.position();
+                let v4 = reply.addresses(Section::Additional, at, node.ttl, node.a.items(), 0);
+                let six = node.aaaa.as_ref().map(|set| set.items()).unwrap_or_default();
+                let v6 = reply.addresses(Section::Additional, at, node.ttl, six, 0);
+                let whole = v4 == node.a.len() && v6 == six.len();
+                if !whole {
+                    reply.rewind(start, Section::Additional, (v4 + v6) as u16);
+                }
+                whole
+            });
+            if fitted == Some(false) {
+                return;
+            }
+        }
+    }
+}
+
+/// The length of a valid name in wire form.
+fn name_length(wire: &[u8]) -> usize {
+    let mut at = 0;
+    while let Some(&length) = wire.get(at) {
+        at += 1 + usize::from(length);
+        if length == 0 {
+            break;
+        }
+    }
+    at
+}
+
+fn node_answer(
+    node: &Node,
+    reply: &mut Reply<'_>,
+    qtype: u16,
+    owner: usize,
+    random: &mut Random,
+    targets: &mut Vec<usize>,
+) -> Found {
+    if let Some(target) = node.cname.as_ref().and_then(|set| set.items().last()) {
+        let Some(at) = reply.name(owner, kind::CNAME, node.ttl, target) else {
+            reply.truncated = true;
+            return Found::Answered;
+        };
+        return match qtype {
+            kind::CNAME | kind::ANY => Found::Answered,
+            _ => Found::Alias(target.clone(), at),
+        };
+    }
+    let (held, written) = match qtype {
+        kind::A => {
+            let items = node.a.items();
+            (items.len(), reply.addresses(Section::Answer, owner, node.ttl, items, random.below(items.len())))
+        }
+        kind::AAAA => {
+            let items = node.aaaa.as_ref().map(|set| set.items()).unwrap_or_default();
+            (items.len(), reply.addresses(Section::Answer, owner, node.ttl, items, random.below(items.len())))
+        }
+        kind::SRV => {
+            let items = node.srv.as_ref().map(|set| set.items()).unwrap_or_default();
+            // Known only now, so that a change of one instance does not touch the records of all.
+            let share = (100 / items.len().max(1)).max(1) as u16;
+            let (before, after) = items.split_at(random.below(items.len()));
+            for srv in after.iter().chain(before) {
+                let Some(at) = reply.srv(owner, node.ttl, srv, share) else {
+                    break;
+                };
+                targets.push(at);
+            }
+            (items.len(), targets.len())
+        }
+        kind::PTR => match &node.ptr {
+            Some(pointers) => pointer_answer(pointers, reply, owner, random),
+            None => (0, 0),
+        },
+        kind::TXT if node.special == Special::Version => (1, usize::from(reply.version())),
+        kind::ANY if node.has_records() => (1, usize::from(reply.minimal_any(node.ttl))),
+        _ => (0, 0),
+    };
+    reply.truncated |= written < held;
+    if held == 0 { Found::NoData } else { Found::Answered }
+}
+
+/// The name of a service whose own address it is (one, the first in order, if several claim it), else those of all
+/// endpoints. A set has one TTL (RFC 2181 §5.2), here the lowest.
+fn pointer_answer(pointers: &Pointers, reply: &mut Reply<'_>, owner: usize, random: &mut Random) -> (usize, usize) {
+    if let Some((target, ttl)) = pointers.services.items().iter().min() {
+        return (1, usize::from(reply.name(owner, kind::PTR, *ttl, target).is_some()));
+    }
+    let items = pointers.endpoints.items();
+    let ttl = items.iter().map(|(_, ttl)| *ttl).min().unwrap_or_default();
+    let (before, after) = items.split_at(random.below(items.len()));
+    let written = after
+        .iter()
+        .chain(before)
+        .take_while(|(target, _)| reply.name(owner, kind::PTR, ttl, target).is_some())
+        .count();
+    (items.len(), written)
+}

@@ -1,0 +1,177 @@
+//! From the catalog's objects to records: what a namespace, a service and an instance contribute to which names.
+//!
+//! These are pure functions. The index computes the contributions of an object as it was and as it is, and adds and
+//! removes accordingly, so that it never has to remember which records came from where. The forms of the names are those
+//! of the Kubernetes DNS specification 1.1.0 (§2.3 to §2.5), and CoreDNS' where that is silent.
+
+use crate::config::Config;
+use crate::name::{Name, dashed};
+use crate::table::{Contribution, Data, Srv};
+use fingerpost_catalog::{AllCritical, InstanceView, Port, ServiceType, ServiceView};
+use std::net::IpAddr;
+
+/// The part of a service that shapes the records of its instances and its own.
+#[derive(Clone, PartialEq, Debug)]
+pub(crate) struct Shape {
+    pub(crate) service_type: ServiceType,
+    cluster_ips: Vec<IpAddr>,
+    external_name: Option<String>,
+    ports: Vec<Port>,
+    ttl: Option<u32>,
+    pub(crate) all_critical: AllCritical,
+}
+
+impl Shape {
+    pub(crate) fn of(view: &ServiceView) -> Self {
+        Self {
+            service_type: view.service_type,
+            cluster_ips: view.cluster_ips.clone(),
+            external_name: view.external_name.clone(),
+            ports: view.ports.clone(),
+            ttl: view.ttl,
+            all_critical: view.all_critical,
+        }
+    }
+}
+
+/// The names that the compiler builds on.
+#[derive(Debug)]
+pub(crate) struct Compiler {
+    services: Name,
+    pods: Name,
+    ttl: u32,
+}
+
+/// Where the contributions of one object gather.
+pub(crate) type Contributions = Vec<Contribution>;
+
+impl Compiler {
+    /// None where the zone leaves no room for `svc.<zone>`; a parsed [`Zone`](crate::Zone) does.
+    pub(crate) fn new(config: &Config) -> Option<Self> {
+        let zone = &config.zone.0;
+        Some(Self { services: zone.child(b"svc")?, pods: zone.child(b"pod")?, ttl: config.ttl })
+    }
+
+    pub(crate) fn services(&self) -> &Name {
+        &self.services
+    }
+
+    pub(crate) fn pods(&self) -> &Name {
+        &self.pods
+    }
+
+    /// A service's name; none where it does not fit (a zone of unusual length).
+    pub(crate) fn service_name(&self, namespace: &str, service: &str) -> Option<Name> {
+        self.services.below(&[service.as_bytes(), namespace.as_bytes()])
+    }
+
+    /// A namespace exists without having records, below `svc` and below `pod`.
+    pub(crate) fn namespace(&self, namespace: &str) -> Contributions {
+        [&self.services, &self.pods]
+            .into_iter()
+            .filter_map(|above| above.child(namespace.as_bytes()))
+            .map(|name| Contribution { name, ttl: self.ttl, data: Data::Pin })
+            .collect()
+    }
+
+    /// What a service contributes whatever its instances do.
+    pub(crate) fn service(&self, namespace: &str, service: &str, shape: &Shape) -> Contributions {
+        let mut out = Out { ttl: shape.ttl.unwrap_or(self.ttl), list: Vec::new() };
+        let Some(name) = self.service_name(namespace, service) else {
+            return out.list;
+        };
+        match shape.service_type {
+            // Without an instance that can be answered, it is as if the service did not exist (§2.4.1).
+            ServiceType::Headless => {}
+            ServiceType::ClusterIP => {
+                out.add(&name, Data::Pin);
+                for &address in &shape.cluster_ips {
+                    out.address(&name, address);
+                    out.add(&Name::reverse(address), Data::PtrService(name.clone()));
+                }
+                if !shape.cluster_ips.is_empty() {
+                    out.ports(&name, &shape.ports, None, &name);
+                }
+            }
+            ServiceType::ExternalName => {
+                // An alias needs a name: with an address in its place (which Kubernetes permits) the service exists, but
+                // has no records. CoreDNS does the same.
+                out.add(&name, Data::Pin);
+                let target = shape.external_name.as_deref().filter(|text| text.parse::<IpAddr>().is_err());
+                if let Some(target) = target.and_then(Name::from_text) {
+                    out.add(&name, Data::Cname(target));
+                }
+            }
+        }
+        out.list
+    }
+
+    /// What an instance that is to be answered contributes.
+    pub(crate) fn instance(&self, namespace: &str, service: &str, shape: &Shape, view: &InstanceView) -> Contributions {
+        let mut out = Out { ttl: shape.ttl.unwrap_or(self.ttl), list: Vec::new() };
+        let headless = match shape.service_type {
+            ServiceType::Headless => true,
+            ServiceType::ClusterIP => false,
+            // Nothing can stand below an alias that leads elsewhere.
+            ServiceType::ExternalName => return out.list,
+        };
+        let Some(name) = self.service_name(namespace, service) else {
+            return out.list;
+        };
+        let ports = if view.instance.ports.is_empty() { &shape.ports } else { &view.instance.ports };
+        let labelled = view.dns_label().and_then(|label| name.child(label.as_bytes()));
+        let mut served = false;
+        for address in view.own_addresses() {
+            // With a label of its own the instance is one target; else each of its addresses is.
+            let Some(endpoint) = labelled.clone().or_else(|| name.child(dashed(address).as_bytes())) else {
+                continue;
+            };
+            out.address(&endpoint, address);
+            out.add(&Name::reverse(address), Data::PtrEndpoint(endpoint.clone()));
+            if headless {
+                out.address(&name, address);
+                if labelled.is_none() || !served {
+                    out.ports(&name, ports, view.instance.weight, &endpoint);
+                }
+                served = true;
+            }
+        }
+        out.list
+    }
+}
+
+struct Out {
+    ttl: u32,
+    list: Contributions,
+}
+
+impl Out {
+    fn add(&mut self, name: &Name, data: Data) {
+        self.list.push(Contribution { name: name.clone(), ttl: self.ttl, data });
+    }
+
+    fn address(&mut self, name: &Name, address: IpAddr) {
+        self.add(
+            name,
+            match address {
+                IpAddr::V4(v4) => Data::A(v4.octets()),
+                IpAddr::V6(v6) => Data::Aaaa(v6.octets()),
+            },
+        );
+    }
+
+    /// SRV records: under `_<port>._<protocol>` for named ports (§2.3.2, §2.4.2), and all of them at the service's own
+    /// name, as CoreDNS has them.
+    fn ports(&mut self, service: &Name, ports: &[Port], weight: Option<u16>, target: &Name) {
+        for port in ports {
+            let srv = Data::Srv(Srv { weight, port: port.port, target: target.clone() });
+            if !port.name.is_empty() {
+                let labels = [format!("_{}", port.name), format!("_{}", port.protocol.dns_label())];
+                if let Some(name) = service.below(&[labels[0].as_bytes(), labels[1].as_bytes()]) {
+                    self.add(&name, srv.clone());
+                }
+            }
+            self.add(service, srv);
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! What the server is authoritative for, and with which times and limits.
+
+use crate::name::{MAX_NAME, Name};
+use std::fmt;
+use std::net::IpAddr;
+use std::str::FromStr;
+
+/// A zone's name, as in `cluster.local`.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Zone(pub(crate) Name);
+
+/// The text is no name of a zone.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ParseZoneError {
+    /// The root, or nothing.
+    #[error("a zone must have a name: write for example `cluster.local`")]
+    Empty,
+    /// Not made of DNS labels.
+    #[error(
+        "`{0}` is not a zone: labels of 1 to 63 letters, digits, '-' and '_' with dots between them, for example \
+         `cluster.local`"
+    )]
+    Syntax(String),
+    /// No room for names in it.
+    #[error("the zone has {length} octets, and at most {limit} leave room for the names below it")]
+    TooLong {
+        /// What was given, in wire form.
+        length: usize,
+        /// What is allowed.
+        limit: usize,
+    },
+}
+
+/// A zone longer than this would have no room for `<label>.<service>.<namespace>.svc.` with a label of a dashed address.
+const MAX_ZONE: usize = MAX_NAME - 160;
+
+impl FromStr for Zone {
+    type Err = ParseZoneError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if matches!(text, "" | ".") {
+            return Err(ParseZoneError::Empty);
+        }
+        let fits = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'_' | b'.');
+        let name = text.bytes().all(fits).then(|| Name::from_text(text)).flatten();
+        let name = name.ok_or_else(|| ParseZoneError::Syntax(text.chars().take(80).collect()))?;
+        if name.wire().len() > MAX_ZONE {
+            return Err(ParseZoneError::TooLong { length: name.wire().len(), limit: MAX_ZONE });
+        }
+        Ok(Self(name))
+    }
+}
+
+impl fmt::Display for Zone {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = self.0.to_string();
+        f.pad(text.strip_suffix('.').unwrap_or(&text))
+    }
+}
+
+impl fmt::Debug for Zone {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// What the index is compiled for.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The cluster's zone.
+    pub zone: Zone,
+    /// How long answers may be kept, in seconds, where a service does not say.
+    pub ttl: u32,
+    /// How long it may be kept that something does not exist (RFC 2308), in seconds.
+    pub negative_ttl: u32,
+    /// The largest answer over UDP, whatever a client offers: 1232 octets pass everywhere without fragments.
+    pub udp_payload: u16,
+    /// The reverse zones whose unknown addresses are answered with NXDOMAIN. Known addresses outside of them are
+    /// answered, too; unknown ones are refused.
+    pub reverse_zones: Vec<Zone>,
+    /// The addresses of the zone's name server, `ns.dns.<zone>`.
+    pub name_servers: Vec<IpAddr>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            zone: Zone(Name::from_wire(b"\x07cluster\x05local\x00")),
+            ttl: 5,
+            negative_ttl: 5,
+            udp_payload: 1232,
+            reverse_zones: Self::private_reverse_zones(),
+            name_servers: Vec::new(),
+        }
+    }
+}
+
+impl Config {
+    /// The reverse zones of the private networks: 10/8, 172.16/12, 192.168/16 (RFC 1918), 100.64/10 (RFC 6598) and
+    /// fc00::/7 (RFC 4193). Nobody else can be authoritative for them (RFC 6303).
+    pub fn private_reverse_zones() -> Vec<Zone> {
+        ["10.in-addr.arpa".to_owned(), "168.192.in-addr.arpa".to_owned()]
+            .into_iter()
+            .chain((16..32).map(|octet| format!("{octet}.172.in-addr.arpa")))
+            .chain((64..128).map(|octet| format!("{octet}.100.in-addr.arpa")))
+            .chain(["c.f.ip6.arpa".to_owned(), "d.f.ip6.arpa".to_owned()])
+            .filter_map(|text| Name::from_text(&text))
+            .map(Zone)
+            .collect()
+    }
+
+    /// The addresses that `ns.dns.<zone>` gets: as configured, else loopback, because a name server without any address
+    /// would make the zone look broken to those who follow its NS record.
+    pub(crate) fn name_server_addresses(&self) -> Vec<IpAddr> {
+        let concrete: Vec<_> = self.name_servers.iter().copied().filter(|a| !a.is_unspecified()).collect();
+        if concrete.is_empty() { vec![IpAddr::from([127, 0, 0, 1])] } else { concrete }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn zones() {
+        let zone: Zone = "Cluster.Local.".parse().unwrap();
+        assert_eq!(zone.to_string(), "cluster.local");
+        assert_eq!(zone, Config::default().zone);
+        assert_eq!("".parse::<Zone>(), Err(ParseZoneError::Empty));
+        assert!(matches!("a b".parse::<Zone>(), Err(ParseZoneError::Syntax(_))));
+        assert!(matches!("a..b".parse::<Zone>(), Err(ParseZoneError::Syntax(_))));
+        let long = ["a".repeat(50), "b".repeat(50)].join(".");
+        assert!(matches!(long.parse::<Zone>(), Err(ParseZoneError::TooLong { .. })));
+    }
+
+    #[test]
+    fn private_networks() {
+        assert_eq!(Config::private_reverse_zones().len(), 2 + 16 + 64 + 2);
+    }
+}

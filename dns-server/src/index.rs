@@ -1,0 +1,364 @@
+//! The index: all answers, compiled when the catalog changes.
+//!
+//! One writer follows the catalog's effects; any number of threads answer from it meanwhile. The index keeps, for each
+//! service, the views of its instances (shared with the replica), so that it can take away exactly what it once added. A
+//! change of one instance touches only that instance's records, however many siblings it has; only what changes all of
+//! them at once (a service's type, ports or TTL, or `allCritical: all` setting in and ending) costs the whole service.
+//!
+//! A position becomes visible record by record: additions first, then removals, so that a name does not vanish between
+//! the two sides of a change. [`Index::position`] moves when all of it is in place.
+
+use crate::compile::{Compiler, Contributions, Shape};
+use crate::config::Config;
+use crate::name::Name;
+use crate::table::{Contribution, Data, Special, Table};
+use crate::zones::Zones;
+use fingerpost_catalog::{
+    AllCritical, Effects, InstanceKey, InstanceView, NamespaceView, Position, ServiceView, ViewChange,
+};
+use hashbrown::{HashMap, HashSet};
+use parking_lot::Mutex;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+use tokio::sync::watch;
+
+/// All answers.
+#[derive(Debug)]
+pub struct Index {
+    pub(crate) config: Config,
+    pub(crate) zones: Zones,
+    pub(crate) table: Table,
+    pub(crate) name_server: Name,
+    compiler: Compiler,
+    writer: Mutex<Writer>,
+    synced: AtomicBool,
+    serial: AtomicU32,
+    position: watch::Sender<Option<Position>>,
+    heard: Mutex<Instant>,
+}
+
+/// The zone leaves no room for the names below it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("zone `{0}` leaves no room for `ns.dns`, `dns-version`, `svc` and `pod` below it")]
+pub struct ZoneTooLong(String);
+
+#[derive(Debug, Default)]
+struct Writer {
+    namespaces: HashSet<Arc<str>, ahash::RandomState>,
+    services: HashMap<(Arc<str>, Arc<str>), ServiceState, ahash::RandomState>,
+    instances: usize,
+}
+
+#[derive(Debug, Default)]
+struct ServiceState {
+    /// None before the service is known, and after it is gone: its instances contribute nothing then.
+    shape: Option<Shape>,
+    instances: HashMap<InstanceKey, Arc<InstanceView>, ahash::RandomState>,
+    /// Instances that are answerable and have an address to answer.
+    answerable: usize,
+}
+
+impl ServiceState {
+    /// Whether `allCritical: all` brings the critical instances back.
+    fn panics(&self) -> bool {
+        self.answerable == 0 && self.shape.as_ref().is_some_and(|shape| shape.all_critical == AllCritical::All)
+    }
+}
+
+fn counts(view: &InstanceView) -> bool {
+    view.answerable && view.own_addresses().next().is_some()
+}
+
+/// How much there is in an index.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct IndexStats {
+    /// Names that exist, empty non-terminals included.
+    pub names: u64,
+    /// Records that can be answered, without SOA, NS and TXT.
+    pub records: u64,
+    /// Namespaces.
+    pub namespaces: usize,
+    /// Services.
+    pub services: usize,
+    /// Instances of services, answered or not.
+    pub instances: usize,
+}
+
+impl Index {
+    /// An index without content, not synced: it answers SERVFAIL to everything in its zones.
+    pub fn new(config: Config) -> Result<Self, ZoneTooLong> {
+        let too_long = || ZoneTooLong(config.zone.to_string());
+        let zone = config.zone.0.clone();
+        let compiler = Compiler::new(&config).ok_or_else(too_long)?;
+        let name_server = zone.below(&[b"ns", b"dns"]).ok_or_else(too_long)?;
+        let version = zone.child(b"dns-version").ok_or_else(too_long)?;
+        let index = Self {
+            zones: Zones::new(&config),
+            table: Table::new(),
+            name_server,
+            compiler,
+            writer: Mutex::default(),
+            synced: AtomicBool::new(false),
+            serial: AtomicU32::new(0),
+            position: watch::Sender::new(None),
+            heard: Mutex::new(Instant::now()),
+            config,
+        };
+        let (table, zones) = (&index.table, &index.zones);
+        for apex in std::iter::once(&zone).chain(zones.reverse()) {
+            table.pin(zones, apex, index.config.ttl, Special::Apex);
+        }
+        table.pin(zones, &version, crate::encode::VERSION_TTL, Special::Version);
+        for name in [index.compiler.services(), index.compiler.pods()] {
+            table.pin(zones, name, index.config.ttl, Special::No);
+        }
+        for address in index.config.name_server_addresses() {
+            let data = match address {
+                IpAddr::V4(v4) => Data::A(v4.octets()),
+                IpAddr::V6(v6) => Data::Aaaa(v6.octets()),
+            };
+            table.insert(zones, &Contribution { name: index.name_server.clone(), ttl: index.config.ttl, data });
+        }
+        Ok(index)
+    }
+
+    /// What it was made for.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Follows one position. Effects must come in order, from one place at a time.
+    pub fn apply(&self, effects: &Effects) {
+        {
+            let mut writer = self.writer.lock();
+            for change in &effects.changes {
+                match change {
+                    ViewChange::Namespace { before, after } => {
+                        let name = after.as_ref().or(before.as_ref()).map(|view| view.name.clone());
+                        if let Some(name) = name {
+                            self.namespace(&mut writer, name, after.is_some());
+                        }
+                    }
+                    ViewChange::Service { before, after } => {
+                        let Some(view) = after.as_ref().or(before.as_ref()) else {
+                            continue;
+                        };
+                        let key = (view.namespace.clone(), view.name.clone());
+                        self.service(&mut writer, key, after.as_deref().map(Shape::of));
+                    }
+                    ViewChange::Instance { before, after } => {
+                        if let Some(view) = after.as_ref().or(before.as_ref()) {
+                            self.instance(&mut writer, &view.key, after.clone());
+                        }
+                    }
+                }
+            }
+        }
+        self.reached(effects.position);
+    }
+
+    /// Takes a namespace in: the initial fill. Same as a change that makes it.
+    pub fn load_namespace(&self, view: &NamespaceView) {
+        self.namespace(&mut self.writer.lock(), view.name.clone(), true);
+    }
+
+    /// Takes a service in: the initial fill. Its instances may come before or after it.
+    pub fn load_service(&self, view: &ServiceView) {
+        let key = (view.namespace.clone(), view.name.clone());
+        self.service(&mut self.writer.lock(), key, Some(Shape::of(view)));
+    }
+
+    /// Takes an instance in: the initial fill.
+    pub fn load_instance(&self, view: Arc<InstanceView>) {
+        let key = view.key.clone();
+        self.instance(&mut self.writer.lock(), &key, Some(view));
+    }
+
+    /// Says that everything up to the position is in place: after the initial fill, and with every bookmark, which
+    /// tells nothing new but that the knowledge is fresh.
+    pub fn set_synced(&self, position: Position) {
+        self.reached(position);
+        self.synced.store(true, Ordering::Release);
+    }
+
+    /// Whether it ever was in sync. It stays so when its feed is cut: stale answers beat none.
+    pub fn is_synced(&self) -> bool {
+        self.synced.load(Ordering::Acquire)
+    }
+
+    /// The position that all answers include.
+    pub fn position(&self) -> Option<Position> {
+        *self.position.borrow()
+    }
+
+    /// Tells of every position as it is reached: how a registration waits until it is visible here.
+    pub fn positions(&self) -> watch::Receiver<Option<Position>> {
+        self.position.subscribe()
+    }
+
+    /// How long ago its feed last said anything.
+    pub fn age(&self) -> Duration {
+        self.heard.lock().elapsed()
+    }
+
+    /// The SOA serial. It grows with the position's number, and by one with a new epoch, modulo 2^32 (RFC 1982): what
+    /// two servers of the same feed say is the same as long as they saw the same epochs.
+    pub fn serial(&self) -> u32 {
+        self.serial.load(Ordering::Relaxed)
+    }
+
+    /// How much there is.
+    pub fn stats(&self) -> IndexStats {
+        let writer = self.writer.lock();
+        IndexStats {
+            names: self.table.names(),
+            records: self.table.records(),
+            namespaces: writer.namespaces.len(),
+            services: writer.services.values().filter(|state| state.shape.is_some()).count(),
+            instances: writer.instances,
+        }
+    }
+
+    /// How often the writer has touched a name so far: the cost of changes, for tests.
+    #[doc(hidden)]
+    pub fn touches(&self) -> u64 {
+        self.table.touches()
+    }
+
+    fn reached(&self, position: Position) {
+        *self.heard.lock() = Instant::now();
+        let before = self.position();
+        let serial = self.serial();
+        self.serial.store(next_serial(serial, before, position), Ordering::Relaxed);
+        self.position.send_if_modified(|current| current.replace(position) != Some(position));
+    }
+
+    fn add(&self, contributions: &[Contribution]) {
+        for contribution in contributions {
+            self.table.insert(&self.zones, contribution);
+        }
+    }
+
+    fn take(&self, contributions: &[Contribution]) {
+        for contribution in contributions {
+            self.table.remove(&self.zones, contribution);
+        }
+    }
+
+    fn namespace(&self, writer: &mut Writer, name: Arc<str>, exists: bool) {
+        if exists && !writer.namespaces.contains(&name) {
+            self.add(&self.compiler.namespace(&name));
+            writer.namespaces.insert(name);
+        } else if !exists && writer.namespaces.remove(&name) {
+            self.take(&self.compiler.namespace(&name));
+        }
+    }
+
+    /// All that an instance contributes while its service is in this state.
+    fn compile(&self, state: &ServiceState, key: &(Arc<str>, Arc<str>), view: &InstanceView) -> Contributions {
+        match &state.shape {
+            Some(shape) if view.answerable || (state.panics() && view.panic_answerable) => {
+                self.compiler.instance(&key.0, &key.1, shape, view)
+            }
+            _ => Contributions::new(),
+        }
+    }
+
+    /// All that a service and its instances contribute.
+    fn compile_all(&self, state: &ServiceState, key: &(Arc<str>, Arc<str>)) -> Contributions {
+        let own = state.shape.as_ref().map(|shape| self.compiler.service(&key.0, &key.1, shape));
+        let instances = state.instances.values().flat_map(|view| self.compile(state, key, view));
+        own.into_iter().flatten().chain(instances).collect()
+    }
+
+    fn service(&self, writer: &mut Writer, key: (Arc<str>, Arc<str>), shape: Option<Shape>) {
+        let state = writer.services.entry(key.clone()).or_default();
+        if state.shape != shape {
+            let before = self.compile_all(state, &key);
+            state.shape = shape;
+            self.add(&self.compile_all(state, &key));
+            self.take(&before);
+        }
+        if state.shape.is_none() && state.instances.is_empty() {
+            writer.services.remove(&key);
+        }
+    }
+
+    fn instance(&self, writer: &mut Writer, id: &InstanceKey, after: Option<Arc<InstanceView>>) {
+        // A pod that belongs to no service has no names here.
+        let Some(service) = &id.service else { return };
+        let key = (id.namespace.clone(), service.clone());
+        let state = writer.services.entry(key.clone()).or_default();
+        let panicked = state.panics();
+        let before = state.instances.get(id).cloned();
+        let old = before.as_ref().map(|view| self.compile(state, &key, view)).unwrap_or_default();
+
+        state.answerable += usize::from(after.as_ref().is_some_and(|view| counts(view)));
+        state.answerable -= usize::from(before.as_ref().is_some_and(|view| counts(view)));
+        match &after {
+            Some(view) => state.instances.insert(id.clone(), view.clone()),
+            None => state.instances.remove(id),
+        };
+        writer.instances += usize::from(after.is_some());
+        writer.instances -= usize::from(before.is_some());
+
+        let new = after.as_ref().map(|view| self.compile(state, &key, view)).unwrap_or_default();
+        if old != new {
+            self.add(&new);
+        }
+        let panics = state.panics();
+        if panics != panicked {
+            self.turn(state, &key, id, panics);
+        }
+        if old != new {
+            self.take(&old);
+        }
+        if state.shape.is_none() && state.instances.is_empty() {
+            writer.services.remove(&key);
+        }
+    }
+
+    /// Brings the critical siblings of an instance back, or takes them away again. None of them is answerable
+    /// without it: while a service panics none is, and what ended or began it is that one instance.
+    fn turn(&self, state: &ServiceState, key: &(Arc<str>, Arc<str>), but: &InstanceKey, panics: bool) {
+        let Some(shape) = &state.shape else { return };
+        for (id, view) in &state.instances {
+            if id == but || view.answerable || !view.panic_answerable {
+                continue;
+            }
+            let contributions = self.compiler.instance(&key.0, &key.1, shape, view);
+            if panics { self.add(&contributions) } else { self.take(&contributions) }
+        }
+    }
+}
+
+/// The serial after a step. Steps are at most 2^31 - 1, or RFC 1982 would see the serial go backwards.
+fn next_serial(serial: u32, before: Option<Position>, after: Position) -> u32 {
+    match before {
+        None => after.number as u32,
+        Some(before) if before.epoch == after.epoch => {
+            let step = after.number.saturating_sub(before.number).min(u64::from(u32::MAX >> 1));
+            serial.wrapping_add(step as u32)
+        }
+        Some(_) => serial.wrapping_add(1),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use fingerpost_catalog::Epoch;
+
+    #[test]
+    fn serials_never_go_back() {
+        let at = |epoch, number| Position::new(Epoch(epoch), number);
+        assert_eq!(next_serial(0, None, at(1, 7)), 7);
+        assert_eq!(next_serial(7, Some(at(1, 7)), at(1, 9)), 9);
+        assert_eq!(next_serial(9, Some(at(1, 9)), at(1, 9)), 9);
+        assert_eq!(next_serial(9, Some(at(1, 9)), at(2, 3)), 10);
+        assert_eq!(next_serial(u32::MAX, Some(at(2, 3)), at(2, 4)), 0);
+        assert_eq!(next_serial(5, Some(at(2, 0)), at(2, u64::MAX)), 5 + (u32::MAX >> 1));
+    }
+}

@@ -1,0 +1,270 @@
+//! Counts what the server does, at the price of an uncontended atomic addition.
+//!
+//! Each thread counts in its own [`Counters`]; a scrape adds them up. Only one answer in `SAMPLED` is timed: a clock
+//! read costs as much as a good part of the answer.
+
+use crate::answer::Transport;
+use crate::encode::Rcode;
+use crate::index::Index;
+use parking_lot::Mutex;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, NoLabelSet};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+/// One answer in so many is timed.
+pub(crate) const SAMPLED: u64 = 32;
+
+const TYPES: [(u16, &str); 15] = [
+    (1, "A"),
+    (28, "AAAA"),
+    (33, "SRV"),
+    (12, "PTR"),
+    (5, "CNAME"),
+    (16, "TXT"),
+    (6, "SOA"),
+    (2, "NS"),
+    (15, "MX"),
+    (65, "HTTPS"),
+    (64, "SVCB"),
+    (43, "DS"),
+    (48, "DNSKEY"),
+    (255, "ANY"),
+    (0, "other"),
+];
+const OTHER: usize = TYPES.len() - 1;
+const PROTOCOLS: [&str; 2] = ["udp", "tcp"];
+
+/// Upper ends of the histogram's buckets: 0.25 µs, doubling, to 4 ms.
+const BUCKETS: usize = 15;
+const FIRST_BUCKET_NS: u64 = 250;
+
+/// One thread's counts. Aligned, so that no two threads' counts share a cache line.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub struct Counters {
+    requests: [[AtomicU64; TYPES.len()]; 2],
+    responses: [AtomicU64; Rcode::ALL.len()],
+    truncated: AtomicU64,
+    dropped: AtomicU64,
+    malformed: AtomicU64,
+    tick: AtomicU64,
+    took: [AtomicU64; BUCKETS + 1],
+    took_ns: AtomicU64,
+}
+
+impl Counters {
+    /// Whether this answer is one of those that are timed.
+    pub(crate) fn samples(&self) -> bool {
+        self.tick.fetch_add(1, Relaxed).is_multiple_of(SAMPLED)
+    }
+
+    pub(crate) fn request(&self, transport: Transport, qtype: u16) {
+        let at = TYPES[..OTHER].iter().position(|&(number, _)| number == qtype).unwrap_or(OTHER);
+        self.requests[usize::from(transport == Transport::Tcp)][at].fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn response(&self, rcode: Rcode) {
+        let at = match rcode {
+            Rcode::BadVers => Rcode::ALL.len() - 1,
+            other => usize::from(other as u8),
+        };
+        self.responses[at].fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn truncated(&self) {
+        self.truncated.fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn dropped(&self) {
+        self.dropped.fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn malformed(&self) {
+        self.malformed.fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn took(&self, time: Duration) {
+        let nanoseconds = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        let bucket = (0..BUCKETS).find(|&at| nanoseconds <= FIRST_BUCKET_NS << at).unwrap_or(BUCKETS);
+        self.took[bucket].fetch_add(1, Relaxed);
+        self.took_ns.fetch_add(nanoseconds, Relaxed);
+    }
+}
+
+/// All counts of a server. Clones are the same.
+#[derive(Clone)]
+pub struct Metrics {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    index: Arc<Index>,
+    threads: Mutex<Vec<Arc<Counters>>>,
+    connections: AtomicI64,
+    refused_connections: AtomicU64,
+    socket_errors: AtomicU64,
+}
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Metrics").field("threads", &self.shared.threads.lock().len()).finish_non_exhaustive()
+    }
+}
+
+impl Metrics {
+    /// Counts for a server of this index.
+    pub fn new(index: Arc<Index>) -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                index,
+                threads: Mutex::default(),
+                connections: AtomicI64::new(0),
+                refused_connections: AtomicU64::new(0),
+                socket_errors: AtomicU64::new(0),
+            }),
+        }
+    }
+
+    /// Counters for one more thread.
+    pub fn counters(&self) -> Arc<Counters> {
+        let counters = Arc::new(Counters::default());
+        self.shared.threads.lock().push(counters.clone());
+        counters
+    }
+
+    /// Makes the counts part of a registry.
+    pub fn register(&self, registry: &mut prometheus_client::registry::Registry) {
+        registry.register_collector(Box::new(self.clone()));
+    }
+
+    pub(crate) fn connection_opened(&self) {
+        self.shared.connections.fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn connection_closed(&self) {
+        self.shared.connections.fetch_sub(1, Relaxed);
+    }
+
+    pub(crate) fn connection_refused(&self) {
+        self.shared.refused_connections.fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn socket_error(&self) {
+        self.shared.socket_errors.fetch_add(1, Relaxed);
+    }
+
+    fn sum(&self, read: impl Fn(&Counters) -> &AtomicU64) -> u64 {
+        self.shared.threads.lock().iter().map(|counters| read(counters).load(Relaxed)).sum()
+    }
+}
+
+fn counter(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: u64) -> fmt::Result {
+    let metric = ConstCounter::new(value);
+    metric.encode(encoder.encode_descriptor(name, help, None, MetricType::Counter)?)
+}
+
+fn gauge(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: i64) -> fmt::Result {
+    let metric = ConstGauge::new(value);
+    metric.encode(encoder.encode_descriptor(name, help, None, MetricType::Gauge)?)
+}
+
+impl Collector for Metrics {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let out = &mut encoder;
+        {
+            let mut family = out.encode_descriptor(
+                "fingerpost_dns_requests",
+                "Queries, by transport and type",
+                None,
+                MetricType::Counter,
+            )?;
+            for (proto, name) in PROTOCOLS.iter().enumerate() {
+                for (at, (_, qtype)) in TYPES.iter().enumerate() {
+                    let metric = ConstCounter::new(self.sum(|counters| &counters.requests[proto][at]));
+                    metric.encode(family.encode_family(&[("proto", *name), ("type", *qtype)])?)?;
+                }
+            }
+        }
+        {
+            let mut family = out.encode_descriptor(
+                "fingerpost_dns_responses",
+                "Answers, by response code",
+                None,
+                MetricType::Counter,
+            )?;
+            for (at, rcode) in Rcode::ALL.iter().enumerate() {
+                let metric = ConstCounter::new(self.sum(|counters| &counters.responses[at]));
+                metric.encode(family.encode_family(&[("rcode", rcode.name())])?)?;
+            }
+        }
+        let total = |read: fn(&Counters) -> &AtomicU64| self.sum(read);
+        counter(
+            out,
+            "fingerpost_dns_truncated_responses",
+            "Answers with a part of the records only, for want of room",
+            total(|counters| &counters.truncated),
+        )?;
+        counter(
+            out,
+            "fingerpost_dns_dropped_packets",
+            "Packets left without an answer: no header, or themselves answers",
+            total(|counters| &counters.dropped),
+        )?;
+        counter(
+            out,
+            "fingerpost_dns_malformed_packets",
+            "Packets that could not be read",
+            total(|counters| &counters.malformed),
+        )?;
+
+        let buckets: Vec<(f64, u64)> = (0..=BUCKETS)
+            .map(|at| {
+                let end = if at < BUCKETS { (FIRST_BUCKET_NS << at) as f64 / 1e9 } else { f64::INFINITY };
+                (end, self.sum(|counters| &counters.took[at]))
+            })
+            .collect();
+        let count = buckets.iter().map(|(_, count)| count).sum();
+        let sum = total(|counters| &counters.took_ns) as f64 / 1e9;
+        out.encode_descriptor(
+            "fingerpost_dns_request_duration_seconds",
+            "Time from a packet read to its answer made, of one query in 32",
+            None,
+            MetricType::Histogram,
+        )?
+        .encode_histogram::<NoLabelSet>(sum, count, &buckets, None)?;
+
+        let shared = &self.shared;
+        gauge(out, "fingerpost_dns_tcp_connections", "Open TCP connections", shared.connections.load(Relaxed))?;
+        counter(
+            out,
+            "fingerpost_dns_tcp_connections_refused",
+            "TCP connections closed at once, for there were too many",
+            shared.refused_connections.load(Relaxed),
+        )?;
+        counter(
+            out,
+            "fingerpost_dns_socket_errors",
+            "Failures to receive or to send",
+            shared.socket_errors.load(Relaxed),
+        )?;
+        let stats = shared.index.stats();
+        let size = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
+        gauge(out, "fingerpost_dns_names", "Names that exist", stats.names as i64)?;
+        gauge(out, "fingerpost_dns_records", "Records that can be answered", stats.records as i64)?;
+        gauge(out, "fingerpost_dns_services", "Services known", size(stats.services))?;
+        gauge(out, "fingerpost_dns_instances", "Instances of services known", size(stats.instances))?;
+        gauge(out, "fingerpost_dns_synced", "1 once the whole catalog is known", i64::from(shared.index.is_synced()))?;
+        ConstGauge::new(shared.index.age().as_secs_f64()).encode(out.encode_descriptor(
+            "fingerpost_dns_age_seconds",
+            "Time since the catalog's feed last said anything",
+            None,
+            MetricType::Gauge,
+        )?)
+    }
+}

@@ -1,0 +1,256 @@
+//! Domain names as the index keeps them: in wire form (RFC 1035 §3.1), in lower case, shared.
+//!
+//! Lower case is what makes comparison case-insensitive (RFC 4343) at the price of one pass over a query's name. Length
+//! octets are at most 63 and so never mistaken for upper-case letters: the whole form can be lowered at once.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
+
+/// The longest name in wire form, the root's octet included (RFC 1035 §2.3.4).
+pub(crate) const MAX_NAME: usize = 255;
+/// The longest label (RFC 1035 §2.3.4).
+pub(crate) const MAX_LABEL: usize = 63;
+
+/// A lower-case domain name in wire form.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct Name(Arc<[u8]>);
+
+impl Name {
+    /// Reads a name as people write it; a dot at the end changes nothing, all names are absolute. None where it breaks
+    /// the rules for lengths.
+    pub(crate) fn from_text(text: &str) -> Option<Self> {
+        let mut wire = Vec::with_capacity(text.len() + 2);
+        let bare = text.strip_suffix('.').unwrap_or(text);
+        if !bare.is_empty() {
+            for label in bare.split('.') {
+                push_label(&mut wire, label.as_bytes())?;
+            }
+        }
+        wire.push(0);
+        (wire.len() <= MAX_NAME).then(|| Self(wire.into()))
+    }
+
+    /// A name from wire form that is already valid and in lower case.
+    pub(crate) fn from_wire(wire: &[u8]) -> Self {
+        Self(wire.into())
+    }
+
+    /// The name with one more label in front; none where it would be too long.
+    pub(crate) fn child(&self, label: &[u8]) -> Option<Self> {
+        let mut wire = Vec::with_capacity(label.len() + 1 + self.0.len());
+        push_label(&mut wire, label)?;
+        wire.extend_from_slice(&self.0);
+        (wire.len() <= MAX_NAME).then(|| Self(wire.into()))
+    }
+
+    /// `child` with the labels in the order in which they are read.
+    pub(crate) fn below(&self, labels: &[&[u8]]) -> Option<Self> {
+        labels.iter().rev().try_fold(self.clone(), |name, label| name.child(label))
+    }
+
+    pub(crate) fn wire(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// The name under which an address is looked up backwards (RFC 1035 §3.5, RFC 3596 §2.5).
+    pub(crate) fn reverse(address: IpAddr) -> Self {
+        let mut wire = Vec::with_capacity(74);
+        match address {
+            IpAddr::V4(v4) => {
+                for octet in v4.octets().into_iter().rev() {
+                    let digits = octet.to_string();
+                    wire.push(digits.len() as u8);
+                    wire.extend_from_slice(digits.as_bytes());
+                }
+                wire.extend_from_slice(V4_SUFFIX);
+            }
+            IpAddr::V6(v6) => {
+                const HEX: &[u8; 16] = b"0123456789abcdef";
+                for octet in v6.octets().into_iter().rev() {
+                    for nibble in [octet & 15, octet >> 4] {
+                        wire.extend_from_slice(&[1, HEX[usize::from(nibble)]]);
+                    }
+                }
+                wire.extend_from_slice(V6_SUFFIX);
+            }
+        }
+        Self(wire.into())
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_text(&self.0, f)
+    }
+}
+
+impl fmt::Debug for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_text(&self.0, f)
+    }
+}
+
+/// `in-addr.arpa.` in wire form.
+pub(crate) const V4_SUFFIX: &[u8] = b"\x07in-addr\x04arpa\x00";
+/// `ip6.arpa.` in wire form.
+pub(crate) const V6_SUFFIX: &[u8] = b"\x03ip6\x04arpa\x00";
+
+fn push_label(wire: &mut Vec<u8>, label: &[u8]) -> Option<()> {
+    if label.is_empty() || label.len() > MAX_LABEL {
+        return None;
+    }
+    wire.push(label.len() as u8);
+    wire.extend(label.iter().map(u8::to_ascii_lowercase));
+    Some(())
+}
+
+/// The wire form of the name above; none for the root.
+pub(crate) fn parent(wire: &[u8]) -> Option<&[u8]> {
+    let length = usize::from(*wire.first()?);
+    if length == 0 {
+        return None;
+    }
+    wire.get(1 + length..)
+}
+
+/// Whether `wire` is `apex` or a name below it; both in lower case.
+pub(crate) fn is_within(wire: &[u8], apex: &[u8]) -> bool {
+    let Some(start) = wire.len().checked_sub(apex.len()) else {
+        return false;
+    };
+    if &wire[start..] != apex {
+        return false;
+    }
+    // The bytes agree; they are the apex only where a label begins there, too.
+    let mut at = 0;
+    while at < start {
+        at += 1 + usize::from(wire[at]);
+    }
+    at == start
+}
+
+/// Prints wire form as text (RFC 1035 §5.1): dots and backslashes inside labels, and bytes that are not printable,
+/// are escaped.
+fn write_text(wire: &[u8], f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let mut rest = wire;
+    if rest == [0] {
+        return f.write_str(".");
+    }
+    while let Some((&length, tail)) = rest.split_first() {
+        let Some((label, next)) = tail.split_at_checked(usize::from(length)) else {
+            break;
+        };
+        if length == 0 {
+            break;
+        }
+        for &byte in label {
+            match byte {
+                b'.' | b'\\' => write!(f, "\\{}", char::from(byte))?,
+                0x21..=0x7e => write!(f, "{}", char::from(byte))?,
+                _ => write!(f, "\\{byte:03}")?,
+            }
+        }
+        f.write_str(".")?;
+        rest = next;
+    }
+    Ok(())
+}
+
+/// The address that a complete reverse name stands for.
+pub(crate) fn reverse_address(wire: &[u8]) -> Option<IpAddr> {
+    let mut labels: Vec<&[u8]> = Vec::with_capacity(34);
+    let mut rest = wire;
+    while let Some((&length, tail)) = rest.split_first() {
+        let (label, next) = tail.split_at_checked(usize::from(length))?;
+        if length > 0 {
+            labels.push(label);
+        }
+        rest = next;
+    }
+    let digits = |label: &[u8], radix| {
+        let text = std::str::from_utf8(label).ok()?;
+        u8::from_str_radix(text, radix).ok()
+    };
+    match labels.as_slice() {
+        [octets @ .., b"in-addr", b"arpa"] if octets.len() == 4 => {
+            let mut bytes = [0; 4];
+            for (byte, label) in bytes.iter_mut().rev().zip(octets) {
+                *byte = digits(label, 10)?;
+            }
+            Some(IpAddr::V4(Ipv4Addr::from(bytes)))
+        }
+        [nibbles @ .., b"ip6", b"arpa"] if nibbles.len() == 32 => {
+            let mut bytes = [0; 16];
+            for (at, label) in nibbles.iter().rev().enumerate() {
+                let nibble = digits(label, 16).filter(|&n| n < 16 && label.len() == 1)?;
+                bytes[at / 2] |= if at % 2 == 0 { nibble << 4 } else { nibble };
+            }
+            Some(IpAddr::V6(Ipv6Addr::from(bytes)))
+        }
+        _ => None,
+    }
+}
+
+/// The label of an instance that has no better one: its address with dashes.
+///
+/// As CoreDNS forms it: dots and colons become dashes, and a dash at the end (an address like `fd00::`) is followed by
+/// `0`. A dash in front (`::1`) stays: it is no host name then (RFC 1123 §2.1), but the DNS itself allows it (RFC 2181 §11).
+pub(crate) fn dashed(address: IpAddr) -> String {
+    let mut label: String = address.to_string().chars().map(|c| if matches!(c, '.' | ':') { '-' } else { c }).collect();
+    if label.ends_with('-') {
+        label.push('0');
+    }
+    label
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_and_wire() {
+        let name = Name::from_text("Web.Prod").unwrap();
+        assert_eq!(name.wire(), b"\x03web\x04prod\x00");
+        assert_eq!(name.to_string(), "web.prod.");
+        assert_eq!(Name::from_text(".").unwrap().to_string(), ".");
+        assert_eq!(name.below(&[b"a", b"b"]).unwrap().to_string(), "a.b.web.prod.");
+        assert!(Name::from_text("a..b").is_none());
+        assert!(Name::from_text(&"a".repeat(64)).is_none());
+        assert!(Name::from_text(&vec!["a".repeat(63); 4].join(".")).is_none());
+        assert_eq!(Name::from_wire(b"\x04a.\\\x01\x00").to_string(), "a\\.\\\\\\001.");
+    }
+
+    #[test]
+    fn within_needs_a_label_boundary() {
+        let apex = Name::from_text("local").unwrap();
+        assert!(is_within(apex.wire(), apex.wire()));
+        assert!(is_within(Name::from_text("a.local").unwrap().wire(), apex.wire()));
+        // "\x05local\x00" stands here inside a label.
+        let inside = Name::from_wire(b"\x07a\x05local\x00");
+        assert!(!is_within(inside.wire(), apex.wire()));
+    }
+
+    #[test]
+    fn reverse_names() {
+        for (address, text) in [
+            ("10.0.0.1", "1.0.0.10.in-addr.arpa."),
+            ("fd00::1", "1.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.d.f.ip6.arpa."),
+        ] {
+            let address: IpAddr = address.parse().unwrap();
+            let name = Name::reverse(address);
+            assert_eq!(name.to_string(), text);
+            assert_eq!(reverse_address(name.wire()), Some(address));
+        }
+        assert_eq!(reverse_address(Name::from_text("0.10.in-addr.arpa").unwrap().wire()), None);
+    }
+
+    #[test]
+    fn dashed_addresses() {
+        for (address, label) in
+            [("10.0.0.1", "10-0-0-1"), ("fd00::1", "fd00--1"), ("fd00::", "fd00--0"), ("::1", "--1")]
+        {
+            assert_eq!(dashed(address.parse().unwrap()), label);
+        }
+    }
+}

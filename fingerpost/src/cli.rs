@@ -1,0 +1,298 @@
+//! The command line: commands, their arguments and their help.
+
+use crate::commands::target::{InstanceName, LabelArg, PortArg, ServiceName};
+use crate::config::ServeArgs;
+use crate::output::{Colour, Format};
+use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
+use fingerpost_catalog::{Health, Selector, Source};
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+/// Service discovery over DNS, REST and streams.
+///
+/// `fingerpost serve` runs a registry with its DNS server; the other commands talk to one.
+#[derive(Parser, Debug)]
+#[command(version, propagate_version = true, arg_required_else_help = true)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: GlobalArgs,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What all commands that talk to a registry have in common.
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Global options")]
+pub(crate) struct GlobalArgs {
+    /// The registry; several replicas with commas between them
+    #[arg(
+        long,
+        global = true,
+        env = "FINGERPOST_SERVER",
+        value_name = "URL",
+        value_delimiter = ',',
+        default_value = "http://127.0.0.1:8053",
+        value_hint = ValueHint::Url
+    )]
+    pub(crate) server: Vec<String>,
+    /// How to print
+    #[arg(short, long, global = true, value_name = "FORMAT", default_value = "table")]
+    pub(crate) output: Format,
+    /// When to colour; NO_COLOR is honoured, too
+    #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
+    pub(crate) color: Colour,
+    /// Seconds that a call may take
+    #[arg(
+        long,
+        global = true,
+        value_name = "SECONDS",
+        default_value_t = 15,
+        value_parser = clap::value_parser!(u64).range(1..=3600)
+    )]
+    pub(crate) timeout: u64,
+}
+
+#[derive(Subcommand, Debug)]
+pub(crate) enum Command {
+    /// Run a registry with its DNS server
+    Serve(Box<ServeArgs>),
+    /// Register an instance of a service, or change one
+    Register(Box<RegisterArgs>),
+    /// Take an instance of a service out of the registry
+    Deregister(DeregisterArgs),
+    /// List services, instances or namespaces, and watch them change
+    Get(GetArgs),
+    /// Show all that is known of one object
+    Describe(DescribeArgs),
+    /// Ask the DNS server for a name
+    Resolve(ResolveArgs),
+    /// Walk through how the DNS server comes to its answer for a name
+    Explain(ExplainArgs),
+    /// Create or change the objects that a file describes
+    Apply(ApplyArgs),
+    /// Write all records to a file
+    Export(ExportArgs),
+    /// Read the records of an export back
+    Import(ImportArgs),
+    /// Show the state of the registry
+    Status,
+    /// Show the version of this program and of the registry
+    Version,
+    /// Print a script that completes this command line in a shell
+    Completions {
+        /// For which shell
+        shell: clap_complete::Shell,
+    },
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct RegisterArgs {
+    /// The service; without NAMESPACE/, in the namespace `default`
+    #[arg(value_name = "[NAMESPACE/]SERVICE")]
+    pub(crate) service: ServiceName,
+    /// An address of the instance; repeat it for v4 and v6 of one endpoint
+    #[arg(short, long = "address", value_name = "IP", required = true)]
+    pub(crate) addresses: Vec<IpAddr>,
+    /// A port, as in `8080`, `http:8080` or `dns:53/udp`; may repeat
+    #[arg(short, long = "port", value_name = "[NAME:]PORT[/PROTOCOL]")]
+    pub(crate) ports: Vec<PortArg>,
+    /// Its id among this source's instances of the service [default: first address and port, as in `10.0.0.1:8080`]
+    #[arg(long, value_name = "ID")]
+    pub(crate) id: Option<String>,
+    /// A label; may repeat
+    #[arg(short, long = "label", value_name = "KEY=VALUE")]
+    pub(crate) labels: Vec<LabelArg>,
+    /// What to report of its health: passing, warning, unknown or critical [default: the last report stays]
+    #[arg(long, value_name = "HEALTH")]
+    pub(crate) health: Option<Health>,
+    /// Its share of the load, beside its siblings' [default: an equal share]
+    #[arg(long, value_name = "0..65535")]
+    pub(crate) weight: Option<u16>,
+    /// The zone it runs in
+    #[arg(long, value_name = "ZONE")]
+    pub(crate) zone: Option<String>,
+    /// The node it runs on
+    #[arg(long, value_name = "NODE")]
+    pub(crate) node: Option<String>,
+    /// Its label in DNS, below the service's name
+    #[arg(long, value_name = "LABEL")]
+    pub(crate) hostname: Option<String>,
+    /// In whose name: `api` or `api/OWNER`
+    #[arg(long, value_name = "SOURCE", default_value = "api")]
+    pub(crate) source: Source,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct DeregisterArgs {
+    /// The service; without NAMESPACE/, in the namespace `default`
+    #[arg(value_name = "[NAMESPACE/]SERVICE")]
+    pub(crate) service: ServiceName,
+    /// The instance's id; may be left out where the source has just one
+    pub(crate) id: Option<String>,
+    /// Remove all that the source says of the service: its instances and its declaration
+    #[arg(long, conflicts_with = "id")]
+    pub(crate) all: bool,
+    /// In whose name: `api` or `api/OWNER`
+    #[arg(long, value_name = "SOURCE", default_value = "api")]
+    pub(crate) source: Source,
+}
+
+/// The kinds of object, as users name them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(crate) enum KindArg {
+    /// Services, merged over their sources
+    #[value(alias = "service", alias = "svc")]
+    Services,
+    /// Instances of services, and of none
+    #[value(alias = "instance", alias = "inst")]
+    Instances,
+    /// Namespaces
+    #[value(alias = "namespace", alias = "ns")]
+    Namespaces,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct GetArgs {
+    /// Which kind of object
+    pub(crate) kind: KindArg,
+    /// One of them: `[NAMESPACE/]SERVICE` for a service or the instances of a service, or a namespace's name
+    #[arg(value_name = "NAME")]
+    pub(crate) name: Option<String>,
+    /// Only what is in this namespace
+    #[arg(short, long, value_name = "NAMESPACE")]
+    pub(crate) namespace: Option<String>,
+    /// Only what has labels like these, as in `app=web,tier in (a,b),!test`
+    #[arg(short = 'l', long, value_name = "SELECTOR")]
+    pub(crate) selector: Option<Selector>,
+    /// Only instances in one of these states, as in `passing,warning`
+    #[arg(long, value_name = "HEALTH", value_delimiter = ',')]
+    pub(crate) health: Vec<Health>,
+    /// Only what this source declares
+    #[arg(long, value_name = "SOURCE")]
+    pub(crate) source: Option<Source>,
+    /// Go on printing changes until interrupted
+    #[arg(short, long)]
+    pub(crate) watch: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct DescribeArgs {
+    /// Which kind of object
+    pub(crate) kind: KindArg,
+    /// `[NAMESPACE/]SERVICE`, `[NAMESPACE/]SERVICE/ID` (`-` for no service), or a namespace's name
+    pub(crate) name: String,
+    /// The namespace, where NAME does not say it [default: default]
+    #[arg(short, long, value_name = "NAMESPACE")]
+    pub(crate) namespace: Option<String>,
+    /// Whose instance, where several sources have one of this id
+    #[arg(long, value_name = "SOURCE")]
+    pub(crate) source: Option<Source>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ResolveArgs {
+    /// The name, as in `web`, `web.prod`, `_http._tcp.web.prod`, an address, or absolute with a dot at the end
+    pub(crate) name: String,
+    /// The record type [default: A and AAAA; SRV for `_…` names; PTR for addresses]
+    #[arg(value_name = "TYPE")]
+    pub(crate) record_type: Option<String>,
+    /// The DNS server [default: the registry's]
+    #[arg(long, value_name = "IP[:PORT]")]
+    pub(crate) dns: Option<String>,
+    /// The namespace of names of one label
+    #[arg(short, long, value_name = "NAMESPACE", default_value = "default")]
+    pub(crate) namespace: String,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ExplainArgs {
+    /// The name, as for `resolve`
+    pub(crate) name: String,
+    /// The record type [default: A; SRV for `_…` names; PTR for addresses]
+    #[arg(value_name = "TYPE")]
+    pub(crate) record_type: Option<String>,
+    /// The namespace of names of one label
+    #[arg(short, long, value_name = "NAMESPACE", default_value = "default")]
+    pub(crate) namespace: String,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ApplyArgs {
+    /// YAML or JSON documents, each with its `kind`; `-` for standard input
+    #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) file: PathBuf,
+    /// The namespace of documents that name none
+    #[arg(short, long, value_name = "NAMESPACE", default_value = "default")]
+    pub(crate) namespace: String,
+    /// In whose name: `api` or `api/OWNER`
+    #[arg(long, value_name = "SOURCE", default_value = "api")]
+    pub(crate) source: Source,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ExportArgs {
+    /// Where to; standard output where left out
+    #[arg(value_hint = ValueHint::FilePath)]
+    pub(crate) file: Option<PathBuf>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ImportArgs {
+    /// The export; `-` for standard input
+    #[arg(value_hint = ValueHint::FilePath)]
+    pub(crate) file: PathBuf,
+    /// Remove what the registry holds and the export does not
+    #[arg(long)]
+    pub(crate) replace: bool,
+}
+
+impl DescribeArgs {
+    /// The instance that the arguments name.
+    pub(crate) fn instance(&self) -> Result<InstanceName, String> {
+        InstanceName::parse(&self.name, self.namespace.as_deref())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn arguments_are_understood() {
+        let parse = |line: &str| Cli::try_parse_from(line.split(' '));
+        for good in [
+            "fingerpost register prod/web --address 10.0.0.1 --address fd00::1 --port http:8080 -l a=b --health warning",
+            "fingerpost deregister web 10.0.0.1:8080 --source api/team",
+            "fingerpost get services -l app=web,!test -o json",
+            "fingerpost --server http://a:1,http://b:2 get svc prod/web",
+            "fingerpost get ns -w",
+            "fingerpost get instances --health passing,warning --watch",
+            "fingerpost describe instance prod/-/web-1",
+            "fingerpost resolve _http._tcp.web.prod SRV --dns 127.0.0.1:5300",
+            "fingerpost serve --http-listen 127.0.0.1:0 --http-listen [::1]:0 --insecure",
+            "fingerpost apply -f -",
+            "fingerpost completions bash",
+        ] {
+            assert!(parse(good).is_ok(), "{good}: {}", parse(good).unwrap_err());
+        }
+        for bad in [
+            "fingerpost register web",
+            "fingerpost register Web --address 10.0.0.1",
+            "fingerpost register web --address 10.0.0",
+            "fingerpost register web --address 10.0.0.1 --port 0",
+            "fingerpost register web --address 10.0.0.1 --source consul",
+            "fingerpost get pods",
+            "fingerpost get services -l =",
+            "fingerpost get services -o xml",
+            "fingerpost deregister web a --all",
+        ] {
+            assert!(parse(bad).is_err(), "{bad}");
+        }
+    }
+}

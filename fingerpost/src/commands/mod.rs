@@ -1,0 +1,63 @@
+//! The commands by which people use a registry. Each is a thin layer: arguments in, calls of the client library, and
+//! what came of them printed.
+
+mod apply;
+mod describe;
+mod explain;
+mod follow;
+mod get;
+mod names;
+mod register;
+mod resolve;
+mod rows;
+mod status;
+pub(crate) mod target;
+mod transfer;
+
+use crate::cli::{Cli, Command, GlobalArgs};
+use crate::output::Output;
+use clap::CommandFactory;
+use fingerpost_client::{HttpOptions, HttpRegistry};
+use std::time::Duration;
+
+/// What every command has at hand.
+struct Context {
+    registry: HttpRegistry,
+    output: Output,
+    /// How long a call may take.
+    timeout: Duration,
+}
+
+/// Runs any command but `serve`.
+pub(crate) async fn run(global: &GlobalArgs, command: Command) -> anyhow::Result<()> {
+    let mut options = HttpOptions::default();
+    options.timeout = Duration::from_secs(global.timeout);
+    options.user_agent = concat!("fingerpost/", env!("CARGO_PKG_VERSION")).to_owned();
+    // Somebody waits at the terminal: better a clear word soon than patience.
+    options.attempts = 2;
+    let context = Context {
+        registry: HttpRegistry::with_options(&global.server, options)?,
+        output: Output::new(global.output, global.color),
+        timeout: Duration::from_secs(global.timeout),
+    };
+    match command {
+        Command::Serve(_) => anyhow::bail!("`serve` is not a command for a registry that runs already"),
+        Command::Register(args) => register::register(&context, *args).await,
+        Command::Deregister(args) => register::deregister(&context, args).await,
+        Command::Get(args) => get::get(&context, args).await,
+        Command::Describe(args) => describe::describe(&context, args).await,
+        Command::Resolve(args) => resolve::resolve(&context, args).await,
+        Command::Explain(args) => explain::explain(&context, args).await,
+        Command::Apply(args) => apply::apply(&context, args).await,
+        Command::Export(args) => transfer::export(&context, args).await,
+        Command::Import(args) => transfer::import(&context, args).await,
+        Command::Status => status::status(&context).await,
+        Command::Version => status::version(&context).await,
+        Command::Completions { shell } => {
+            // Into memory first: clap_complete panics where a pipe is closed early.
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "fingerpost", &mut script);
+            Ok(context.output.text(&String::from_utf8_lossy(&script))?)
+        }
+    }
+}

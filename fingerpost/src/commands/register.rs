@@ -1,0 +1,141 @@
+//! `register` and `deregister`.
+
+use super::Context;
+use super::target::default_id;
+use crate::cli::{DeregisterArgs, RegisterArgs};
+use anyhow::{Context as _, bail};
+use fingerpost_catalog::document::{InstanceDocument, ObjectDocument};
+use fingerpost_catalog::{InstanceKey, Labels};
+use fingerpost_client::{Error, Filter, Guard, ListRequest, Operation, Registry, all_instances};
+use futures_util::TryStreamExt;
+
+/// As many operations as the registry applies at one position.
+const BATCH: usize = 100;
+
+pub(super) async fn register(context: &Context, args: RegisterArgs) -> anyhow::Result<()> {
+    let id = match args.id {
+        Some(id) => id,
+        None => default_id(&args.addresses, &args.ports).context("name an address, or an id")?,
+    };
+    let document = InstanceDocument {
+        namespace: Some(args.service.namespace.clone()),
+        service: Some(args.service.service.clone()),
+        id: Some(id.clone()),
+        addresses: args.addresses,
+        ports: args.ports.into_iter().map(|port| port.0).collect(),
+        labels: args.labels.into_iter().map(|label| (label.0, label.1)).collect::<Labels>(),
+        weight: args.weight,
+        zone: args.zone,
+        node: args.node,
+        hostname: args.hostname,
+        health: args.health,
+        ..InstanceDocument::default()
+    };
+    let written = context
+        .registry
+        .put_instance(&args.source, &document, Guard::None)
+        .await
+        .with_context(|| format!("can't register {}/{id}", args.service))?;
+    context.output.value(&written.object, || {
+        let done = if written.created { "registered" } else { "changed" };
+        format!("{done} {}/{id} at {}\n", args.service, written.revision)
+    })
+}
+
+pub(super) async fn deregister(context: &Context, args: DeregisterArgs) -> anyhow::Result<()> {
+    if args.all {
+        return deregister_all(context, &args).await;
+    }
+    let id = match &args.id {
+        Some(id) => id.clone(),
+        None => only_instance(context, &args).await?,
+    };
+    let key = InstanceKey {
+        namespace: args.service.namespace.as_str().into(),
+        service: Some(args.service.service.as_str().into()),
+        source: args.source.clone(),
+        id: id.as_str().into(),
+    };
+    let revision = context
+        .registry
+        .delete_instance(&key, Guard::None)
+        .await
+        .with_context(|| format!("can't deregister {}/{id}", args.service))?;
+    let reply = serde_json::json!({ "revision": revision });
+    context.output.value(&reply, || format!("deregistered {}/{id} at {revision}\n", args.service))
+}
+
+/// The id of the source's one instance of the service.
+async fn only_instance(context: &Context, args: &DeregisterArgs) -> anyhow::Result<String> {
+    let instances = own_instances(context, args).await?;
+    match &instances[..] {
+        [InstanceDocument { id: Some(id), .. }] => Ok(id.clone()),
+        [] => bail!("source {} has no instance of {}", args.source, args.service),
+        many => {
+            let ids: Vec<&str> = many.iter().take(5).filter_map(|instance| instance.id.as_deref()).collect();
+            let more = if many.len() > ids.len() { ", …" } else { "" };
+            bail!(
+                "source {} has {} instances of {}: name one of {}{more}, or say --all",
+                args.source,
+                many.len(),
+                args.service,
+                ids.join(", ")
+            )
+        }
+    }
+}
+
+async fn own_instances(context: &Context, args: &DeregisterArgs) -> anyhow::Result<Vec<InstanceDocument>> {
+    let filter = Filter {
+        namespace: Some(args.service.namespace.clone()),
+        service: Some(args.service.service.clone()),
+        source: Some(args.source.clone()),
+        ..Filter::default()
+    };
+    match all_instances(&context.registry, ListRequest::from(filter)).try_collect().await {
+        Ok(instances) => Ok(instances),
+        // A service that nobody knows has no instances either.
+        Err(Error::NotFound { .. }) => Ok(Vec::new()),
+        Err(error) => Err(error).with_context(|| format!("can't list the instances of {}", args.service)),
+    }
+}
+
+async fn deregister_all(context: &Context, args: &DeregisterArgs) -> anyhow::Result<()> {
+    let mut instances = own_instances(context, args).await?;
+    let count = instances.len();
+    let mut revision = None;
+    while !instances.is_empty() {
+        let rest = instances.split_off(instances.len().min(BATCH));
+        let operations = std::mem::replace(&mut instances, rest)
+            .into_iter()
+            .map(|instance| {
+                Operation::Delete(ObjectDocument::Instance(Box::new(InstanceDocument {
+                    namespace: instance.namespace,
+                    service: instance.service,
+                    id: instance.id,
+                    ..InstanceDocument::default()
+                })))
+            })
+            .collect();
+        let reply = context.registry.batch(&args.source, operations).await;
+        revision = Some(reply.with_context(|| format!("can't deregister all of {}", args.service))?.revision);
+    }
+    let (namespace, service) = (&args.service.namespace, &args.service.service);
+    let declared = match context.registry.delete_service(&args.source, namespace, service, Guard::None).await {
+        Ok(position) => {
+            revision = Some(position);
+            true
+        }
+        Err(Error::NotFound { .. }) => false,
+        Err(error) => return Err(error).with_context(|| format!("can't remove the declaration of {}", args.service)),
+    };
+    let Some(revision) = revision else {
+        bail!("source {} says nothing of {}", args.source, args.service);
+    };
+    let reply = serde_json::json!({ "revision": revision, "instances": count, "declaration": declared });
+    context.output.value(&reply, || {
+        let declaration = if declared { " and the declaration" } else { "" };
+        let instances = super::status::counted(count as u64, "instance");
+        format!("deregistered {instances}{declaration} of {} at {revision}\n", args.service)
+    })
+}

@@ -1,0 +1,138 @@
+//! `status` and `version`.
+
+use super::Context;
+use crate::output::{Cell, Fields, Style};
+use anyhow::Context as _;
+use fingerpost_client::StatusDocument;
+use serde::Serialize;
+
+pub(super) async fn status(context: &Context) -> anyhow::Result<()> {
+    let status = context.registry.status().await.context("can't ask for the status")?;
+    context.output.value(&status, || human(&status, context.output.colour))
+}
+
+fn human(status: &StatusDocument, colour: bool) -> String {
+    let mut fields = Fields::default();
+    fields.add("Version", Cell::new(&status.version));
+    fields.add("Running for", Cell::new(duration(status.uptime_seconds)));
+    fields.add("Revision", Cell::option(status.revision));
+    fields.add("REST", Cell::list(&status.http_listen));
+    if status.insecure {
+        fields.add("Access", Cell::styled("anyone who reaches it may change everything (--insecure)", Style::Warn));
+    }
+    let store = &status.store;
+    let size = bytes(store.disk_bytes);
+    fields.add("Store", Cell::new(format!("{}, {}, {size} on disk", store.backend, counted(store.records, "record"))));
+    if let Some(error) = &store.write_error {
+        fields.add("Writes", Cell::styled(format!("fail: {error}"), Style::Bad));
+    }
+    let catalog = &status.catalog;
+    let counts = [(catalog.namespaces, "namespace"), (catalog.services, "service"), (catalog.instances, "instance")];
+    fields.add("Catalog", Cell::new(counts.map(|(count, what)| counted(count, what)).join(", ")));
+    let health = catalog.health;
+    let style = match (health.critical, health.warning + health.unknown) {
+        (0, 0) => Style::Good,
+        (0, _) => Style::Warn,
+        _ => Style::Bad,
+    };
+    let text = format!(
+        "{} passing, {} warning, {} unknown, {} critical",
+        health.passing, health.warning, health.unknown, health.critical
+    );
+    fields.add("Health", Cell::styled(text, style));
+    match &status.dns {
+        None => fields.add("DNS", Cell::new("not in this process")),
+        Some(dns) => {
+            let names = counted(dns.names, "name");
+            fields.add("DNS", Cell::new(format!("{names} in {} on {}", dns.zone, dns.listen.join(", "))));
+            let answers = match (dns.position, dns.age_seconds) {
+                (None, _) => Cell::styled("SERVFAIL until the first sync", Style::Warn),
+                (Some(position), Some(age)) if age > 10.0 => {
+                    Cell::styled(format!("as of {position}, without word for {age:.0} s"), Style::Warn)
+                }
+                (Some(position), _) => Cell::new(format!("as of {position}")),
+            };
+            fields.add("Answers", answers);
+        }
+    }
+    let watch = status.watch;
+    fields.add(
+        "Watches",
+        Cell::new(format!("{} on {}", counted(watch.subscriptions, "subscription"), counted(watch.streams, "stream"))),
+    );
+    fields.render(colour)
+}
+
+/// A number with its noun.
+pub(super) fn counted(count: u64, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}
+
+fn duration(seconds: u64) -> String {
+    let (days, hours, minutes) = (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60);
+    match (days, hours, minutes) {
+        (0, 0, 0) => format!("{seconds} s"),
+        (0, 0, _) => format!("{minutes} min {} s", seconds % 60),
+        (0, _, _) => format!("{hours} h {minutes} min"),
+        _ => format!("{days} d {hours} h"),
+    }
+}
+
+fn bytes(bytes: u64) -> String {
+    let mut size = bytes as f64;
+    for unit in ["B", "KiB", "MiB", "GiB"] {
+        if size < 1024.0 {
+            return if unit == "B" { format!("{bytes} B") } else { format!("{size:.1} {unit}") };
+        }
+        size /= 1024.0;
+    }
+    format!("{size:.1} TiB")
+}
+
+/// This program's version, and the registry's where there is one: what is asked for must not fail for its absence.
+pub(super) async fn version(context: &Context) -> anyhow::Result<()> {
+    #[derive(Serialize)]
+    struct Versions {
+        client: &'static str,
+        server: Option<String>,
+    }
+    let server = context.registry.version().await.ok().map(|server| server.version);
+    let versions = Versions { client: env!("CARGO_PKG_VERSION"), server };
+    context.output.value(&versions, || {
+        let mut fields = Fields::default();
+        fields.add("Client", Cell::new(versions.client));
+        fields.add("Server", Cell::new(versions.server.as_deref().unwrap_or("not reached")));
+        fields.render(context.output.colour)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_status_can_be_read() {
+        let json = r#"{"version":"0.1.0","revision":"000000000000beef-7","uptimeSeconds":90061,
+            "store":{"backend":"embedded","records":3,"diskBytes":1572864,"writeError":"disk full"},
+            "catalog":{"namespaces":1,"services":2,"instances":1,"health":{"passing":1}},
+            "dns":{"listen":["127.0.0.1:5300"],"zone":"cluster.local","position":"000000000000beef-7","ageSeconds":0.1,
+                "names":9},"httpListen":["127.0.0.1:8053"]}"#;
+        let text = human(&serde_json::from_str(json).unwrap(), false);
+        for part in [
+            "1 d 1 h",
+            "1.5 MiB",
+            "fail: disk full",
+            "1 namespace, 2 services, 1 instance",
+            "9 names in cluster.local on 127.0.0.1:5300",
+            "Answers:      as of 000000000000beef-7\n",
+        ] {
+            assert!(text.contains(part), "{part} in\n{text}");
+        }
+    }
+
+    #[test]
+    fn sizes_and_times() {
+        assert_eq!([bytes(0), bytes(1023), bytes(1024)], ["0 B", "1023 B", "1.0 KiB"]);
+        assert_eq!([duration(5), duration(65), duration(7260)], ["5 s", "1 min 5 s", "2 h 1 min"]);
+    }
+}

@@ -1,0 +1,333 @@
+//! The configuration of `fingerpost serve`: flags over `FINGERPOST_*` variables over a TOML file over defaults.
+
+use anyhow::{Context, bail};
+use clap::{Args, ValueEnum, ValueHint};
+use fingerpost_catalog::{Source, validate_domain_name};
+use serde::Deserialize;
+use std::ffi::OsString;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+/// The flags of `serve`.
+#[derive(Args, Debug, Default)]
+pub(crate) struct ServeArgs {
+    /// A TOML file with the same settings, as in `http-listen = ["127.0.0.1:8053"]` [env: FINGERPOST_CONFIG]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) config: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) settings: Settings,
+}
+
+/// Settings of one layer: the flags, the environment or the file. What is absent is left to the layer below.
+#[derive(Args, Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(crate) struct Settings {
+    /// Where to keep the data [env: FINGERPOST_DATA_DIR] [default: fingerpost in the user's data folder]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub(crate) data_dir: Option<PathBuf>,
+    /// Where to serve the REST API; may repeat, port 0 takes a free one [env: FINGERPOST_HTTP_LISTEN] [default:
+    /// 127.0.0.1:8053]
+    #[arg(long, value_name = "IP:PORT")]
+    pub(crate) http_listen: Option<Vec<SocketAddr>>,
+    /// Where to serve DNS, over UDP and TCP; may repeat, port 0 takes a free one [env: FINGERPOST_DNS_LISTEN]
+    /// [default: 127.0.0.1:5300]
+    #[arg(long, value_name = "IP:PORT")]
+    pub(crate) dns_listen: Option<Vec<SocketAddr>>,
+    /// The zone to answer for [env: FINGERPOST_ZONE] [default: cluster.local]
+    #[arg(long, value_name = "DOMAIN")]
+    pub(crate) zone: Option<String>,
+    /// The cluster whose `kubernetes/NAME` source outranks all others [env: FINGERPOST_CLUSTER_NAME] [default: default]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) cluster_name: Option<String>,
+    /// How long DNS answers may be kept, in seconds, where a service does not say [env: FINGERPOST_DNS_TTL]
+    /// [default: 5]
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) dns_ttl: Option<u32>,
+    /// How long it may be kept that a name does not exist, in seconds [env: FINGERPOST_DNS_NEGATIVE_TTL] [default: 5]
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) dns_negative_ttl: Option<u32>,
+    /// Let anyone who reaches a REST address beyond loopback change everything [env: FINGERPOST_INSECURE]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
+    pub(crate) insecure: Option<bool>,
+    /// How to write the log [env: FINGERPOST_LOG_FORMAT] [default: text]
+    #[arg(long, value_name = "FORMAT")]
+    pub(crate) log_format: Option<LogFormat>,
+    /// What to log, as in `info` or `info,fingerpost_dns=debug` [env: FINGERPOST_LOG] [default: info]
+    #[arg(long, value_name = "FILTER")]
+    pub(crate) log: Option<String>,
+}
+
+/// How to write the log.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum LogFormat {
+    /// Lines for people
+    #[default]
+    Text,
+    /// JSON lines
+    Json,
+}
+
+/// What `serve` runs with: every setting decided and checked.
+#[derive(Clone, PartialEq, Debug)]
+pub(crate) struct ServeConfig {
+    /// Where the store is kept; may not exist yet.
+    pub(crate) data_dir: PathBuf,
+    /// Where to serve the REST API, at least one; loopback unless `insecure`.
+    pub(crate) http_listen: Vec<SocketAddr>,
+    /// Where to serve DNS, at least one.
+    pub(crate) dns_listen: Vec<SocketAddr>,
+    /// The zone, lower-case, without a dot at its end.
+    pub(crate) zone: String,
+    /// The name of this cluster: `kubernetes/<this>` outranks other sources.
+    pub(crate) cluster_name: String,
+    /// TTL of answers in seconds, where a service says none.
+    pub(crate) dns_ttl: u32,
+    /// Negative TTL in seconds.
+    pub(crate) dns_negative_ttl: u32,
+    /// The user accepts that there is no access control beyond loopback.
+    pub(crate) insecure: bool,
+    /// How to write the log.
+    pub(crate) log_format: LogFormat,
+    /// What to log, in the syntax of tracing's `EnvFilter`.
+    pub(crate) log: String,
+}
+
+impl ServeConfig {
+    /// The configuration from the flags, this process's environment and the file that one of them names.
+    pub(crate) fn load(args: ServeArgs) -> anyhow::Result<Self> {
+        Self::resolve(args, &|name| std::env::var_os(name))
+    }
+
+    fn resolve(args: ServeArgs, env: &dyn Fn(&str) -> Option<OsString>) -> anyhow::Result<Self> {
+        let file = args.config.or_else(|| env("FINGERPOST_CONFIG").map(PathBuf::from));
+        let file = file.as_deref().map(Settings::from_file).transpose()?.unwrap_or_default();
+        let settings = args.settings.over(Settings::from_env(env)?).over(file);
+
+        let loopback = |port| vec![SocketAddr::from((Ipv4Addr::LOCALHOST, port))];
+        let config = Self {
+            data_dir: match settings.data_dir {
+                Some(dir) => dir,
+                None => default_data_dir(env)?,
+            },
+            http_listen: settings.http_listen.unwrap_or_else(|| loopback(8053)),
+            dns_listen: settings.dns_listen.unwrap_or_else(|| loopback(5300)),
+            zone: checked_zone(settings.zone.as_deref().unwrap_or("cluster.local"))?,
+            cluster_name: settings.cluster_name.unwrap_or_else(|| "default".to_owned()),
+            dns_ttl: settings.dns_ttl.unwrap_or(5),
+            dns_negative_ttl: settings.dns_negative_ttl.unwrap_or(5),
+            insecure: settings.insecure.unwrap_or(false),
+            log_format: settings.log_format.unwrap_or_default(),
+            log: settings.log.unwrap_or_else(|| "info".to_owned()),
+        };
+        config.check()?;
+        Ok(config)
+    }
+
+    fn check(&self) -> anyhow::Result<()> {
+        if self.http_listen.is_empty() || self.dns_listen.is_empty() {
+            bail!("http-listen and dns-listen need at least one address each");
+        }
+        if let Some(open) = self.http_listen.iter().find(|address| !address.ip().to_canonical().is_loopback())
+            && !self.insecure
+        {
+            bail!(
+                "refusing to serve the REST API on {open}: there is no access control, so whoever reaches this address \
+                 could change everything; listen on 127.0.0.1, or accept it with --insecure"
+            );
+        }
+        // The source is where the name will stand.
+        if let Err(error) = Source::from_str(&format!("kubernetes/{}", self.cluster_name)) {
+            bail!("cluster name `{}`: {error}", self.cluster_name);
+        }
+        for (name, ttl) in [("dns-ttl", self.dns_ttl), ("dns-negative-ttl", self.dns_negative_ttl)] {
+            if ttl > 86_400 {
+                bail!("{name} is {ttl} seconds, and at most 86400 (a day) are allowed");
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Settings {
+    fn from_file(path: &Path) -> anyhow::Result<Self> {
+        let text = std::fs::read_to_string(path)
+            .with_context(|| format!("can't read the configuration file {}", path.display()))?;
+        // toml's own message shows the line, the column and the key.
+        toml::from_str(&text).with_context(|| format!("in the configuration file {}", path.display()))
+    }
+
+    fn from_env(env: &dyn Fn(&str) -> Option<OsString>) -> anyhow::Result<Self> {
+        Ok(Self {
+            data_dir: env("FINGERPOST_DATA_DIR").filter(|value| !value.is_empty()).map(PathBuf::from),
+            http_listen: list_from(env, "FINGERPOST_HTTP_LISTEN")?,
+            dns_listen: list_from(env, "FINGERPOST_DNS_LISTEN")?,
+            zone: value_from(env, "FINGERPOST_ZONE")?,
+            cluster_name: value_from(env, "FINGERPOST_CLUSTER_NAME")?,
+            dns_ttl: value_from(env, "FINGERPOST_DNS_TTL")?,
+            dns_negative_ttl: value_from(env, "FINGERPOST_DNS_NEGATIVE_TTL")?,
+            insecure: value_from(env, "FINGERPOST_INSECURE")?,
+            log_format: value_from::<LogFormatText>(env, "FINGERPOST_LOG_FORMAT")?.map(|format| format.0),
+            log: value_from(env, "FINGERPOST_LOG")?,
+        })
+    }
+
+    /// These settings, and where they say nothing, those of the layer below.
+    fn over(self, below: Self) -> Self {
+        Self {
+            data_dir: self.data_dir.or(below.data_dir),
+            http_listen: self.http_listen.or(below.http_listen),
+            dns_listen: self.dns_listen.or(below.dns_listen),
+            zone: self.zone.or(below.zone),
+            cluster_name: self.cluster_name.or(below.cluster_name),
+            dns_ttl: self.dns_ttl.or(below.dns_ttl),
+            dns_negative_ttl: self.dns_negative_ttl.or(below.dns_negative_ttl),
+            insecure: self.insecure.or(below.insecure),
+            log_format: self.log_format.or(below.log_format),
+            log: self.log.or(below.log),
+        }
+    }
+}
+
+/// The format with the text form that flags have.
+struct LogFormatText(LogFormat);
+
+impl FromStr for LogFormatText {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        LogFormat::from_str(text, false).map(Self).map_err(|_| "write `text` or `json`".to_owned())
+    }
+}
+
+/// A variable's text; set but empty counts as not set.
+fn text_from(env: &dyn Fn(&str) -> Option<OsString>, name: &str) -> anyhow::Result<Option<String>> {
+    match env(name).map(OsString::into_string) {
+        None => Ok(None),
+        Some(Ok(text)) => Ok(Some(text).filter(|text| !text.is_empty())),
+        Some(Err(_)) => bail!("the environment variable {name} is not UTF-8"),
+    }
+}
+
+fn parse<T: FromStr<Err: std::fmt::Display>>(name: &str, text: &str) -> anyhow::Result<T> {
+    text.trim().parse().map_err(|error| anyhow::anyhow!("the environment variable {name} is `{text}`: {error}"))
+}
+
+fn value_from<T: FromStr<Err: std::fmt::Display>>(
+    env: &dyn Fn(&str) -> Option<OsString>,
+    name: &str,
+) -> anyhow::Result<Option<T>> {
+    text_from(env, name)?.map(|text| parse(name, &text)).transpose()
+}
+
+fn list_from<T: FromStr<Err: std::fmt::Display>>(
+    env: &dyn Fn(&str) -> Option<OsString>,
+    name: &str,
+) -> anyhow::Result<Option<Vec<T>>> {
+    text_from(env, name)?.map(|text| text.split(',').map(|part| parse(name, part)).collect()).transpose()
+}
+
+/// `$XDG_DATA_HOME/fingerpost`, or what the XDG specification has in its place.
+fn default_data_dir(env: &dyn Fn(&str) -> Option<OsString>) -> anyhow::Result<PathBuf> {
+    // The specification wants relative paths ignored.
+    let absolute = |name| env(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    absolute("XDG_DATA_HOME")
+        .or_else(|| absolute("HOME").map(|home| home.join(".local/share")))
+        .map(|data| data.join("fingerpost"))
+        .context("no place to keep the data: neither XDG_DATA_HOME nor HOME is set; name one with --data-dir")
+}
+
+fn checked_zone(text: &str) -> anyhow::Result<String> {
+    validate_domain_name(text).map_err(|error| anyhow::anyhow!("zone `{text}` {error}"))?;
+    Ok(text.strip_suffix('.').unwrap_or(text).to_ascii_lowercase())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::{Cli, Command};
+    use clap::Parser;
+
+    fn resolve(flags: &str, env: &[(&str, &str)], file: Option<&str>) -> anyhow::Result<ServeConfig> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("fingerpost.toml");
+        let line = format!("fingerpost serve {flags}");
+        let Command::Serve(mut args) = Cli::try_parse_from(line.split_whitespace()).unwrap().command else {
+            panic!("{line}")
+        };
+        if let Some(text) = file {
+            std::fs::write(&path, text).unwrap();
+            args.config = Some(path);
+        }
+        ServeConfig::resolve(*args, &|name| {
+            let home = ("HOME", "/home/me");
+            env.iter().chain([&home]).find(|(key, _)| *key == name).map(|(_, value)| OsString::from(value))
+        })
+    }
+
+    fn refusal(flags: &str, env: &[(&str, &str)], file: Option<&str>) -> String {
+        format!("{:#}", resolve(flags, env, file).unwrap_err())
+    }
+
+    #[test]
+    fn defaults() {
+        let config = resolve("", &[], None).unwrap();
+        assert_eq!(config.data_dir, Path::new("/home/me/.local/share/fingerpost"));
+        assert_eq!(config.http_listen, ["127.0.0.1:8053".parse().unwrap()]);
+        assert_eq!(config.dns_listen, ["127.0.0.1:5300".parse().unwrap()]);
+        assert_eq!((config.zone.as_str(), config.dns_ttl, config.insecure), ("cluster.local", 5, false));
+        let config = resolve("", &[("XDG_DATA_HOME", "/data")], None).unwrap();
+        assert_eq!(config.data_dir, Path::new("/data/fingerpost"));
+        let config = resolve("", &[("XDG_DATA_HOME", "relative")], None).unwrap();
+        assert_eq!(config.data_dir, Path::new("/home/me/.local/share/fingerpost"));
+        assert!(refusal("", &[("HOME", "")], None).contains("--data-dir"));
+    }
+
+    #[test]
+    fn flags_over_environment_over_file_over_defaults() {
+        let file = "zone = 'file.example'\ncluster-name = 'file'\ndns-ttl = 7\nhttp-listen = ['127.0.0.1:1']\n\
+                    log-format = 'json'\n";
+        let env = [
+            ("FINGERPOST_ZONE", "env.example"),
+            ("FINGERPOST_CLUSTER_NAME", "env"),
+            ("FINGERPOST_HTTP_LISTEN", "127.0.0.1:2, [::1]:2"),
+        ];
+        let flags = "--zone Flag.Example. --dns-listen 127.0.0.1:3 --dns-listen 127.0.0.1:4";
+        let config = resolve(flags, &env, Some(file)).unwrap();
+        assert_eq!(config.zone, "flag.example");
+        assert_eq!(config.cluster_name, "env");
+        assert_eq!(config.dns_ttl, 7);
+        assert_eq!(config.http_listen, ["127.0.0.1:2".parse().unwrap(), "[::1]:2".parse().unwrap()]);
+        assert_eq!(config.dns_listen.len(), 2);
+        assert_eq!(config.log_format, LogFormat::Json);
+        assert_eq!(config.log, "info");
+    }
+
+    #[test]
+    fn faults_name_the_place() {
+        let unknown = refusal("", &[], Some("zone = 'a.b'\nhttp_listen = []\n"));
+        assert!(unknown.contains("fingerpost.toml") && unknown.contains("http_listen"), "{unknown}");
+        assert!(unknown.contains("line 2"), "{unknown}");
+        let kind = refusal("", &[], Some("dns-ttl = 'x'"));
+        assert!(kind.contains("line 1"), "{kind}");
+        let env = refusal("", &[("FINGERPOST_DNS_LISTEN", "nowhere")], None);
+        assert!(env.contains("FINGERPOST_DNS_LISTEN") && env.contains("nowhere"), "{env}");
+        assert!(refusal("--zone a..b", &[], None).contains("a..b"));
+        assert!(refusal("--cluster-name a/b", &[], None).contains("a/b"));
+        assert!(refusal("--dns-ttl 86401", &[], None).contains("86400"));
+        assert!(refusal("--config /no/such/file", &[], None).contains("/no/such/file"));
+    }
+
+    #[test]
+    fn nothing_beyond_loopback_without_a_word() {
+        let error = refusal("--http-listen 127.0.0.1:0 --http-listen 0.0.0.0:80", &[], None);
+        assert!(error.contains("0.0.0.0:80") && error.contains("--insecure"), "{error}");
+        assert!(resolve("--http-listen 0.0.0.0:80 --insecure", &[], None).unwrap().insecure);
+        assert!(resolve("--http-listen 0.0.0.0:80", &[("FINGERPOST_INSECURE", "true")], None).is_ok());
+        // A flag can take back what the environment says.
+        refusal("--http-listen 0.0.0.0:80 --insecure=false", &[("FINGERPOST_INSECURE", "true")], None);
+        assert!(resolve("--http-listen [::ffff:127.0.0.1]:0", &[], None).is_ok());
+        assert!(resolve("--dns-listen 0.0.0.0:53", &[], None).is_ok(), "DNS answers its own zones only");
+    }
+}

@@ -1,0 +1,56 @@
+//! The one binary of Fingerpost: `serve`, and the commands by which people use a registry.
+//!
+//! It only wires: flags become configuration or calls, the parts do the work.
+
+mod cli;
+mod commands;
+mod config;
+mod output;
+mod serve;
+
+use clap::Parser;
+use cli::{Cli, Command};
+use std::io::{IsTerminal, Write};
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            report(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: Cli) -> anyhow::Result<()> {
+    let mut runtime = match &cli.command {
+        Command::Serve(_) => tokio::runtime::Builder::new_multi_thread(),
+        _ => tokio::runtime::Builder::new_current_thread(),
+    };
+    let runtime = runtime.enable_all().build()?;
+    match cli.command {
+        Command::Serve(args) => runtime.block_on(serve::run(*args)),
+        command => runtime.block_on(commands::run(&cli.global, command)),
+    }
+}
+
+/// Whoever read our output has seen enough (`fingerpost get … | head`); that is no fault.
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        cause.downcast_ref::<std::io::Error>().is_some_and(|cause| cause.kind() == std::io::ErrorKind::BrokenPipe)
+    })
+}
+
+fn report(error: &anyhow::Error) {
+    let mut stderr = std::io::stderr();
+    let colour = stderr.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    let word = if colour { "\x1b[1;31merror:\x1b[0m" } else { "error:" };
+    // Where not even stderr takes anything, the exit code must do.
+    let _ = writeln!(stderr, "{word} {error:#}");
+    if let Some(fingerpost_client::Error::Unreachable { .. }) = error.downcast_ref() {
+        let _ = writeln!(stderr, "hint: name another registry with --server or FINGERPOST_SERVER");
+    }
+}

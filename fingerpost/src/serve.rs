@@ -1,0 +1,176 @@
+//! `fingerpost serve`: store, feed, REST API and DNS in one process, started in order and stopped in order.
+
+mod greeting;
+mod metrics;
+mod names;
+
+use crate::config::{LogFormat, ServeArgs, ServeConfig};
+use anyhow::{Context, Result, anyhow};
+use fingerpost_dns as dns;
+use fingerpost_registry::api::{self, Api, HttpMetrics};
+use fingerpost_registry::live::{Feed, LiveReplica, Observer};
+use fingerpost_registry::server::{self, ServerLimits};
+use fingerpost_registry::store::Store;
+use fingerpost_registry::store::embedded::{EmbeddedOptions, EmbeddedStore};
+use fingerpost_registry::watch::{Hub, StreamLimits};
+use names::{DnsNames, DnsObserver};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::{JoinError, JoinSet};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+use tracing_subscriber::EnvFilter;
+
+/// The parts of the process that run side by side; each ends only when it is told to.
+type Parts = JoinSet<(&'static str, Result<()>)>;
+
+/// Runs until SIGTERM or SIGINT, or until a part fails.
+pub(crate) async fn run(args: ServeArgs) -> Result<()> {
+    let config = ServeConfig::load(args)?;
+    start_log(&config)?;
+    let started = Instant::now();
+    raise_file_limit();
+    if config.insecure {
+        warn!("--insecure: whoever reaches the REST address can read and change everything");
+    }
+
+    let options = EmbeddedOptions::new(&config.data_dir);
+    let store = tokio::task::spawn_blocking(move || EmbeddedStore::open(options)).await??;
+    let served = serve(&config, Arc::clone(&store) as Arc<dyn Store>, started).await;
+    // Whatever happened, what was promised to be kept is kept.
+    store.close().await;
+    served
+}
+
+async fn serve(config: &ServeConfig, store: Arc<dyn Store>, started: Instant) -> Result<()> {
+    let live = LiveReplica::new(&config.cluster_name);
+    let hub = Hub::new();
+    let index = Arc::new(dns::Index::new(dns_config(config)?)?);
+    let (stop_http, stop_dns, stop_feed) =
+        (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
+
+    // All sockets first: a taken port is told before anything is begun.
+    let mut listeners = Vec::new();
+    for address in &config.http_listen {
+        listeners.push(server::bind(*address).await?);
+    }
+    let http_addresses: Vec<SocketAddr> = listeners.iter().map(TcpListener::local_addr).collect::<Result<_, _>>()?;
+    let dns_server = dns::Server::bind(Arc::clone(&index), dns::Listen::on(&config.dns_listen), stop_dns.clone())?;
+    let dns_addresses = dns_server.udp_addresses().to_vec();
+
+    let mut registry = prometheus_client::registry::Registry::default();
+    let http_metrics = HttpMetrics::register(&mut registry);
+    dns_server.metrics().register(&mut registry);
+    metrics::register(&mut registry, &store, &live, &hub);
+
+    let names = Arc::new(DnsNames::new(Arc::clone(&index), Arc::clone(&live), dns_addresses.clone()));
+    let router = api::router(Api {
+        store: Arc::clone(&store),
+        live: Arc::clone(&live),
+        hub: Arc::clone(&hub),
+        stream_limits: StreamLimits::default(),
+        names: Some(names),
+        metrics: Arc::new(registry),
+        http_metrics,
+        listen: http_addresses.clone(),
+        insecure: config.insecure,
+        started,
+        shutdown: stop_http.clone(),
+    });
+
+    let mut parts: Parts = JoinSet::new();
+    let observers: Vec<Arc<dyn Observer>> = vec![Arc::new(DnsObserver::new(index)), hub];
+    let feed = Feed::new(Arc::clone(&store), Arc::clone(&live), observers).run(stop_feed.clone());
+    parts.spawn(async move { ("the feed", feed.await.map_err(Into::into)) });
+    parts.spawn(async move { ("DNS", dns_server.run().await.map_err(Into::into)) });
+    let http = server::serve(listeners, router, ServerLimits::default(), stop_http.clone());
+    parts.spawn(async move {
+        http.await;
+        ("the HTTP server", Ok(()))
+    });
+
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let mut failed = None;
+    tokio::select! {
+        () = live.wait_loaded() => {}
+        ended = parts.join_next() => failed = Some(unexpected(ended)),
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    if failed.is_none() && live.is_loaded() {
+        greeting::print(config, &http_addresses, &dns_addresses)?;
+        info!(http = ?http_addresses, dns = ?dns_addresses, zone = %config.zone, "ready");
+        failed = tokio::select! {
+            ended = parts.join_next() => Some(unexpected(ended)),
+            _ = terminate.recv() => None,
+            _ = interrupt.recv() => None,
+        };
+    }
+    info!("shutting down");
+    // Requests under way first: their writes need the feed, and their clients may be told of it by DNS.
+    for (stop, part) in [(stop_http, "the HTTP server"), (stop_dns, "DNS"), (stop_feed, "the feed")] {
+        stop.cancel();
+        while !parts.is_empty() {
+            match parts.join_next().await {
+                Some(Ok((ended, Ok(())))) if ended == part => break,
+                Some(Ok((_, Ok(())))) | None => {}
+                other => {
+                    failed.get_or_insert(unexpected(other));
+                    break;
+                }
+            }
+        }
+    }
+    failed.map_or(Ok(()), Err)
+}
+
+/// A part that ended by itself takes the process with it, loudly: half a server would answer wrongly.
+fn unexpected(ended: Option<Result<(&'static str, Result<()>), JoinError>>) -> anyhow::Error {
+    match ended {
+        Some(Ok((part, Ok(())))) => anyhow!("{part} ended by itself"),
+        Some(Ok((part, Err(error)))) => error.context(format!("{part} failed")),
+        Some(Err(error)) => anyhow!(error).context("a part of the server panicked"),
+        None => anyhow!("all parts of the server ended"),
+    }
+}
+
+fn dns_config(config: &ServeConfig) -> Result<dns::Config> {
+    Ok(dns::Config {
+        zone: config.zone.parse().with_context(|| format!("zone `{}`", config.zone))?,
+        ttl: config.dns_ttl,
+        negative_ttl: config.dns_negative_ttl,
+        name_servers: config.dns_listen.iter().map(SocketAddr::ip).collect(),
+        ..dns::Config::default()
+    })
+}
+
+fn start_log(config: &ServeConfig) -> Result<()> {
+    let filter = EnvFilter::try_new(&config.log)
+        .with_context(|| format!("log filter `{}`: write it as in `info,fingerpost_dns=debug`", config.log))?;
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match config.log_format {
+        LogFormat::Text => log
+            .with_ansi({
+                use std::io::IsTerminal;
+                std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+            })
+            .init(),
+        LogFormat::Json => log.json().init(),
+    }
+    Ok(())
+}
+
+/// Every watch stream and connection is a file; the soft limit that shells give is for interactive programs.
+fn raise_file_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current < limit.maximum || limit.maximum.is_none() {
+        let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+        if let Err(error) = setrlimit(Resource::Nofile, raised) {
+            warn!(%error, "can't raise the limit of open files");
+        }
+    }
+}

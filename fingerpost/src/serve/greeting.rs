@@ -1,0 +1,34 @@
+//! What `serve` says once it is ready: where it listens, and, to a person, what to try first.
+
+use crate::config::ServeConfig;
+use std::io::{IsTerminal, Write};
+use std::net::SocketAddr;
+
+/// Prints one line an address (scripts that chose port 0 read them) and, on a terminal, commands that work as they stand.
+pub(super) fn print(config: &ServeConfig, http: &[SocketAddr], dns: &[SocketAddr]) -> std::io::Result<()> {
+    let mut out = std::io::stdout().lock();
+    for address in http {
+        writeln!(out, "http http://{address}")?;
+    }
+    for address in dns {
+        writeln!(out, "dns  {address}")?;
+    }
+    if let (true, Some(http), Some(dns)) = (out.is_terminal(), http.first(), dns.first()) {
+        let zone = &config.zone;
+        writeln!(
+            out,
+            "data {}
+
+Fingerpost is ready. Try, in another terminal:
+
+  curl -X PUT http://{http}/v1/namespaces/demo/services/web/instances/web-1 -d '{{\"addresses\":[\"10.0.0.1\"]}}'
+  dig +short @{} -p {} web.demo.svc.{zone}
+
+The API's description is at http://{http}/docs",
+            config.data_dir.display(),
+            dns.ip(),
+            dns.port(),
+        )?;
+    }
+    out.flush()
+}

@@ -1,0 +1,210 @@
+//! Everything in and out, as JSON lines: for backups, moves between back ends and questions to the data.
+
+use super::body;
+use super::objects::reply;
+use super::params::{self, Params};
+use super::problem::Problem;
+use super::{App, AppState};
+use crate::store::{Action, Commit, Contents, MAX_OPERATIONS, Operation, StoreError};
+use crate::validate::{self, Invalid};
+use crate::writes::instance_document;
+use axum::body::Body;
+use axum::extract::{RawQuery, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use bytes::{BufMut, Bytes, BytesMut};
+use fingerpost_catalog::document::{NamespaceDocument, ProblemDocument, ServiceDocument};
+use fingerpost_catalog::{Key, Position, Record};
+use futures_util::stream::{StreamExt, TryStreamExt};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Largest import in bytes.
+const MAX_IMPORT: usize = 512 << 20;
+/// The form of exports; raised when older versions could not read them.
+const FORMAT: u32 = 1;
+/// Commits of an import under way at once.
+const IN_FLIGHT: usize = 16;
+
+/// The first line of an export.
+#[derive(Debug, Serialize, Deserialize)]
+struct Header {
+    fingerpost: String,
+    version: u32,
+    revision: Position,
+}
+
+/// Every other line.
+#[derive(Serialize)]
+struct Line<'a> {
+    key: &'a str,
+    value: &'a RawValue,
+}
+
+#[derive(Deserialize)]
+struct OwnedLine {
+    key: String,
+    value: Box<RawValue>,
+}
+
+/// What an import did.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub(crate) struct Imported {
+    /// The position of the last commit.
+    #[schema(value_type = String)]
+    revision: Position,
+    /// Records in the import.
+    records: usize,
+    /// Records removed because the import does not have them.
+    removed: usize,
+}
+
+fn line(key: &Key, record: &Record, out: &mut BytesMut) {
+    let value = String::from_utf8(record.encode()).ok().and_then(|text| RawValue::from_string(text).ok());
+    // A record's encoding is JSON, and a line of JSON always serializes.
+    if let Some(value) = value
+        && let Ok(line) = serde_json::to_vec(&Line { key: &key.to_string(), value: &value })
+    {
+        out.put_slice(&line);
+        out.put_u8(b'\n');
+    }
+}
+
+/// All records at one position, as JSON lines. The first line says `{"fingerpost":"export",…}`.
+#[utoipa::path(get, path = "/v1/export", tag = "operations",
+    responses((status = 200, content_type = "application/x-ndjson", body = String), (status = "5XX", body = ProblemDocument)))]
+pub(crate) async fn export(State(app): AppState) -> Result<Response, Problem> {
+    let Contents { position, records } = app.api.store.read_all().await?;
+    let header = Header { fingerpost: "export".to_owned(), version: FORMAT, revision: position };
+    let mut first = serde_json::to_vec(&header).unwrap_or_default();
+    first.push(b'\n');
+    let rest = futures_util::stream::unfold(records, |mut records| async move {
+        let batch: Result<_, StoreError> = records.recv().await?;
+        let chunk = batch.map(|batch| {
+            let mut out = BytesMut::with_capacity(batch.len() * 300);
+            for stored in &batch {
+                line(&stored.key, &stored.record, &mut out);
+            }
+            out.freeze()
+        });
+        Some((chunk, records))
+    });
+    let all = futures_util::stream::once(async { Ok(Bytes::from(first)) }).chain(rest);
+    let mut response = Body::from_stream(all).into_response();
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"));
+    Ok(response)
+}
+
+/// A record from outside passes the same checks as one written by a call of its own.
+fn check(key: &Key, record: &Record) -> Result<(), Invalid> {
+    match (key, record) {
+        (Key::Namespace { .. }, Record::Namespace(namespace)) => {
+            let document = NamespaceDocument { labels: namespace.labels.clone(), ..NamespaceDocument::default() };
+            validate::namespace(&document).map(drop)
+        }
+        (Key::Service { .. }, Record::Service(service)) => {
+            let service = service.clone();
+            validate::service(ServiceDocument {
+                service_type: service.service_type,
+                cluster_ips: service.cluster_ips,
+                external_name: service.external_name,
+                labels: service.labels,
+                ports: service.ports,
+                ttl: service.ttl,
+                ..ServiceDocument::default()
+            })
+            .map(drop)
+        }
+        (Key::Instance(key), Record::Instance(instance)) => {
+            if let Some(report) = &instance.report {
+                validate::note(&report.note)?;
+            }
+            validate::instance(instance_document(key, instance)).map(drop)
+        }
+        _ => Ok(()),
+    }
+}
+
+fn parse(text: &[u8]) -> Result<Vec<(Key, Record)>, Problem> {
+    let bad = |line: usize, detail: &dyn std::fmt::Display| Problem::body("", format!("line {line}: {detail}"));
+    let mut lines = text.split(|byte| *byte == b'\n').enumerate().filter(|(_, line)| !line.is_empty());
+    let (_, first) = lines.next().ok_or_else(|| Problem::body("", "the import is empty"))?;
+    let header: Header =
+        serde_json::from_slice(first).map_err(|_| bad(1, &"not the first line of an export of this registry"))?;
+    if header.fingerpost != "export" || header.version > FORMAT {
+        return Err(bad(1, &format!("export version {} is newer than this server reads ({FORMAT})", header.version)));
+    }
+    let mut records = Vec::new();
+    let mut seen = HashSet::new();
+    for (n, line) in lines {
+        let line: OwnedLine = serde_json::from_slice(line).map_err(|error| bad(n + 1, &error))?;
+        let key: Key = line.key.parse().map_err(|error| bad(n + 1, &error))?;
+        let record = Record::decode(&key, line.value.get().as_bytes()).map_err(|error| {
+            let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+            bad(n + 1, &format!("{error}: {cause}"))
+        })?;
+        check(&key, &record).map_err(|invalid| bad(n + 1, &format!("`{key}`: {invalid}")))?;
+        if !seen.insert(key.clone()) {
+            return Err(bad(n + 1, &format!("`{key}` comes twice")));
+        }
+        records.push((key, record));
+    }
+    Ok(records)
+}
+
+async fn commit_all(app: &App, operations: Vec<Operation>) -> Result<(), Problem> {
+    let commits: Vec<Commit> = operations
+        .chunks(MAX_OPERATIONS)
+        .map(|chunk| Commit { operations: chunk.to_vec(), ..Commit::default() })
+        .collect();
+    futures_util::stream::iter(commits)
+        .map(|commit| app.api.store.commit(commit))
+        .buffered(IN_FLIGHT)
+        .try_for_each(|_| std::future::ready(Ok(())))
+        .await?;
+    Ok(())
+}
+
+/// Bring in an export: all its records are written, additions before removals. It is checked whole before anything is
+/// changed; it is not one atomic step, and can be repeated where it broke off.
+#[utoipa::path(post, path = "/v1/import", tag = "operations",
+    params(("replace" = Option<bool>, Query, description = "Remove records that the import does not have; default `false`.")),
+    request_body(content = String, content_type = "application/x-ndjson"),
+    responses((status = 200, body = Imported), (status = "4XX", body = ProblemDocument)))]
+pub(crate) async fn import(
+    State(app): AppState,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Problem> {
+    let mut given = Params::new(query.as_deref())?;
+    let replace = given.flag("replace", false)?;
+    given.finish()?;
+    params::loaded(&app)?;
+    body::require_json(&headers)?;
+    let text = body::read(body, MAX_IMPORT).await?;
+    let records = parse(&text)?;
+    let mut removals = Vec::new();
+    if replace {
+        let kept: HashSet<&Key> = records.iter().map(|(key, _)| key).collect();
+        let mut contents = app.api.store.read_all().await?;
+        while let Some(batch) = contents.records.recv().await {
+            for stored in batch? {
+                if !kept.contains(&stored.key) {
+                    removals.push(Operation { key: stored.key, action: Action::Delete });
+                }
+            }
+        }
+    }
+    let (count, removed) = (records.len(), removals.len());
+    let additions =
+        records.into_iter().map(|(key, record)| Operation { key, action: Action::Put(Arc::new(record)) }).collect();
+    commit_all(&app, additions).await?;
+    commit_all(&app, removals).await?;
+    let revision = app.api.store.status().position;
+    app.api.live.wait_for(revision, Duration::from_secs(60)).await.map_err(Problem::not_visible)?;
+    Ok(reply(StatusCode::OK, &Imported { revision, records: count, removed }, None))
+}

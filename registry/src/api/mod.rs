@@ -1,0 +1,212 @@
+//! The HTTP API: REST over the live replica and the writer, watch streams, and what operators need.
+//!
+//! Handlers are thin. Reads come from the live replica; writes go through [`Writer`]; errors become problem documents.
+//! The OpenAPI document is generated from the handlers themselves.
+
+mod batch;
+mod body;
+mod docs;
+mod export;
+mod lists;
+mod metrics;
+mod objects;
+mod operations;
+mod params;
+mod problem;
+mod watches;
+
+use crate::live::LiveReplica;
+use crate::store::Store;
+use crate::validate::Invalid;
+use crate::watch::{Hub, StreamLimits};
+use crate::writes::{WriteError, Writer};
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::http::{StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use fingerpost_catalog::document::InstanceDocument;
+use problem::Problem;
+use std::sync::Arc;
+use std::time::Instant;
+use tokio_util::sync::CancellationToken;
+use utoipa::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+pub use metrics::HttpMetrics;
+
+/// What the DNS server of the same process can tell the API; the registry itself knows no DNS.
+pub trait NameService: Send + Sync {
+    /// Why a name resolves or does not, as JSON for the reader.
+    fn explain(&self, name: &str, qtype: &str) -> Result<serde_json::Value, String>;
+    /// Its part of `status`.
+    fn status(&self) -> serde_json::Value;
+    /// Why it can't answer truthfully yet, if so.
+    fn not_ready(&self) -> Option<String>;
+}
+
+/// What the API is about; one value for the life of the process.
+pub struct Api {
+    /// Where writes go.
+    pub store: Arc<dyn Store>,
+    /// What reads see.
+    pub live: Arc<LiveReplica>,
+    /// What streams follow.
+    pub hub: Arc<Hub>,
+    /// Bounds of streams.
+    pub stream_limits: StreamLimits,
+    /// The DNS server beside it, if any.
+    pub names: Option<Arc<dyn NameService>>,
+    /// Metrics of all parts of the process; `/metrics` prints them.
+    pub metrics: Arc<prometheus_client::registry::Registry>,
+    /// The API's own metrics, registered there.
+    pub http_metrics: HttpMetrics,
+    /// Addresses that the API listens on, for `status`.
+    pub listen: Vec<std::net::SocketAddr>,
+    /// Whether it was let beyond loopback without access control.
+    pub insecure: bool,
+    /// When the process started.
+    pub started: Instant,
+    /// Ends streams and readiness.
+    pub shutdown: CancellationToken,
+}
+
+pub(crate) struct App {
+    api: Api,
+    writer: Writer,
+    lists: lists::ListCache,
+}
+
+type AppState = State<Arc<App>>;
+
+#[derive(OpenApi)]
+#[openapi(info(
+    title = "Fingerpost",
+    description = "Service discovery: register services and instances, list and watch them by label and health.",
+    license(name = "Apache-2.0 OR MIT")
+))]
+struct Description;
+
+fn described() -> OpenApiRouter<Arc<App>> {
+    OpenApiRouter::with_openapi(Description::openapi())
+        .routes(routes!(lists::list_namespaces))
+        .routes(routes!(lists::list_all_services))
+        .routes(routes!(lists::list_services))
+        .routes(routes!(lists::list_all_instances))
+        .routes(routes!(lists::list_namespace_instances))
+        .routes(routes!(lists::list_service_instances, objects::replace_instances))
+        .routes(routes!(objects::get_namespace, objects::put_namespace, objects::delete_namespace))
+        .routes(routes!(objects::get_service, objects::put_service, objects::delete_service))
+        .routes(routes!(
+            objects::get_instance,
+            objects::put_instance,
+            objects::patch_instance,
+            objects::delete_instance
+        ))
+        .routes(routes!(
+            objects::get_bare_instance,
+            objects::put_bare_instance,
+            objects::patch_bare_instance,
+            objects::delete_bare_instance
+        ))
+        .routes(routes!(objects::put_instance_health))
+        .routes(routes!(objects::put_bare_instance_health))
+        .routes(routes!(batch::batch))
+        .routes(routes!(watches::watch, watches::watch_many))
+        .routes(routes!(watches::change_watch))
+        .routes(routes!(operations::explain))
+        .routes(routes!(operations::status))
+        .routes(routes!(export::export))
+        .routes(routes!(export::import))
+        .routes(routes!(operations::livez))
+        .routes(routes!(operations::readyz))
+        .routes(routes!(operations::version))
+        .routes(routes!(operations::metrics))
+}
+
+/// The OpenAPI document of this version.
+pub fn openapi() -> utoipa::openapi::OpenApi {
+    described().split_for_parts().1
+}
+
+/// The router of the whole API.
+pub fn router(api: Api) -> Router {
+    let (router, openapi) = described().split_for_parts();
+    // A document of strings, numbers and maps always serializes.
+    let openapi = bytes::Bytes::from(serde_json::to_vec(&openapi).unwrap_or_default());
+    let app = Arc::new(App {
+        writer: Writer::new(Arc::clone(&api.store), Arc::clone(&api.live)),
+        lists: lists::ListCache::new(),
+        api,
+    });
+    router
+        .merge(docs::routes(openapi))
+        .fallback(|| async { Problem::new(StatusCode::NOT_FOUND, "there is no such path; see /docs") })
+        .method_not_allowed_fallback(|| async {
+            Problem::new(StatusCode::METHOD_NOT_ALLOWED, "this path does not take that method; see /docs")
+        })
+        .layer(middleware::from_fn_with_state(Arc::clone(&app), observe))
+        .with_state(app)
+}
+
+/// Counts and times each request, and refuses those that a web page aimed at a local server.
+async fn observe(State(app): AppState, request: Request, next: Next) -> Response {
+    let begun = Instant::now();
+    let method = request.method().clone();
+    let route = request
+        .extensions()
+        .get::<axum::extract::MatchedPath>()
+        .map_or_else(|| Arc::from("other"), |path| Arc::<str>::from(path.as_str()));
+    let response = match foreign_host(&app, &request) {
+        Some(problem) => problem.into_response(),
+        None => next.run(request).await,
+    };
+    app.api.http_metrics.observe(&method, route, response.status(), begun.elapsed());
+    response
+}
+
+/// A server on loopback without access control believes whoever can reach it. A web page can, by a name of its own that
+/// resolves to 127.0.0.1 (DNS rebinding), and is told apart by the Host header that its browser sends.
+fn foreign_host(app: &App, request: &Request) -> Option<Problem> {
+    if app.api.insecure {
+        return None;
+    }
+    let host = request.headers().get(header::HOST)?.to_str().ok().unwrap_or_default();
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|c| c.is_ascii_digit()) => name,
+        _ => host,
+    };
+    let address = name.trim_start_matches('[').trim_end_matches(']');
+    let local = name.eq_ignore_ascii_case("localhost")
+        || name.to_ascii_lowercase().ends_with(".localhost")
+        || address.parse::<std::net::IpAddr>().is_ok();
+    (!local).then(|| {
+        Problem::new(
+            StatusCode::MISDIRECTED_REQUEST,
+            format!("this server is for this machine only and does not answer to the name `{name}`; use its address"),
+        )
+    })
+}
+
+impl From<WriteError> for Problem {
+    fn from(error: WriteError) -> Self {
+        match error {
+            WriteError::Invalid(invalid) => invalid.into(),
+            WriteError::NotFound(_) => Problem::new(StatusCode::NOT_FOUND, error),
+            WriteError::Guard(_) => Problem::new(StatusCode::PRECONDITION_FAILED, error),
+            WriteError::Contended(_) => Problem::new(StatusCode::CONFLICT, error),
+            WriteError::Commit(error) => error.into(),
+            WriteError::NotVisible(_, wait) => Problem::not_visible(wait),
+        }
+    }
+}
+
+/// Reads a document from JSON that is already parsed, with the same strictness as from bytes.
+pub(crate) fn json_value(value: serde_json::Value) -> Result<InstanceDocument, Invalid> {
+    let bytes = serde_json::to_vec(&value).map_err(|error| Invalid::new("", error))?;
+    body::json(&bytes).map_err(|problem| {
+        let document = problem.document();
+        Invalid { pointer: document.pointer.unwrap_or_default(), detail: document.detail }
+    })
+}

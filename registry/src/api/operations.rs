@@ -1,0 +1,126 @@
+//! What operators ask: is it alive, is it ready, how does it do, and why does this name not resolve?
+
+use super::AppState;
+use super::objects::reply;
+use super::params::Params;
+use super::problem::Problem;
+use axum::extract::{RawQuery, State};
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use fingerpost_catalog::Health;
+use fingerpost_catalog::document::ProblemDocument;
+use serde_json::{Map, Value, json};
+
+/// Explain what a name resolves to, step by step.
+#[utoipa::path(get, path = "/v1/explain", tag = "operations",
+    params(("name" = String, Query, description = "A whole domain name."),
+        ("type" = Option<String>, Query, description = "The record type; default `A`.")),
+    responses((status = 200, body = Object), (status = "4XX", body = ProblemDocument)))]
+pub(crate) async fn explain(State(app): AppState, RawQuery(query): RawQuery) -> Result<Response, Problem> {
+    let mut given = Params::new(query.as_deref())?;
+    let name = given.take("name").ok_or_else(|| Problem::parameter("name", "say which name to explain"))?;
+    let qtype = given.take("type").unwrap_or_else(|| "A".to_owned());
+    given.finish()?;
+    let Some(names) = &app.api.names else {
+        return Err(Problem::new(StatusCode::NOT_IMPLEMENTED, "this process serves no DNS"));
+    };
+    let explanation = names.explain(&name, &qtype).map_err(|error| Problem::parameter("name", error))?;
+    Ok(reply(StatusCode::OK, &explanation, None))
+}
+
+/// How the server does.
+#[utoipa::path(get, path = "/v1/status", tag = "operations", responses((status = 200, body = Object)))]
+pub(crate) async fn status(State(app): AppState) -> Response {
+    let api = &app.api;
+    let store = api.store.status();
+    let stats = api.live.read().stats();
+    let hub = api.hub.stats();
+    let health: Map<String, Value> =
+        Health::ALL.into_iter().map(|health| (health.to_string(), json!(stats.health.get(health as usize)))).collect();
+    let mut status = json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "epoch": api.live.epoch().to_string(),
+        "revision": api.live.position(),
+        "uptimeSeconds": api.started.elapsed().as_secs(),
+        "store": {
+            "backend": store.backend,
+            "revision": store.position,
+            "records": store.records,
+            "diskBytes": store.disk_bytes,
+            "writeError": store.write_error,
+            "oldest": store.oldest,
+            "lastSyncMicroseconds": store.last_sync.map(|time| time.as_micros() as u64),
+        },
+        "catalog": {
+            "namespaces": stats.namespaces,
+            "services": stats.services,
+            "instances": stats.instances,
+            "health": health,
+        },
+        "watch": {
+            "streams": hub.streams,
+            "subscriptions": hub.subscriptions,
+            "history": hub.history,
+            "laggards": hub.laggards,
+        },
+        "httpListen": api.listen,
+        "insecure": api.insecure,
+    });
+    if let (Some(names), Value::Object(status)) = (&api.names, &mut status) {
+        status.insert("dns".to_owned(), names.status());
+    }
+    reply(StatusCode::OK, &status, None)
+}
+
+/// The process is alive.
+#[utoipa::path(get, path = "/livez", tag = "operations", responses((status = 200, body = String)))]
+pub(crate) async fn livez() -> &'static str {
+    "ok\n"
+}
+
+/// The process answers truthfully: its catalog is loaded, and DNS answers from it. A store that can't take writes does
+/// not make it unready, because reads and DNS go on; the text says so.
+#[utoipa::path(get, path = "/readyz", tag = "operations",
+    responses((status = 200, body = String), (status = 503, body = String)))]
+pub(crate) async fn readyz(State(app): AppState) -> Response {
+    let api = &app.api;
+    let mut lines = Vec::new();
+    let mut ready = true;
+    let mut check = |name: &str, problem: Option<String>, decisive: bool| {
+        ready &= problem.is_none() || !decisive;
+        let mark = match (&problem, decisive) {
+            (None, _) => "+",
+            (Some(_), true) => "-",
+            (Some(_), false) => "!",
+        };
+        lines.push(format!("[{mark}] {name} {}\n", problem.as_deref().unwrap_or("ok")));
+    };
+    check("shutdown", api.shutdown.is_cancelled().then(|| "the server is shutting down".to_owned()), true);
+    check("catalog", (!api.live.is_loaded()).then(|| "is still being loaded".to_owned()), true);
+    if let Some(names) = &api.names {
+        check("dns", names.not_ready(), true);
+    }
+    check("writes", api.store.status().write_error, false);
+    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, lines.concat()).into_response()
+}
+
+/// The server's version.
+#[utoipa::path(get, path = "/version", tag = "operations", responses((status = 200, body = Object)))]
+pub(crate) async fn version() -> Response {
+    reply(StatusCode::OK, &json!({"name": "fingerpost", "version": env!("CARGO_PKG_VERSION"), "api": "v1"}), None)
+}
+
+/// Metrics, in the OpenMetrics text format.
+#[utoipa::path(get, path = "/metrics", tag = "operations", responses((status = 200, body = String)))]
+pub(crate) async fn metrics(State(app): AppState) -> Result<Response, Problem> {
+    let mut text = String::new();
+    prometheus_client::encoding::text::encode(&mut text, &app.api.metrics)
+        .map_err(|_| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the metrics can't be written"))?;
+    let mut response = text.into_response();
+    response.headers_mut().insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8"),
+    );
+    Ok(response)
+}

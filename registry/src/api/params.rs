@@ -1,0 +1,199 @@
+//! Query parameters and headers: parsed strictly, so that a mistyped one is an error and not ignored.
+
+use super::App;
+use super::problem::Problem;
+use crate::writes::Guard;
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use fingerpost_catalog::{HealthSet, Position, Selector, Source, validate_dns_label, validate_instance_id};
+use std::time::Duration;
+
+/// How long `?minRevision=` may wait.
+const MIN_REVISION_WAIT: Duration = Duration::from_secs(5);
+
+/// The parameters of a request, each to be taken once; [`Params::finish`] refuses what is left.
+pub(crate) struct Params(Vec<(String, String)>);
+
+impl Params {
+    pub(crate) fn new(query: Option<&str>) -> Result<Self, Problem> {
+        let query = query.unwrap_or_default();
+        let pairs: Vec<(String, String)> = query
+            .split('&')
+            .filter(|pair| !pair.is_empty())
+            .map(|pair| {
+                let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+                Ok((decode(key)?, decode(value)?))
+            })
+            .collect::<Result<_, Problem>>()?;
+        for (n, (key, _)) in pairs.iter().enumerate() {
+            if pairs.iter().take(n).any(|(earlier, _)| earlier == key) {
+                return Err(Problem::parameter("query", format!("`{}` is given twice", cut(key))));
+            }
+        }
+        Ok(Self(pairs))
+    }
+
+    pub(crate) fn take(&mut self, name: &str) -> Option<String> {
+        let at = self.0.iter().position(|(key, _)| key == name)?;
+        Some(self.0.swap_remove(at).1)
+    }
+
+    pub(crate) fn parse<T>(&mut self, name: &'static str) -> Result<Option<T>, Problem>
+    where
+        T: std::str::FromStr,
+        T::Err: std::fmt::Display,
+    {
+        self.take(name).map(|text| text.parse().map_err(|error| Problem::parameter(name, error))).transpose()
+    }
+
+    /// The acting source of a write.
+    pub(crate) fn acting(&mut self) -> Result<Source, Problem> {
+        Ok(self.parse("source")?.unwrap_or_else(Source::api))
+    }
+
+    pub(crate) fn flag(&mut self, name: &'static str, default: bool) -> Result<bool, Problem> {
+        match self.take(name).as_deref() {
+            None => Ok(default),
+            Some("true" | "") => Ok(true),
+            Some("false") => Ok(false),
+            Some(other) => Err(Problem::parameter(name, format!("`{}` is neither `true` nor `false`", cut(other)))),
+        }
+    }
+
+    pub(crate) fn selector(&mut self) -> Result<Selector, Problem> {
+        match self.take("selector") {
+            None => Ok(Selector::default()),
+            Some(text) => text.parse().map_err(|error| Problem::parameter("selector", error)),
+        }
+    }
+
+    pub(crate) fn health(&mut self) -> Result<HealthSet, Problem> {
+        Ok(self.parse("health")?.unwrap_or_default())
+    }
+
+    /// Refuses parameters that nobody took.
+    pub(crate) fn finish(self) -> Result<(), Problem> {
+        match self.0.into_iter().next() {
+            None => Ok(()),
+            Some((key, _)) => Err(Problem::parameter("query", format!("there is no parameter `{}` here", cut(&key)))),
+        }
+    }
+}
+
+fn cut(text: &str) -> String {
+    text.chars().take(64).collect()
+}
+
+/// Percent-decoding (RFC 3986 §2.1), with `+` for a space as forms have it.
+fn decode(text: &str) -> Result<String, Problem> {
+    let bad = || Problem::parameter("query", "broken percent-encoding");
+    if !text.contains(['%', '+']) {
+        return Ok(text.to_owned());
+    }
+    let mut out = Vec::with_capacity(text.len());
+    let mut bytes = text.bytes();
+    while let Some(byte) = bytes.next() {
+        match byte {
+            b'+' => out.push(b' '),
+            b'%' => {
+                let digit = |byte: Option<u8>| byte.and_then(|byte| (byte as char).to_digit(16)).ok_or_else(bad);
+                let value = digit(bytes.next())? * 16 + digit(bytes.next())?;
+                out.push(value as u8);
+            }
+            other => out.push(other),
+        }
+    }
+    String::from_utf8(out).map_err(|_| Problem::parameter("query", "not UTF-8"))
+}
+
+/// Waits for `?minRevision=` where it is given.
+pub(crate) async fn min_revision(app: &App, params: &mut Params) -> Result<(), Problem> {
+    let Some(position) = params.parse::<Position>("minRevision")? else { return Ok(()) };
+    use crate::live::WaitError;
+    app.api.live.wait_for(position, MIN_REVISION_WAIT).await.map_err(|error| match error {
+        WaitError::Timeout => Problem::new(
+            StatusCode::GATEWAY_TIMEOUT,
+            format!("this server is at {} and did not reach {position} within 5 seconds", app.api.live.position()),
+        ),
+        WaitError::Foreign => Problem::new(
+            StatusCode::GONE,
+            format!(
+                "{position} belongs to another history of this registry, which is at {} now",
+                app.api.live.position()
+            ),
+        ),
+    })
+}
+
+/// Refuses reads before the store's contents are loaded, when an empty list would be a lie.
+pub(crate) fn loaded(app: &App) -> Result<(), Problem> {
+    if app.api.live.is_loaded() {
+        return Ok(());
+    }
+    Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the catalog is still being loaded").retry_after(1))
+}
+
+/// The guard that a write's headers state (RFC 9110 §13.1).
+pub(crate) fn guard(headers: &HeaderMap) -> Result<Guard, Problem> {
+    let text = |name: header::HeaderName, label: &'static str| -> Result<Option<&str>, Problem> {
+        headers
+            .get(name)
+            .map(|value| value.to_str().map(str::trim).map_err(|_| Problem::parameter(label, "not text")))
+            .transpose()
+    };
+    let matching = text(header::IF_MATCH, "If-Match")?;
+    let none_matching = text(header::IF_NONE_MATCH, "If-None-Match")?;
+    match (matching, none_matching) {
+        (None, None) => Ok(Guard::None),
+        (Some("*"), None) => Ok(Guard::Present),
+        (None, Some("*")) => Ok(Guard::Absent),
+        (None, Some(_)) => {
+            Err(Problem::parameter("If-None-Match", "only `*` is taken on writes: write unless it exists"))
+        }
+        (Some(tag), None) => tag
+            .strip_prefix('"')
+            .and_then(|tag| tag.strip_suffix('"'))
+            .unwrap_or(tag)
+            .parse()
+            .map(Guard::At)
+            .map_err(|error| Problem::parameter("If-Match", error)),
+        (Some(_), Some(_)) => Err(Problem::parameter("If-Match", "give either If-Match or If-None-Match")),
+    }
+}
+
+/// A position as an ETag.
+pub(crate) fn etag(position: Position) -> HeaderValue {
+    // Hexadecimal digits, a dash and decimal digits are valid in a header.
+    HeaderValue::from_str(&format!("\"{position}\"")).unwrap_or_else(|_| HeaderValue::from_static("\"\""))
+}
+
+/// A namespace in the path.
+pub(crate) fn namespace(name: &str) -> Result<(), Problem> {
+    validate_dns_label(name).map_err(|error| Problem::parameter("namespace", format!("`{}`: {error}", cut(name))))
+}
+
+/// A service in the path.
+pub(crate) fn service(name: &str) -> Result<(), Problem> {
+    validate_dns_label(name).map_err(|error| Problem::parameter("service", format!("`{}`: {error}", cut(name))))
+}
+
+/// An instance's id in the path.
+pub(crate) fn id(id: &str) -> Result<(), Problem> {
+    validate_instance_id(id).map_err(|error| Problem::parameter("id", format!("`{}`: {error}", cut(id))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn decodes() {
+        let mut params = Params::new(Some("selector=a%3Db%2Cc&x=1+2")).unwrap();
+        assert_eq!(params.take("selector").as_deref(), Some("a=b,c"));
+        assert_eq!(params.take("x").as_deref(), Some("1 2"));
+        assert!(params.finish().is_ok());
+        assert!(Params::new(Some("a=%zz")).is_err());
+        assert!(Params::new(Some("a=%ff")).is_err());
+        assert!(Params::new(Some("a=1&a=2")).is_err());
+        assert!(Params::new(Some("a=1")).unwrap().finish().is_err());
+    }
+}

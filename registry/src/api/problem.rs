@@ -1,0 +1,117 @@
+//! Errors as clients see them: RFC 9457 problem documents that name the offending field.
+
+use crate::live::WaitError;
+use crate::store::{CommitError, StoreError};
+use crate::validate::Invalid;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use fingerpost_catalog::document::ProblemDocument;
+
+/// A refused or failed request.
+#[derive(Debug, Clone)]
+pub(crate) struct Problem {
+    status: StatusCode,
+    detail: String,
+    pointer: Option<String>,
+    parameter: Option<&'static str>,
+    outcome_unknown: bool,
+    retry_after: Option<u32>,
+}
+
+impl Problem {
+    pub(crate) fn new(status: StatusCode, detail: impl ToString) -> Self {
+        Self {
+            status,
+            detail: detail.to_string(),
+            pointer: None,
+            parameter: None,
+            outcome_unknown: false,
+            retry_after: None,
+        }
+    }
+
+    /// A part of the path, a query parameter or a header that can't be taken.
+    pub(crate) fn parameter(name: &'static str, detail: impl ToString) -> Self {
+        Self { parameter: Some(name), ..Self::new(StatusCode::BAD_REQUEST, detail) }
+    }
+
+    /// A body that can't be read at `pointer`.
+    pub(crate) fn body(pointer: impl Into<String>, detail: impl ToString) -> Self {
+        Self { pointer: Some(pointer.into()), ..Self::new(StatusCode::BAD_REQUEST, detail) }
+    }
+
+    pub(crate) fn not_found(what: impl std::fmt::Display) -> Self {
+        Self::new(StatusCode::NOT_FOUND, format!("{what} does not exist"))
+    }
+
+    pub(crate) fn retry_after(mut self, seconds: u32) -> Self {
+        self.retry_after = Some(seconds);
+        self
+    }
+
+    pub(crate) fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    pub(crate) fn document(&self) -> ProblemDocument {
+        ProblemDocument {
+            problem_type: "about:blank".to_owned(),
+            title: self.status.canonical_reason().unwrap_or("Error").to_owned(),
+            status: self.status.as_u16(),
+            detail: self.detail.clone(),
+            pointer: self.pointer.clone(),
+            parameter: self.parameter.map(str::to_owned),
+            outcome: self.outcome_unknown.then(|| "unknown".to_owned()),
+        }
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let body = serde_json::to_vec(&self.document()).unwrap_or_default();
+        let mut response = (self.status, body).into_response();
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        if let Some(seconds) = self.retry_after {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        response
+    }
+}
+
+impl From<Invalid> for Problem {
+    fn from(invalid: Invalid) -> Self {
+        Self { pointer: Some(invalid.pointer), ..Self::new(StatusCode::UNPROCESSABLE_ENTITY, invalid.detail) }
+    }
+}
+
+impl From<CommitError> for Problem {
+    fn from(error: CommitError) -> Self {
+        match &error {
+            CommitError::Condition { .. } => Self::new(StatusCode::PRECONDITION_FAILED, &error),
+            CommitError::Malformed(_) => Self::new(StatusCode::UNPROCESSABLE_ENTITY, &error),
+            CommitError::Full => Self::new(StatusCode::INSUFFICIENT_STORAGE, &error).retry_after(5),
+            CommitError::Unavailable(_) => Self::new(StatusCode::SERVICE_UNAVAILABLE, &error).retry_after(1),
+            CommitError::Unknown(_) => Self { outcome_unknown: true, ..Self::new(StatusCode::GATEWAY_TIMEOUT, &error) },
+        }
+    }
+}
+
+impl From<StoreError> for Problem {
+    fn from(error: StoreError) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, error).retry_after(1)
+    }
+}
+
+impl Problem {
+    /// A write was committed, but this process did not come to show it in time.
+    pub(crate) fn not_visible(error: WaitError) -> Self {
+        Self {
+            outcome_unknown: true,
+            ..Self::new(
+                StatusCode::GATEWAY_TIMEOUT,
+                format!("the write was committed, but this server does not show it yet: {error}"),
+            )
+        }
+    }
+}

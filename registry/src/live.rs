@@ -1,0 +1,314 @@
+//! The live replica: the catalog as this process sees it now, fed from the store and read by everyone.
+//!
+//! [`Feed`] is the only writer. It loads the store's contents, follows its changes, applies each to the replica, hands
+//! the effects to the [`Observer`]s (DNS index, watch streams) and only then declares the position *applied*. Whoever
+//! waits for a position therefore finds it in lists, in streams and in DNS answers alike.
+
+use crate::store::{FollowError, Follower, Store, StoreError};
+use fingerpost_catalog::{ChangeSet, Effects, Epoch, Position, Replica};
+use parking_lot::{Mutex, RwLock, RwLockReadGuard};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+/// Follows the effects of every change, in order, on the feed's own task. It must be quick and must not block.
+pub trait Observer: Send + Sync {
+    /// The replica holds a whole new state (at start).
+    fn load(&self, replica: &Replica);
+
+    /// A position was applied. `reset` says that the history broke before it: positions of earlier effects are void.
+    fn apply(&self, effects: &Effects, reset: bool);
+}
+
+/// How many change sets are applied in one hold of the replica's lock, so that readers get their turn.
+const SETS_PER_HOLD: usize = 64;
+
+/// The replica that this process serves from.
+pub struct LiveReplica {
+    replica: RwLock<Replica>,
+    epoch: AtomicU64,
+    applied: AtomicU64,
+    loaded: tokio::sync::watch::Sender<bool>,
+    applied_at: Mutex<Instant>,
+    waiters: Mutex<BTreeMap<u64, Vec<oneshot::Sender<()>>>>,
+}
+
+/// Why waiting for a position ended without it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum WaitError {
+    /// The position was not reached in time.
+    #[error("the position was not reached in time")]
+    Timeout,
+    /// The position is of another epoch than the replica.
+    #[error("the position belongs to another history")]
+    Foreign,
+}
+
+impl LiveReplica {
+    /// An empty replica of a process that serves the cluster `own_cluster`.
+    pub fn new(own_cluster: &str) -> Arc<Self> {
+        Arc::new(Self {
+            replica: RwLock::new(Replica::new(own_cluster)),
+            epoch: AtomicU64::new(0),
+            applied: AtomicU64::new(0),
+            loaded: tokio::sync::watch::Sender::new(false),
+            applied_at: Mutex::new(Instant::now()),
+            waiters: Mutex::new(BTreeMap::new()),
+        })
+    }
+
+    /// Reads the replica. Keep the guard short: the feed waits for it.
+    pub fn read(&self) -> RwLockReadGuard<'_, Replica> {
+        self.replica.read()
+    }
+
+    /// The history that the replica is in.
+    pub fn epoch(&self) -> Epoch {
+        Epoch(self.epoch.load(Ordering::Acquire))
+    }
+
+    /// The position that lists, streams and DNS answers all show.
+    pub fn position(&self) -> Position {
+        Position::new(self.epoch(), self.applied.load(Ordering::Acquire))
+    }
+
+    /// Whether the store's contents have been loaded.
+    pub fn is_loaded(&self) -> bool {
+        *self.loaded.borrow()
+    }
+
+    /// Waits until the store's contents have been loaded.
+    pub async fn wait_loaded(&self) {
+        // The sender lives in self, so waiting can't fail.
+        let _ = self.loaded.subscribe().wait_for(|loaded| *loaded).await;
+    }
+
+    /// The time since the replica last moved.
+    pub fn age(&self) -> Duration {
+        self.applied_at.lock().elapsed()
+    }
+
+    /// Waits until `position` is applied.
+    pub async fn wait_for(&self, position: Position, timeout: Duration) -> Result<(), WaitError> {
+        if position.epoch != self.epoch() {
+            return Err(WaitError::Foreign);
+        }
+        if self.applied.load(Ordering::Acquire) >= position.number {
+            return Ok(());
+        }
+        let reached = {
+            let mut waiters = self.waiters.lock();
+            // Looked at again under the lock: the feed moves the mark before it takes the lock to wake waiters.
+            if self.applied.load(Ordering::Acquire) >= position.number {
+                return Ok(());
+            }
+            let (sender, receiver) = oneshot::channel();
+            waiters.entry(position.number).or_default().push(sender);
+            receiver
+        };
+        let reached = tokio::time::timeout(timeout, reached).await;
+        match reached {
+            Ok(Ok(())) if position.epoch == self.epoch() => Ok(()),
+            Ok(_) => Err(WaitError::Foreign),
+            Err(_) => {
+                // Only this wait's own place is given up, and places whose waiters are gone.
+                let mut waiters = self.waiters.lock();
+                if let Some(at_number) = waiters.get_mut(&position.number) {
+                    at_number.retain(|waiter| !waiter.is_closed());
+                    if at_number.is_empty() {
+                        waiters.remove(&position.number);
+                    }
+                }
+                Err(WaitError::Timeout)
+            }
+        }
+    }
+
+    fn mark_applied(&self, position: Position, reset: bool) {
+        self.epoch.store(position.epoch.0, Ordering::Release);
+        self.applied.store(position.number, Ordering::Release);
+        *self.applied_at.lock() = Instant::now();
+        let ready = {
+            let mut waiters = self.waiters.lock();
+            if reset {
+                // Numbers of the old history mean nothing now: let every waiter look at the epoch.
+                std::mem::take(&mut *waiters)
+            } else if waiters.first_key_value().is_some_and(|(number, _)| *number <= position.number) {
+                let later = waiters.split_off(&(position.number + 1));
+                std::mem::replace(&mut *waiters, later)
+            } else {
+                return;
+            }
+        };
+        for waiter in ready.into_values().flatten() {
+            let _ = waiter.send(());
+        }
+    }
+}
+
+/// Why the feed ended before it was told to.
+#[derive(Debug, thiserror::Error)]
+pub enum FeedError {
+    /// The store can't be read any more.
+    #[error("the feed can't read the store")]
+    Store(#[from] StoreError),
+}
+
+/// Brings the store's changes into a [`LiveReplica`].
+pub struct Feed {
+    store: Arc<dyn Store>,
+    live: Arc<LiveReplica>,
+    observers: Vec<Arc<dyn Observer>>,
+}
+
+impl Feed {
+    /// A feed from `store` to `live`; observers are called in their order.
+    pub fn new(store: Arc<dyn Store>, live: Arc<LiveReplica>, observers: Vec<Arc<dyn Observer>>) -> Self {
+        Self { store, live, observers }
+    }
+
+    /// Loads the store's contents, then follows it until `shutdown` or until the store closes.
+    pub async fn run(self, shutdown: CancellationToken) -> Result<(), FeedError> {
+        let Some(mut follower) = self.start(&shutdown).await? else { return Ok(()) };
+        loop {
+            let next = tokio::select! {
+                next = follower.next() => next,
+                () = shutdown.cancelled() => return Ok(()),
+            };
+            match next {
+                Ok(set) => {
+                    if let Err(error) = self.apply_ready(set, follower.as_mut()) {
+                        match self.recover(error, &shutdown).await? {
+                            Some(next) => follower = next,
+                            None => return Ok(()),
+                        }
+                    }
+                }
+                Err(error) => match self.recover(error, &shutdown).await? {
+                    Some(next) => follower = next,
+                    None => return Ok(()),
+                },
+            }
+        }
+    }
+
+    /// Applies a change set and those that are there already, a hold of the lock at a time.
+    fn apply_ready(&self, first: Arc<ChangeSet>, follower: &mut dyn Follower) -> Result<(), FollowError> {
+        let mut next = Some(first);
+        let mut effects: Vec<Effects> = Vec::new();
+        while let Some(set) = next.take() {
+            {
+                let mut replica = self.live.replica.write();
+                effects.push(replica.apply(&set));
+                while effects.len() < SETS_PER_HOLD {
+                    let Some(set) = follower.try_next()? else { break };
+                    effects.push(replica.apply(&set));
+                }
+            }
+            let Some(last) = effects.last().map(|effects| effects.position) else { return Ok(()) };
+            for effects in effects.drain(..) {
+                for observer in &self.observers {
+                    observer.apply(&effects, false);
+                }
+            }
+            self.live.mark_applied(last, false);
+            next = follower.try_next()?;
+        }
+        Ok(())
+    }
+
+    async fn start(&self, shutdown: &CancellationToken) -> Result<Option<Box<dyn Follower>>, FeedError> {
+        let begun = Instant::now();
+        let mut contents = self.store.read_all().await?;
+        let mut count = 0u64;
+        loop {
+            let batch = tokio::select! {
+                batch = contents.records.recv() => batch,
+                () = shutdown.cancelled() => return Ok(None),
+            };
+            let Some(batch) = batch else { break };
+            let batch = batch?;
+            count += batch.len() as u64;
+            let mut replica = self.live.replica.write();
+            for stored in &batch {
+                replica.load(&stored.key, &stored.record, stored.revision);
+            }
+        }
+        {
+            let mut replica = self.live.replica.write();
+            replica.loaded(contents.position);
+        }
+        {
+            let replica = self.live.replica.read();
+            for observer in &self.observers {
+                observer.load(&replica);
+            }
+        }
+        self.live.mark_applied(contents.position, true);
+        // Catch up with what the store did meanwhile before anyone is told that this process is ready.
+        let mut follower = match self.store.follow(contents.position) {
+            Ok(follower) => follower,
+            Err(error) => match self.recover(error, shutdown).await? {
+                Some(follower) => follower,
+                None => return Ok(None),
+            },
+        };
+        loop {
+            match follower.try_next() {
+                Ok(Some(set)) => {
+                    if self.apply_ready(set, follower.as_mut()).is_err() {
+                        break;
+                    }
+                }
+                // An error is met again, and mended, by the first wait in `run`.
+                Ok(None) | Err(_) => break,
+            }
+        }
+        self.live.loaded.send_replace(true);
+        info!(
+            records = count,
+            position = %self.live.position(),
+            milliseconds = begun.elapsed().as_millis() as u64,
+            "catalog loaded"
+        );
+        Ok(Some(follower))
+    }
+
+    /// The change stream broke: reads everything again and applies only the differences.
+    async fn recover(
+        &self,
+        error: FollowError,
+        shutdown: &CancellationToken,
+    ) -> Result<Option<Box<dyn Follower>>, FeedError> {
+        let mut error = error;
+        loop {
+            if matches!(error, FollowError::Closed) {
+                return Ok(None);
+            }
+            warn!(%error, "the change stream broke; reading the store again");
+            let mut contents = self.store.read_all().await?;
+            let mut records = Vec::new();
+            loop {
+                let batch = tokio::select! {
+                    batch = contents.records.recv() => batch,
+                    () = shutdown.cancelled() => return Ok(None),
+                };
+                let Some(batch) = batch else { break };
+                records.extend(batch?.into_iter().map(|stored| (stored.key, stored.record, stored.revision)));
+            }
+            let effects = self.live.replica.write().reload(contents.position, records);
+            for observer in &self.observers {
+                observer.apply(&effects, true);
+            }
+            self.live.mark_applied(contents.position, true);
+            match self.store.follow(contents.position) {
+                Ok(follower) => return Ok(Some(follower)),
+                Err(next) => error = next,
+            }
+        }
+    }
+}

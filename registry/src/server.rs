@@ -1,0 +1,133 @@
+//! Serving HTTP: connections bounded in number and patience, and a drain at the end.
+
+use axum::Router;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{debug, warn};
+
+/// What bounds the server.
+#[derive(Clone, Copy, Debug)]
+pub struct ServerLimits {
+    /// Most open connections; more wait in the kernel's queue.
+    pub connections: usize,
+    /// A request's head must have come within this time, also on a connection that was idle.
+    pub header_timeout: Duration,
+    /// At shutdown, how long requests under way may take.
+    pub drain: Duration,
+}
+
+impl Default for ServerLimits {
+    fn default() -> Self {
+        Self { connections: 16_384, header_timeout: Duration::from_secs(60), drain: Duration::from_secs(10) }
+    }
+}
+
+/// The listening socket can't be had.
+#[derive(Debug, thiserror::Error)]
+#[error("can't listen for HTTP on {address}; is another process using it? Choose another with --http-listen")]
+pub struct BindError {
+    address: SocketAddr,
+    #[source]
+    source: io::Error,
+}
+
+/// Binds a listener.
+pub async fn bind(address: SocketAddr) -> Result<TcpListener, BindError> {
+    TcpListener::bind(address).await.map_err(|source| BindError { address, source })
+}
+
+/// Serves `router` on all listeners until `shutdown`, then lets requests under way finish.
+pub async fn serve(listeners: Vec<TcpListener>, router: Router, limits: ServerLimits, shutdown: CancellationToken) {
+    let connections = TaskTracker::new();
+    let room = Arc::new(Semaphore::new(limits.connections));
+    let accepting: Vec<_> = listeners
+        .into_iter()
+        .map(|listener| {
+            accept(listener, router.clone(), limits, connections.clone(), Arc::clone(&room), shutdown.clone())
+        })
+        .collect();
+    futures_util::future::join_all(accepting).await;
+    connections.close();
+    if tokio::time::timeout(limits.drain, connections.wait()).await.is_err() {
+        warn!(connections = connections.len(), "requests did not finish in time and are broken off");
+    }
+}
+
+async fn accept(
+    listener: TcpListener,
+    router: Router,
+    limits: ServerLimits,
+    connections: TaskTracker,
+    room: Arc<Semaphore>,
+    shutdown: CancellationToken,
+) {
+    loop {
+        let accepted = tokio::select! {
+            () = shutdown.cancelled() => return,
+            accepted = async {
+                // The semaphore is never closed.
+                let place = Arc::clone(&room).acquire_owned().await;
+                (listener.accept().await, place)
+            } => accepted,
+        };
+        match accepted {
+            (Ok((stream, peer)), place) => {
+                let connection = connection(stream, router.clone(), limits, shutdown.clone());
+                connections.spawn(async move {
+                    if let Err(error) = connection.await {
+                        debug!(%peer, %error, "connection ended");
+                    }
+                    drop(place);
+                });
+            }
+            // Out of file descriptors, or the client left: a pause keeps this from spinning.
+            (Err(error), _) => {
+                warn!(%error, "can't accept a connection");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+    }
+}
+
+async fn connection(
+    stream: TcpStream,
+    router: Router,
+    limits: ServerLimits,
+    shutdown: CancellationToken,
+) -> Result<(), hyper::Error> {
+    // Replies and events are written whole; waiting for more to send would only delay them.
+    if let Err(error) = stream.set_nodelay(true) {
+        debug!(%error, "TCP_NODELAY");
+    }
+    // A peer that vanished without a word is noticed, so that its watch stream does not stay for ever.
+    let keepalive = socket2::TcpKeepalive::new()
+        .with_time(Duration::from_secs(30))
+        .with_interval(Duration::from_secs(10))
+        .with_retries(3);
+    if let Err(error) = socket2::SockRef::from(&stream).set_tcp_keepalive(&keepalive) {
+        debug!(%error, "SO_KEEPALIVE");
+    }
+    let mut builder = hyper::server::conn::http1::Builder::new();
+    builder
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.header_timeout)
+        // A client that half-closes after its request still gets the reply.
+        .half_close(true)
+        .max_buf_size(64 << 10);
+    let connection = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    tokio::pin!(connection);
+    tokio::select! {
+        ended = connection.as_mut() => return ended,
+        () = shutdown.cancelled() => {}
+    }
+    connection.as_mut().graceful_shutdown();
+    connection.await
+}

@@ -1,0 +1,79 @@
+//! What can be done for a commit before it waits for its turn: the rules of form are checked and everything is encoded in
+//! the caller's own task, so that the one writer has less to do.
+
+use super::index::{KeyHash, KeyHasher};
+use crate::store::{Action, Commit, CommitError, Condition, Durability, MAX_OPERATIONS};
+use fingerpost_catalog::{Key, Record};
+use std::collections::HashSet;
+use std::sync::Arc;
+
+/// The largest commit, encoded. It bounds what one commit may hold up, and the size of a row.
+pub(super) const MAX_COMMIT_BYTES: usize = 4 << 20;
+
+/// An operation, encoded.
+pub(super) struct PreparedOperation {
+    pub(super) key: Key,
+    pub(super) hash: KeyHash,
+    pub(super) text: String,
+    /// The new value and its encoding; none for a removal.
+    pub(super) value: Option<(Arc<Record>, Vec<u8>)>,
+}
+
+/// A commit, encoded.
+pub(super) struct Prepared {
+    pub(super) operations: Vec<PreparedOperation>,
+    pub(super) conditions: Vec<(Condition, KeyHash)>,
+    pub(super) durability: Durability,
+    /// About how many bytes it takes in the log.
+    pub(super) bytes: usize,
+}
+
+/// Checks and encodes a commit.
+pub(super) fn prepare(commit: Commit, hasher: &KeyHasher) -> Result<Prepared, CommitError> {
+    let malformed = |text: String| Err(CommitError::Malformed(text));
+    if commit.operations.len() > MAX_OPERATIONS {
+        return malformed(format!(
+            "a commit has at most {MAX_OPERATIONS} operations, not {}: split it",
+            commit.operations.len()
+        ));
+    }
+    if commit.conditions.len() > MAX_OPERATIONS {
+        return malformed(format!(
+            "a commit has at most {MAX_OPERATIONS} conditions, not {}: split it",
+            commit.conditions.len()
+        ));
+    }
+    let mut seen = HashSet::with_capacity(commit.operations.len());
+    let mut operations = Vec::with_capacity(commit.operations.len());
+    let mut bytes = 0;
+    for operation in commit.operations {
+        let text = operation.key.to_string();
+        if text.len() > usize::from(u16::MAX) {
+            return malformed(format!("a key of {} bytes is too long", text.len()));
+        }
+        let value = match operation.action {
+            Action::Put(record) if !record.fits(&operation.key) => {
+                return malformed(format!("the value for `{text}` is of another kind"));
+            }
+            Action::Put(record) => {
+                let encoded = record.encode();
+                Some((record, encoded))
+            }
+            Action::Delete => None,
+        };
+        bytes += 7 + text.len() + value.as_ref().map_or(0, |(_, encoded)| encoded.len());
+        if bytes > MAX_COMMIT_BYTES {
+            return malformed(format!("a commit has at most {MAX_COMMIT_BYTES} bytes: split it"));
+        }
+        let hash = hasher.hash(text.as_bytes());
+        if !seen.insert(hash) {
+            return malformed(format!("`{text}` stands twice in one commit"));
+        }
+        operations.push(PreparedOperation { key: operation.key, hash, text, value });
+    }
+    let conditions = commit.conditions.into_iter().map(|condition| {
+        let hash = hasher.hash(condition.key.to_string().as_bytes());
+        (condition, hash)
+    });
+    Ok(Prepared { conditions: conditions.collect(), operations, durability: commit.durability, bytes })
+}

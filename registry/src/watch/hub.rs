@@ -1,0 +1,321 @@
+//! Where effects become deliveries to live subscriptions.
+
+use super::filter::Filter;
+use super::history::{Batch, Gone, History};
+use super::stream::{ControlError, StreamControl, Subscribe};
+use crate::live::Observer;
+use bytes::{BufMut, Bytes, BytesMut};
+use fingerpost_catalog::{Effects, Position, Replica};
+use parking_lot::Mutex;
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+use tokio::sync::mpsc;
+
+/// How much memory the history may take, in bytes, about.
+const HISTORY_WEIGHT: usize = 24 << 20;
+
+/// Everything that one position means to one subscription, ready to be sent.
+pub(crate) struct Delivery {
+    /// The subscription's number in its stream.
+    pub(crate) subscription: u32,
+    /// The position.
+    pub(crate) position: Position,
+    /// The events, whole.
+    pub(crate) chunk: Bytes,
+}
+
+/// A subscription that is up to date and gets deliveries.
+pub(crate) struct Live {
+    pub(crate) subscription: u32,
+    pub(crate) filter: Arc<Filter>,
+    /// What stands before the object in an event's data, on streams of many subscriptions.
+    pub(crate) tag: Option<Bytes>,
+    pub(crate) queue: mpsc::Sender<Delivery>,
+    /// Set when a delivery did not fit, or the history broke: the stream has to catch up, and is no longer live.
+    pub(crate) behind: Arc<AtomicBool>,
+}
+
+#[derive(Default)]
+struct Subscriptions {
+    /// Those about one service, by (namespace, service).
+    topics: HashMap<(String, String), HashMap<u64, Live>>,
+    broad: HashMap<u64, Live>,
+    next: u64,
+}
+
+struct Inner {
+    history: History,
+    published: Option<Position>,
+    subscriptions: Subscriptions,
+    /// Equal filters share one allocation, so that what they match is rendered once.
+    filters: HashMap<String, Weak<Filter>>,
+}
+
+/// The hub of all watch streams of this process.
+pub struct Hub {
+    inner: Mutex<Inner>,
+    pub(crate) streams: Mutex<HashMap<String, StreamControl>>,
+    pub(crate) open_streams: AtomicU64,
+    deliveries: AtomicU64,
+    laggards: AtomicU64,
+}
+
+/// What the hub is busy with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HubStats {
+    /// Open streams.
+    pub streams: u64,
+    /// Live subscriptions on them.
+    pub subscriptions: u64,
+    /// Positions that a stream can resume from.
+    pub history: u64,
+    /// Deliveries handed to streams since the start.
+    pub deliveries: u64,
+    /// Times that a subscription fell behind and had to catch up.
+    pub laggards: u64,
+}
+
+impl Hub {
+    /// A hub without streams.
+    pub fn new() -> Arc<Self> {
+        Arc::new(Self {
+            inner: Mutex::new(Inner {
+                history: History::new(HISTORY_WEIGHT),
+                published: None,
+                subscriptions: Subscriptions::default(),
+                filters: HashMap::new(),
+            }),
+            streams: Mutex::new(HashMap::new()),
+            open_streams: AtomicU64::new(0),
+            deliveries: AtomicU64::new(0),
+            laggards: AtomicU64::new(0),
+        })
+    }
+
+    /// The latest position that all live subscriptions have been handed.
+    pub(crate) fn published(&self) -> Option<Position> {
+        self.inner.lock().published
+    }
+
+    /// Adds and removes subscriptions of a running stream: all of them, or none.
+    pub async fn change_stream(
+        &self,
+        stream: &str,
+        add: Vec<Subscribe>,
+        remove: Vec<String>,
+    ) -> Result<(), ControlError> {
+        let control = self.streams.lock().get(stream).cloned().ok_or(ControlError::NoStream)?;
+        control.change(add, remove).await
+    }
+
+    /// A shared copy of a filter.
+    pub(crate) fn intern(&self, filter: Filter) -> Arc<Filter> {
+        let key = format!("{filter:?}");
+        let mut inner = self.inner.lock();
+        if let Some(shared) = inner.filters.get(&key).and_then(Weak::upgrade) {
+            return shared;
+        }
+        if inner.filters.len() >= 1024 {
+            inner.filters.retain(|_, filter| filter.strong_count() > 0);
+        }
+        let shared = Arc::new(filter);
+        inner.filters.insert(key, Arc::downgrade(&shared));
+        shared
+    }
+
+    /// The batches after `position`; or, where there are none, makes the subscription live in the same breath, so that
+    /// nothing falls between.
+    pub(crate) fn catch_up(
+        &self,
+        position: Position,
+        most: usize,
+        live: impl FnOnce() -> Live,
+    ) -> Result<CaughtUp, Gone> {
+        let mut inner = self.inner.lock();
+        let batches = inner.history.after(position, most)?;
+        if !batches.is_empty() {
+            return Ok(CaughtUp::Behind(batches));
+        }
+        let published = inner.published.ok_or(Gone)?;
+        let id = inner.subscriptions.next;
+        inner.subscriptions.next += 1;
+        let live = live();
+        let group = match live.filter.topic() {
+            Some((namespace, service)) => {
+                inner.subscriptions.topics.entry((namespace.to_owned(), service.to_owned())).or_default()
+            }
+            None => &mut inner.subscriptions.broad,
+        };
+        group.insert(id, live);
+        Ok(CaughtUp::Live { id, published })
+    }
+
+    /// Ends deliveries to a subscription.
+    pub(crate) fn leave(&self, id: u64, filter: &Filter) {
+        let mut inner = self.inner.lock();
+        match filter.topic() {
+            Some((namespace, service)) => {
+                let topic = (namespace.to_owned(), service.to_owned());
+                if let Some(group) = inner.subscriptions.topics.get_mut(&topic) {
+                    group.remove(&id);
+                    if group.is_empty() {
+                        inner.subscriptions.topics.remove(&topic);
+                    }
+                }
+            }
+            None => {
+                inner.subscriptions.broad.remove(&id);
+            }
+        }
+    }
+
+    /// What the hub is busy with.
+    pub fn stats(&self) -> HubStats {
+        let inner = self.inner.lock();
+        let topical: usize = inner.subscriptions.topics.values().map(HashMap::len).sum();
+        HubStats {
+            streams: self.open_streams.load(Ordering::Relaxed),
+            subscriptions: (topical + inner.subscriptions.broad.len()) as u64,
+            history: inner.history.len() as u64,
+            deliveries: self.deliveries.load(Ordering::Relaxed),
+            laggards: self.laggards.load(Ordering::Relaxed),
+        }
+    }
+
+    fn publish(&self, batch: &Batch, subscriptions: &mut Subscriptions) {
+        // Filters that share an allocation share the rendering.
+        let mut rendered: HashMap<*const Filter, Option<Bytes>> = HashMap::new();
+        let (mut handed, mut lagged) = (0u64, 0u64);
+        let mut deliver = |group: &mut HashMap<u64, Live>| {
+            group.retain(|_, live| {
+                let chunk = match &live.tag {
+                    None => rendered
+                        .entry(Arc::as_ptr(&live.filter))
+                        .or_insert_with(|| render_batch(batch, &live.filter, None))
+                        .clone(),
+                    Some(tag) => render_batch(batch, &live.filter, Some(tag)),
+                };
+                let Some(chunk) = chunk else { return true };
+                let delivery = Delivery { subscription: live.subscription, position: batch.position, chunk };
+                if live.queue.try_send(delivery).is_ok() {
+                    handed += 1;
+                    return true;
+                }
+                lagged += 1;
+                live.behind.store(true, Ordering::Release);
+                false
+            });
+        };
+        deliver(&mut subscriptions.broad);
+        if subscriptions.topics.len() <= batch.events.len() {
+            subscriptions.topics.values_mut().for_each(&mut deliver);
+        } else {
+            let mut touched: Vec<(String, String)> = batch.events.iter().filter_map(topic_of).collect();
+            touched.sort_unstable();
+            touched.dedup();
+            for topic in touched {
+                if let Some(group) = subscriptions.topics.get_mut(&topic) {
+                    deliver(group);
+                }
+            }
+        }
+        subscriptions.topics.retain(|_, group| !group.is_empty());
+        self.deliveries.fetch_add(handed, Ordering::Relaxed);
+        self.laggards.fetch_add(lagged, Ordering::Relaxed);
+    }
+}
+
+/// What [`Hub::catch_up`] found.
+pub(crate) enum CaughtUp {
+    /// There is more to go through.
+    Behind(Vec<Arc<Batch>>),
+    /// The subscription is live from `published` on.
+    Live {
+        /// For [`Hub::leave`].
+        id: u64,
+        /// Up to where it is complete.
+        published: Position,
+    },
+}
+
+fn topic_of(event: &super::history::Event) -> Option<(String, String)> {
+    use fingerpost_catalog::ViewChange;
+    match &event.change {
+        ViewChange::Namespace { .. } => None,
+        ViewChange::Service { before, after } => {
+            let view = after.as_ref().or(before.as_ref())?;
+            Some((view.namespace.to_string(), view.name.to_string()))
+        }
+        ViewChange::Instance { before, after } => {
+            let view = after.as_ref().or(before.as_ref())?;
+            Some((view.key.namespace.to_string(), view.key.service.as_deref()?.to_owned()))
+        }
+    }
+}
+
+/// The events that a batch is to a filter, the position's id on the last; none where nothing matches.
+pub(crate) fn render_batch(batch: &Batch, filter: &Filter, tag: Option<&Bytes>) -> Option<Bytes> {
+    use super::filter::Turn;
+    let mut out = BytesMut::new();
+    for (event, turn) in batch.matching(filter) {
+        if !out.is_empty() {
+            out.put_slice(b"\n");
+        }
+        out.put_slice(match turn {
+            Turn::Put => b"event: put\ndata: {",
+            Turn::Delete => b"event: delete\ndata: {",
+        });
+        if let Some(tag) = tag {
+            out.put_slice(tag);
+        }
+        out.put_slice(event.rendered(turn, batch.position.epoch));
+        out.put_slice(b"}\n");
+    }
+    if out.is_empty() {
+        return None;
+    }
+    out.put_slice(format!("id: {}\n\n", batch.position).as_bytes());
+    Some(out.freeze())
+}
+
+impl Observer for Hub {
+    fn load(&self, replica: &Replica) {
+        let mut inner = self.inner.lock();
+        if let Some(position) = replica.position() {
+            inner.history.restart(position);
+            inner.published = Some(position);
+        }
+    }
+
+    fn apply(&self, effects: &Effects, reset: bool) {
+        let mut guard = self.inner.lock();
+        let inner = &mut *guard;
+        if reset && inner.published.is_none_or(|published| published.epoch != effects.position.epoch) {
+            // Another history: what streams hold can't be carried over. Each catches up, finds its position gone, and
+            // starts again.
+            inner.history.restart(effects.position);
+            inner.published = Some(effects.position);
+            let all = inner
+                .subscriptions
+                .topics
+                .drain()
+                .flat_map(|(_, group)| group)
+                .chain(inner.subscriptions.broad.drain());
+            for (_, live) in all {
+                live.behind.store(true, Ordering::Release);
+                // Wakes the stream; it may already be awake with a full queue.
+                let wake =
+                    Delivery { subscription: live.subscription, position: effects.position, chunk: Bytes::new() };
+                let _ = live.queue.try_send(wake);
+            }
+            return;
+        }
+        if !effects.changes.is_empty() {
+            let batch = Batch::new(effects);
+            self.publish(&batch, &mut inner.subscriptions);
+            inner.history.push(batch);
+        }
+        inner.published = Some(effects.position);
+    }
+}

@@ -1,0 +1,743 @@
+//! Writing to the registry: documents in, commits out, and the reply when everyone here can see it.
+//!
+//! Each write is validated, turned into operations on the acting source's own records, committed, and answered once the
+//! live replica (and with it DNS) shows its position. Guards (`If-Match`) and read-modify-write steps become conditions
+//! of the commit, so that they are judged by the store in its own order and never by a stale reading.
+
+use crate::live::{LiveReplica, WaitError};
+use crate::store::{Action, Commit, CommitError, Committed, Condition, Durability, Expect, Operation, Store};
+use crate::validate::{self, Invalid};
+use fingerpost_catalog::document::{InstanceDocument, NamespaceDocument, ObjectDocument, ServiceDocument};
+use fingerpost_catalog::{
+    Instance, InstanceKey, Key, Kind, Position, Record, Report, Source, validate_dns_label, validate_instance_id,
+};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How long a reply may wait for this process to show what it committed.
+const VISIBLE_TIMEOUT: Duration = Duration::from_secs(10);
+/// A read-modify-write step that loses this often gives up.
+const ATTEMPTS: usize = 16;
+
+/// What a writer demands of the object's present state.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Guard {
+    /// Nothing.
+    #[default]
+    None,
+    /// It does not exist (`If-None-Match: *`).
+    Absent,
+    /// It exists (`If-Match: *`).
+    Present,
+    /// Its last change is this (`If-Match: "<position>"`).
+    At(Position),
+}
+
+/// Why a write failed. Unless it says otherwise, nothing was changed.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum WriteError {
+    /// A field can't be taken.
+    #[error(transparent)]
+    Invalid(#[from] Invalid),
+    /// What it is about does not exist.
+    #[error("{0} does not exist")]
+    NotFound(String),
+    /// The guard did not hold.
+    #[error("{0}")]
+    Guard(String),
+    /// Others changed the same object again and again.
+    #[error("{0} is being changed by others all the time; try again")]
+    Contended(String),
+    /// The store refused.
+    #[error(transparent)]
+    Commit(#[from] CommitError),
+    /// It was committed, but this process does not show it yet.
+    #[error("the write was committed at {0}, but this server does not show it yet")]
+    NotVisible(Position, WaitError),
+}
+
+/// What a write did.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Written {
+    /// The position it made, or the latest one where it changed nothing.
+    pub position: Position,
+    /// Whether the object is new.
+    pub created: bool,
+    /// Whether anything changed.
+    pub changed: bool,
+}
+
+/// Put or delete, in a batch.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Verb {
+    /// Create or replace.
+    Put,
+    /// Remove.
+    Delete,
+}
+
+/// What replacing a set did.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Replaced {
+    /// Instances that were not there.
+    pub added: usize,
+    /// Instances that were there and differ.
+    pub updated: usize,
+    /// Instances that are gone.
+    pub removed: usize,
+    /// Instances that stayed as they were.
+    pub unchanged: usize,
+}
+
+/// Writes on behalf of sources.
+#[derive(Clone)]
+pub struct Writer {
+    store: Arc<dyn Store>,
+    live: Arc<LiveReplica>,
+}
+
+/// Checks an identity given in the path and perhaps again in the body.
+fn same(field: &'static str, path: &str, body: Option<&String>) -> Result<(), Invalid> {
+    match body {
+        Some(body) if body != path => Err(Invalid::new(field, format!("`{body}` differs from `{path}` in the path"))),
+        _ => Ok(()),
+    }
+}
+
+fn same_source(acting: &Source, body: Option<&Source>) -> Result<(), Invalid> {
+    match body {
+        Some(body) if body != acting => Err(Invalid::new(
+            "/source",
+            format!("`{body}` differs from the acting source `{acting}`; act as it with `?source={body}`"),
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// The key of a namespace's declaration, from a checked name.
+pub fn namespace_key(acting: &Source, name: &str) -> Result<Key, Invalid> {
+    validate_dns_label(name).map_err(|error| Invalid::new("/name", error))?;
+    Ok(Key::Namespace { name: Arc::from(name), source: acting.clone() })
+}
+
+/// The key of a service's declaration, from checked names.
+pub fn service_key(acting: &Source, namespace: &str, name: &str) -> Result<Key, Invalid> {
+    validate_dns_label(namespace).map_err(|error| Invalid::new("/namespace", error))?;
+    validate_dns_label(name).map_err(|error| Invalid::new("/name", error))?;
+    Ok(Key::Service { namespace: Arc::from(namespace), name: Arc::from(name), source: acting.clone() })
+}
+
+/// The key of an instance, from checked names.
+pub fn instance_key(acting: &Source, namespace: &str, service: Option<&str>, id: &str) -> Result<InstanceKey, Invalid> {
+    validate_dns_label(namespace).map_err(|error| Invalid::new("/namespace", error))?;
+    if let Some(service) = service {
+        validate_dns_label(service).map_err(|error| Invalid::new("/service", error))?;
+    }
+    validate_instance_id(id).map_err(|error| Invalid::new("/id", error))?;
+    Ok(InstanceKey {
+        namespace: Arc::from(namespace),
+        service: service.map(Arc::from),
+        source: acting.clone(),
+        id: Arc::from(id),
+    })
+}
+
+fn described(key: &Key) -> String {
+    match key {
+        Key::Namespace { name, source } => format!("namespace `{name}` of source `{source}`"),
+        Key::Service { namespace, name, source } => format!("service `{namespace}/{name}` of source `{source}`"),
+        Key::Instance(key) | Key::Drain(key) | Key::Check { instance: key, .. } => match &key.service {
+            Some(service) => {
+                format!("instance `{}` of `{}/{service}` and source `{}`", key.id, key.namespace, key.source)
+            }
+            None => format!("instance `{}` of namespace `{}` and source `{}`", key.id, key.namespace, key.source),
+        },
+        Key::Session { id } => format!("session `{id}`"),
+    }
+}
+
+/// Operations of one user's operation, before they are committed.
+struct Planned {
+    operations: Vec<Operation>,
+    conditions: Vec<Condition>,
+    created: bool,
+}
+
+impl Writer {
+    /// A writer to `store`, whose changes `live` shows.
+    pub fn new(store: Arc<dyn Store>, live: Arc<LiveReplica>) -> Self {
+        Self { store, live }
+    }
+
+    /// Commits, and waits until this process shows it.
+    async fn commit(&self, commit: Commit) -> Result<Committed, WriteError> {
+        let committed = self.store.commit(commit).await?;
+        self.live
+            .wait_for(committed.position, VISIBLE_TIMEOUT)
+            .await
+            .map_err(|error| WriteError::NotVisible(committed.position, error))?;
+        Ok(committed)
+    }
+
+    /// Creates or replaces a namespace's declaration.
+    pub async fn put_namespace(
+        &self,
+        acting: &Source,
+        name: &str,
+        document: NamespaceDocument,
+        guard: Guard,
+    ) -> Result<Written, WriteError> {
+        same("/name", name, document.name.as_ref())?;
+        same_source(acting, document.source.as_ref())?;
+        let key = namespace_key(acting, name)?;
+        let record = Record::Namespace(validate::namespace(&document)?);
+        self.put_declaration(key, record, guard).await
+    }
+
+    /// Creates or replaces a service's declaration.
+    pub async fn put_service(
+        &self,
+        acting: &Source,
+        namespace: &str,
+        name: &str,
+        document: ServiceDocument,
+        guard: Guard,
+    ) -> Result<Written, WriteError> {
+        same("/namespace", namespace, document.namespace.as_ref())?;
+        same("/name", name, document.name.as_ref())?;
+        same_source(acting, document.source.as_ref())?;
+        let key = service_key(acting, namespace, name)?;
+        let record = Record::Service(validate::service(document)?);
+        self.put_declaration(key, record, guard).await
+    }
+
+    async fn put_declaration(&self, key: Key, record: Record, guard: Guard) -> Result<Written, WriteError> {
+        let created = self.live.read().revision_of(&key).is_none();
+        let conditions = self.guard(&key, guard)?;
+        let operations = vec![Operation { key, action: Action::Put(Arc::new(record)) }];
+        let committed = self.commit_guarded(operations, conditions, guard).await?;
+        Ok(Written { position: committed.position, created, changed: committed.changed })
+    }
+
+    /// Removes a namespace's or service's declaration.
+    pub async fn delete_declaration(&self, key: Key, guard: Guard) -> Result<Written, WriteError> {
+        let mut conditions = self.guard(&key, guard)?;
+        conditions.push(Condition { key: key.clone(), expect: Expect::Present });
+        let operations = vec![Operation { key, action: Action::Delete }];
+        let committed = self.commit_guarded(operations, conditions, guard).await?;
+        Ok(Written { position: committed.position, created: false, changed: committed.changed })
+    }
+
+    /// Creates or replaces an instance; without a health in the document, what was reported last stays.
+    pub async fn put_instance(
+        &self,
+        key: InstanceKey,
+        document: InstanceDocument,
+        guard: Guard,
+    ) -> Result<Written, WriteError> {
+        check_instance_identity(&key, &document)?;
+        let health = document.health;
+        let instance = validate::instance(document)?;
+        self.update_instance(key, guard, |present| {
+            let mut instance = instance.clone();
+            instance.report = keep_report(health, present);
+            Ok(Some(instance))
+        })
+        .await
+    }
+
+    /// Changes an instance that exists by a JSON merge patch (RFC 7396) on its document.
+    pub async fn patch_instance(
+        &self,
+        key: InstanceKey,
+        patch: &serde_json::Value,
+        guard: Guard,
+    ) -> Result<Written, WriteError> {
+        self.update_instance(key.clone(), guard, |present| {
+            let Some(present) = present else { return Ok(None) };
+            let mut document = serde_json::to_value(instance_document(&key, present))
+                .map_err(|error| Invalid::new("", format!("the instance can't be patched: {error}")))?;
+            merge_patch(&mut document, patch);
+            let document: InstanceDocument = crate::api::json_value(document)?;
+            check_instance_identity(&key, &document)?;
+            let health = document.health;
+            let mut instance = validate::instance(document)?;
+            instance.report = keep_report(health, Some(present));
+            instance.unknown = present.unknown.clone();
+            Ok(Some(instance))
+        })
+        .await
+    }
+
+    /// Sets what an instance's source reports of its health.
+    pub async fn report_health(&self, key: InstanceKey, report: Report, guard: Guard) -> Result<Written, WriteError> {
+        validate::note(&report.note)?;
+        self.update_instance(key, guard, |present| {
+            Ok(present.map(|present| Instance { report: Some(report.clone()), ..present.clone() }))
+        })
+        .await
+    }
+
+    /// Reads an instance's record, lets `change` make the new one, and writes it if nobody was faster; again if so.
+    /// `change` returns none where the instance would have to exist and does not.
+    async fn update_instance(
+        &self,
+        key: InstanceKey,
+        guard: Guard,
+        change: impl Fn(Option<&Instance>) -> Result<Option<Instance>, WriteError>,
+    ) -> Result<Written, WriteError> {
+        let key = Key::Instance(key);
+        for _ in 0..ATTEMPTS {
+            let mut conditions = self.guard(&key, guard)?;
+            let present = self.live.read().record(&key);
+            let instance = change(present.as_ref().and_then(|(record, _)| match record {
+                Record::Instance(instance) => Some(instance),
+                _ => None,
+            }))?
+            .ok_or_else(|| WriteError::NotFound(described(&key)))?;
+            self.check_session(&key, &instance)?;
+            let revision = present.as_ref().map(|(_, revision)| *revision);
+            conditions.push(Condition { key: key.clone(), expect: revision.map_or(Expect::Absent, Expect::At) });
+            let commit = Commit {
+                operations: vec![Operation {
+                    key: key.clone(),
+                    action: Action::Put(Arc::new(Record::Instance(instance))),
+                }],
+                conditions,
+                durability: Durability::Durable,
+            };
+            match self.commit(commit).await {
+                Ok(committed) => {
+                    return Ok(Written {
+                        position: committed.position,
+                        created: revision.is_none(),
+                        changed: committed.changed,
+                    });
+                }
+                Err(WriteError::Commit(CommitError::Condition { actual, .. })) => {
+                    // Somebody was faster. Their change must be read before the next try, which the guard may now refuse.
+                    self.wait_for_change(actual).await;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Err(WriteError::Contended(described(&key)))
+    }
+
+    /// Waits until this process shows the change that got in the way.
+    async fn wait_for_change(&self, actual: Option<u64>) {
+        let epoch = self.live.epoch();
+        let position = match actual {
+            Some(number) => Position::new(epoch, number),
+            // It was deleted: the store's head is at or after that.
+            None => self.store.status().position,
+        };
+        // Whether it comes or not, the next attempt reads afresh.
+        let _ = self.live.wait_for(position, Duration::from_secs(1)).await;
+    }
+
+    /// Removes an instance and the parts of its health.
+    pub async fn delete_instance(&self, key: InstanceKey, guard: Guard) -> Result<Written, WriteError> {
+        let planned = self.plan_delete_instance(&key);
+        let key = Key::Instance(key);
+        let mut conditions = self.guard(&key, guard)?;
+        conditions.push(Condition { key, expect: Expect::Present });
+        let committed = self.commit_guarded(planned.operations, conditions, guard).await?;
+        Ok(Written { position: committed.position, created: false, changed: committed.changed })
+    }
+
+    fn plan_delete_instance(&self, key: &InstanceKey) -> Planned {
+        let mut operations = vec![Operation { key: Key::Instance(key.clone()), action: Action::Delete }];
+        let parts = self.live.read().parts_of(key);
+        operations.extend(parts.into_iter().map(|key| Operation { key, action: Action::Delete }));
+        Planned { operations, conditions: Vec::new(), created: false }
+    }
+
+    /// Turns a guard into conditions, or refuses at once where it can't hold any more.
+    fn guard(&self, key: &Key, guard: Guard) -> Result<Vec<Condition>, WriteError> {
+        let condition = |key: Key, expect| vec![Condition { key, expect }];
+        match guard {
+            Guard::None => Ok(Vec::new()),
+            Guard::Absent => Ok(condition(key.clone(), Expect::Absent)),
+            Guard::Present => Ok(condition(key.clone(), Expect::Present)),
+            Guard::At(position) => {
+                let replica = self.live.read();
+                let own = replica.revision_of(key);
+                // What readers see as one object: an instance with the parts of its health, a service or namespace with
+                // the declarations of other sources. Its ETag is the latest change of any of them.
+                let others: Vec<Key> = match key {
+                    Key::Instance(instance) => replica.parts_of(instance),
+                    Key::Service { namespace, name, source } => replica
+                        .service_declarations(namespace, name)
+                        .into_iter()
+                        .filter(|(other, ..)| other != source)
+                        .map(|(source, ..)| Key::Service { namespace: namespace.clone(), name: name.clone(), source })
+                        .collect(),
+                    Key::Namespace { name, source } => replica
+                        .namespace_declarations(name)
+                        .into_iter()
+                        .filter(|(other, ..)| other != source)
+                        .map(|(source, ..)| Key::Namespace { name: name.clone(), source })
+                        .collect(),
+                    Key::Check { .. } | Key::Drain(_) | Key::Session { .. } => Vec::new(),
+                };
+                let others: Vec<(Key, u64)> = others
+                    .into_iter()
+                    .filter_map(|key| replica.revision_of(&key).map(|number| (key, number)))
+                    .collect();
+                drop(replica);
+                let latest = others.iter().map(|(_, number)| *number).chain(own).max();
+                let asked = (position.epoch == self.live.epoch()).then_some(position.number);
+                let mut conditions = condition(key.clone(), own.map_or(Expect::Absent, Expect::At));
+                // A declaration of one's own may also be guarded by itself.
+                let by_itself = !matches!(key, Key::Instance(_)) && own.is_some() && own == asked;
+                if !by_itself {
+                    if asked.is_none() || latest != asked {
+                        return Err(WriteError::Guard(match latest {
+                            None => format!("{} does not exist, so it is not at {position}", described(key)),
+                            Some(number) => format!(
+                                "{} was changed since: it is at {}, not at {position}",
+                                described(key),
+                                Position::new(self.live.epoch(), number)
+                            ),
+                        }));
+                    }
+                    conditions
+                        .extend(others.into_iter().map(|(key, number)| Condition { key, expect: Expect::At(number) }));
+                }
+                Ok(conditions)
+            }
+        }
+    }
+
+    async fn commit_guarded(
+        &self,
+        operations: Vec<Operation>,
+        conditions: Vec<Condition>,
+        guard: Guard,
+    ) -> Result<Committed, WriteError> {
+        match self.commit(Commit { operations, conditions, durability: Durability::Durable }).await {
+            Err(WriteError::Commit(CommitError::Condition { key, actual })) => Err(match (guard, actual) {
+                (Guard::Absent, Some(_)) => WriteError::Guard(format!("{} exists already", described(&key))),
+                (Guard::None, None) => WriteError::NotFound(described(&key)),
+                (_, None) => WriteError::Guard(format!("{} does not exist", described(&key))),
+                (_, Some(number)) => WriteError::Guard(format!(
+                    "{} was changed since: it is at {}",
+                    described(&key),
+                    Position::new(self.live.epoch(), number)
+                )),
+            }),
+            other => other,
+        }
+    }
+
+    fn check_session(&self, key: &Key, instance: &Instance) -> Result<(), WriteError> {
+        let Some(session) = &instance.session else { return Ok(()) };
+        let known = Key::Session { id: Arc::from(session.as_str()) };
+        if self.live.read().revision_of(&known).is_some() {
+            return Ok(());
+        }
+        Err(Invalid::new("/session", format!("{} names session `{session}`, which is not known", described(key)))
+            .into())
+    }
+
+    /// Plans one operation of a batch; `pointer` is where its object stands.
+    fn plan(&self, acting: &Source, verb: Verb, object: &ObjectDocument, pointer: &str) -> Result<Planned, WriteError> {
+        let planned = match (verb, object) {
+            (Verb::Put, ObjectDocument::Namespace(document)) => (|| {
+                same_source(acting, document.source.as_ref())?;
+                let key = namespace_key(acting, required("/name", document.name.as_ref())?)?;
+                Ok(self.plan_put(key, Record::Namespace(validate::namespace(document)?)))
+            })(),
+            (Verb::Put, ObjectDocument::Service(document)) => (|| {
+                same_source(acting, document.source.as_ref())?;
+                let namespace = required("/namespace", document.namespace.as_ref())?;
+                let name = required("/name", document.name.as_ref())?;
+                let key = service_key(acting, namespace, name)?;
+                Ok(self.plan_put(key, Record::Service(validate::service(document.clone())?)))
+            })(),
+            (Verb::Put, ObjectDocument::Instance(document)) => (|| {
+                let key = document_key(acting, document)?;
+                let health = document.health;
+                let instance = validate::instance((**document).clone())?;
+                self.plan_put_instance(key, instance, health)
+            })(),
+            (Verb::Delete, ObjectDocument::Namespace(document)) => (|| {
+                same_source(acting, document.source.as_ref())?;
+                let key = namespace_key(acting, required("/name", document.name.as_ref())?)?;
+                Ok(plan_delete(key))
+            })(),
+            (Verb::Delete, ObjectDocument::Service(document)) => (|| {
+                same_source(acting, document.source.as_ref())?;
+                let namespace = required("/namespace", document.namespace.as_ref())?;
+                let name = required("/name", document.name.as_ref())?;
+                Ok(plan_delete(service_key(acting, namespace, name)?))
+            })(),
+            (Verb::Delete, ObjectDocument::Instance(document)) => {
+                document_key(acting, document).map(|key| self.plan_delete_instance(&key))
+            }
+        };
+        planned.map_err(|invalid| WriteError::Invalid(invalid.below(pointer)))
+    }
+
+    fn plan_put(&self, key: Key, record: Record) -> Planned {
+        let created = self.live.read().revision_of(&key).is_none();
+        let operations = vec![Operation { key, action: Action::Put(Arc::new(record)) }];
+        Planned { operations, conditions: Vec::new(), created }
+    }
+
+    fn plan_put_instance(
+        &self,
+        key: InstanceKey,
+        mut instance: Instance,
+        health: Option<fingerpost_catalog::Health>,
+    ) -> Result<Planned, Invalid> {
+        let key = Key::Instance(key);
+        let present = self.live.read().record(&key);
+        let mut conditions = Vec::new();
+        if let Some((Record::Instance(present), revision)) = &present {
+            instance.report = keep_report(health, Some(present));
+            // Only where something is kept does it matter that nobody changes it in between.
+            if health.is_none() && present.report.is_some() {
+                conditions.push(Condition { key: key.clone(), expect: Expect::At(*revision) });
+            }
+        } else {
+            instance.report = keep_report(health, None);
+            if health.is_none() {
+                conditions.push(Condition { key: key.clone(), expect: Expect::Absent });
+            }
+        }
+        self.check_session(&key, &instance).map_err(|error| match error {
+            WriteError::Invalid(invalid) => invalid,
+            other => Invalid::new("", other),
+        })?;
+        let operations = vec![Operation { key, action: Action::Put(Arc::new(Record::Instance(instance))) }];
+        Ok(Planned { operations, conditions, created: present.is_none() })
+    }
+
+    /// Applies operations all together, at one position, or not at all.
+    pub async fn batch(&self, acting: &Source, items: &[(Verb, ObjectDocument)]) -> Result<Vec<Written>, WriteError> {
+        for _ in 0..ATTEMPTS {
+            let mut commit = Commit::default();
+            let mut created = Vec::with_capacity(items.len());
+            for (n, (verb, object)) in items.iter().enumerate() {
+                let planned = self.plan(acting, *verb, object, &format!("/operations/{n}/object"))?;
+                for operation in &planned.operations {
+                    if let Some(first) = commit.operations.iter().position(|earlier| earlier.key == operation.key) {
+                        let detail = format!("{} is written twice (operation {first}, too)", described(&operation.key));
+                        return Err(Invalid::new(format!("/operations/{n}"), detail).into());
+                    }
+                }
+                created.push(planned.created);
+                commit.operations.extend(planned.operations);
+                commit.conditions.extend(planned.conditions);
+            }
+            match self.commit(commit).await {
+                Ok(committed) => {
+                    return Ok(created
+                        .into_iter()
+                        .map(|created| Written { position: committed.position, created, changed: committed.changed })
+                        .collect());
+                }
+                Err(WriteError::Commit(CommitError::Condition { actual, .. })) => self.wait_for_change(actual).await,
+                Err(error) => return Err(error),
+            }
+        }
+        Err(WriteError::Contended("what the batch writes".to_owned()))
+    }
+
+    /// Replaces all instances that a source has in a service: additions and updates first, then removals, in commits of
+    /// bounded size. Broken off in the middle, it can be repeated.
+    pub async fn replace_instances(
+        &self,
+        acting: &Source,
+        namespace: &str,
+        service: &str,
+        documents: Vec<InstanceDocument>,
+    ) -> Result<(Replaced, Position), WriteError> {
+        let mut wanted = std::collections::BTreeMap::new();
+        for (n, document) in documents.into_iter().enumerate() {
+            let pointer = format!("/items/{n}");
+            let check = || -> Result<InstanceKey, Invalid> {
+                same_source(acting, document.source.as_ref())?;
+                let key = instance_key(acting, namespace, Some(service), required("/id", document.id.as_ref())?)?;
+                check_instance_identity(&key, &document)?;
+                Ok(key)
+            };
+            let key = check().map_err(|invalid| invalid.below(&pointer))?;
+            let health = document.health;
+            let instance = validate::instance(document).map_err(|invalid| invalid.below(&pointer))?;
+            if wanted.insert(key, (n, instance, health)).is_some() {
+                return Err(Invalid::new(format!("{pointer}/id"), "two items have this id").into());
+            }
+        }
+        let mut replaced = Replaced::default();
+        let mut operations: Vec<Operation> = Vec::new();
+        let mut gone: Vec<InstanceKey> = Vec::new();
+        let mut after: Option<InstanceKey> = None;
+        let selector = fingerpost_catalog::Selector::default();
+        loop {
+            let replica = self.live.read();
+            let query = fingerpost_catalog::InstanceQuery {
+                namespace: Some(namespace),
+                service: Some(Some(service)),
+                source: Some(acting),
+                selector: &selector,
+                health: fingerpost_catalog::HealthSet::default(),
+                after: after.as_ref(),
+                limit: 500,
+            };
+            let page = replica.instances(&query);
+            drop(replica);
+            gone.extend(page.items.into_iter().map(|view| view.key).filter(|key| !wanted.contains_key(key)));
+            match page.next {
+                Some(next) => after = Some(next),
+                None => break,
+            }
+        }
+        for (key, (n, instance, health)) in wanted {
+            let planned = self
+                .plan_put_instance(key.clone(), instance, health)
+                .map_err(|invalid| invalid.below(&format!("/items/{n}")))?;
+            if planned.created {
+                replaced.added += 1;
+            } else {
+                let present = self.live.read().record(&Key::Instance(key)).map(|(record, _)| record);
+                let same = planned.operations.first().is_some_and(
+                    |operation| matches!((&operation.action, &present), (Action::Put(new), Some(old)) if **new == *old),
+                );
+                if same {
+                    replaced.unchanged += 1;
+                    continue;
+                }
+                replaced.updated += 1;
+            }
+            operations.extend(planned.operations);
+        }
+        replaced.removed = gone.len();
+        for key in &gone {
+            operations.extend(self.plan_delete_instance(key).operations);
+        }
+        let mut position = self.live.position();
+        for chunk in operations.chunks(crate::store::MAX_OPERATIONS) {
+            let commit = Commit { operations: chunk.to_vec(), ..Commit::default() };
+            // Only the last has to be visible before the reply: positions are applied in order.
+            position = self.store.commit(commit).await?.position;
+        }
+        self.live.wait_for(position, VISIBLE_TIMEOUT).await.map_err(|error| WriteError::NotVisible(position, error))?;
+        Ok((replaced, position))
+    }
+}
+
+fn plan_delete(key: Key) -> Planned {
+    Planned { operations: vec![Operation { key, action: Action::Delete }], conditions: Vec::new(), created: false }
+}
+
+fn required<'a>(field: &'static str, value: Option<&'a String>) -> Result<&'a str, Invalid> {
+    value.map(String::as_str).ok_or_else(|| Invalid::new(field, "is needed here"))
+}
+
+fn document_key(acting: &Source, document: &InstanceDocument) -> Result<InstanceKey, Invalid> {
+    same_source(acting, document.source.as_ref())?;
+    let namespace = required("/namespace", document.namespace.as_ref())?;
+    let id = required("/id", document.id.as_ref())?;
+    instance_key(acting, namespace, document.service.as_deref(), id)
+}
+
+fn check_instance_identity(key: &InstanceKey, document: &InstanceDocument) -> Result<(), Invalid> {
+    same("/namespace", &key.namespace, document.namespace.as_ref())?;
+    match (&key.service, &document.service) {
+        (Some(path), body) => same("/service", path, body.as_ref())?,
+        (None, Some(body)) => {
+            return Err(Invalid::new("/service", format!("the path is of an instance of no service, not of `{body}`")));
+        }
+        (None, None) => {}
+    }
+    same("/id", &key.id, document.id.as_ref())?;
+    same_source(&key.source, document.source.as_ref())
+}
+
+/// What stands as reported after a write: what the writer says now, else what it said last. Saying the same again keeps
+/// the note that explains it.
+fn keep_report(health: Option<fingerpost_catalog::Health>, present: Option<&Instance>) -> Option<Report> {
+    let last = present.and_then(|present| present.report.clone());
+    match (health, last) {
+        (None, last) => last,
+        (Some(health), Some(last)) if last.health == health => Some(last),
+        // Passing is what an instance is that never said anything.
+        (Some(fingerpost_catalog::Health::Passing), None) => None,
+        (Some(health), _) => Some(Report { health, ..Report::default() }),
+    }
+}
+
+/// An instance's record as the document that would make it.
+pub fn instance_document(key: &InstanceKey, instance: &Instance) -> InstanceDocument {
+    InstanceDocument {
+        namespace: Some(key.namespace.to_string()),
+        service: key.service.as_deref().map(str::to_owned),
+        id: Some(key.id.to_string()),
+        source: Some(key.source.clone()),
+        addresses: instance.addresses.clone(),
+        ports: instance.ports.clone(),
+        labels: instance.labels.clone(),
+        weight: instance.weight,
+        zone: instance.zone.clone(),
+        node: instance.node.clone(),
+        hostname: instance.hostname.clone(),
+        health: None,
+        conditions: instance.conditions,
+        pod: instance.pod.clone(),
+        attachment: instance.attachment.clone(),
+        session: instance.session.clone(),
+        effective_health: None,
+        health_parts: None,
+        shadowed: Vec::new(),
+        revision: None,
+    }
+}
+
+/// RFC 7396 §2.
+fn merge_patch(target: &mut serde_json::Value, patch: &serde_json::Value) {
+    use serde_json::Value;
+    let Value::Object(patch) = patch else {
+        *target = patch.clone();
+        return;
+    };
+    if !target.is_object() {
+        *target = Value::Object(serde_json::Map::new());
+    }
+    let Value::Object(target) = target else { return };
+    for (key, value) in patch {
+        if value.is_null() {
+            target.remove(key);
+        } else {
+            merge_patch(target.entry(key.clone()).or_insert(Value::Null), value);
+        }
+    }
+}
+
+/// The kind of object in a batch's operation.
+pub fn kind_of(object: &ObjectDocument) -> Kind {
+    object.kind()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn merge_patches_as_the_rfc_shows() {
+        for (target, patch, result) in [
+            (json!({"a": "b"}), json!({"a": "c"}), json!({"a": "c"})),
+            (json!({"a": "b", "b": "c"}), json!({"a": null}), json!({"b": "c"})),
+            (json!({"a": {"b": "c"}}), json!({"a": {"b": "d", "c": null}}), json!({"a": {"b": "d"}})),
+            (json!({"a": [1]}), json!({"a": [2, 3]}), json!({"a": [2, 3]})),
+            (json!({}), json!({"a": {"bb": {"ccc": null}}}), json!({"a": {"bb": {}}})),
+        ] {
+            let mut patched = target;
+            merge_patch(&mut patched, &patch);
+            assert_eq!(patched, result);
+        }
+    }
+}

@@ -1,0 +1,33 @@
+//! Lints and tests.
+
+use crate::run::{self, Checked};
+use crate::{crates, peers};
+use anyhow::Result;
+
+/// Everything that can be said about the code without running it.
+pub(crate) fn lint() -> Result<()> {
+    run::cargo(["fmt", "--all", "--check"])?;
+    run::cargo(["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"])?;
+    for package in crates::ALL {
+        run::cargo(["check", "--package", package, "--locked"])?;
+    }
+    run::command("cargo")
+        .args(["doc", "--workspace", "--no-deps", "--document-private-items", "--locked"])
+        .env("RUSTDOCFLAGS", "-D warnings")
+        .checked()?;
+    let deny = peers::cargo_deny()?;
+    // The advisories need a database from the internet; bans, licences and sources do not.
+    run::command(deny).args(["--workspace", "check", "bans", "licenses", "sources"]).checked()
+}
+
+/// All tests. The whole-system tests drive the release binary, so it is built first.
+pub(crate) fn test(arguments: &[String]) -> Result<()> {
+    let peers = peers::for_tests()?;
+    run::cargo(["build", "--release", "--package", "fingerpost", "--locked"])?;
+    run::command("cargo")
+        .args(["test", "--workspace", "--locked"])
+        .args(arguments)
+        .envs(peers.environment())
+        .env("FINGERPOST_BIN", run::root().join("target/release/fingerpost"))
+        .checked()
+}

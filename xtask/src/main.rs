@@ -1,0 +1,85 @@
+//! `cargo xtask`: everything that is done with this repository besides building it.
+//!
+//! The same commands serve a developer, CI and a fresh machine, so each installs what it needs first.
+
+mod checks;
+mod crates;
+mod peers;
+mod run;
+
+use crate::run::Checked;
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "Set-up, tests, lints and benchmarks of Fingerpost")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Install or build what tests and lints need (and, with --bench, what benchmarks compare with).
+    Setup {
+        /// Also the peers of the benchmarks: r-nacos, CoreDNS, Knot, dnsperf.
+        #[arg(long)]
+        bench: bool,
+    },
+    /// Run all tests: units, properties, the store's suite, whole-system tests of the release binary.
+    Test {
+        /// Passed on to `cargo test` (a filter, `-- --nocapture`, …).
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// Formatting, clippy, documentation, each crate alone, dependencies.
+    Lint,
+    /// What CI runs: lints, then tests.
+    Ci,
+    /// Run a benchmark beside its peers: registry, watch, catalog, dns, or all.
+    Bench {
+        /// Which one.
+        name: String,
+        /// Passed on to the benchmark.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// Run a fuzz target for a while (needs a nightly toolchain and cargo-fuzz).
+    Fuzz {
+        /// The target in fuzz/.
+        target: String,
+        /// For how many seconds.
+        #[arg(long, default_value_t = 60)]
+        seconds: u32,
+    },
+}
+
+fn main() -> anyhow::Result<()> {
+    match Arguments::parse().command {
+        Task::Setup { bench } => {
+            peers::for_tests()?;
+            if bench {
+                peers::for_benchmarks()?;
+            }
+            Ok(())
+        }
+        Task::Test { arguments } => checks::test(&arguments),
+        Task::Lint => checks::lint(),
+        Task::Ci => {
+            checks::lint()?;
+            checks::test(&[])
+        }
+        Task::Bench { name, arguments } => {
+            let peers = peers::for_benchmarks()?;
+            run::cargo(["build", "--release", "--package", "fingerpost", "--package", "fingerpost-bench"])?;
+            run::command("target/release/fingerpost-bench")
+                .arg(name)
+                .args(arguments)
+                .envs(peers.environment())
+                .checked()
+        }
+        Task::Fuzz { target, seconds } => run::command("cargo")
+            .args(["+nightly", "fuzz", "run", &target, "--"])
+            .arg(format!("-max_total_time={seconds}"))
+            .checked(),
+    }
+}
