@@ -32,7 +32,7 @@ pub struct NamespaceDocument {
     #[cfg_attr(feature = "openapi", schema(value_type = Vec<String>, read_only))]
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub sources: Vec<Source>,
-    /// Replies: the position of its last change.
+    /// Replies: the position of its declarations' last change; absent where nobody declares it.
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, read_only))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub revision: Option<Position>,
@@ -84,7 +84,7 @@ pub struct ServiceDocument {
     #[cfg_attr(feature = "openapi", schema(value_type = Vec<String>, read_only))]
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub sources: Vec<Source>,
-    /// Replies: the position of its last change.
+    /// Replies: the position of its declarations' last change; absent where nobody declares it.
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, read_only))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub revision: Option<Position>,
@@ -239,6 +239,11 @@ pub struct ProblemDocument {
     pub outcome: Option<String>,
 }
 
+/// What exists only through its content was never changed itself.
+fn declared_at(revision: u64, epoch: Epoch) -> Option<Position> {
+    (revision > 0).then(|| Position::new(epoch, revision))
+}
+
 impl NamespaceDocument {
     /// The reply for a view read in `epoch`.
     pub fn from_view(view: &NamespaceView, epoch: Epoch) -> Self {
@@ -247,7 +252,7 @@ impl NamespaceDocument {
             labels: view.labels.clone(),
             source: None,
             sources: view.sources.clone(),
-            revision: Some(Position::new(epoch, view.revision)),
+            revision: declared_at(view.revision, epoch),
         }
     }
 }
@@ -269,7 +274,7 @@ impl ServiceDocument {
             all_critical: view.all_critical,
             source: None,
             sources: view.sources.clone(),
-            revision: Some(Position::new(epoch, view.revision)),
+            revision: declared_at(view.revision, epoch),
         }
     }
 }

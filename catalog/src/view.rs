@@ -17,7 +17,7 @@ pub struct NamespaceView {
     pub labels: Labels,
     /// Who declares it, highest rank first; empty where only its content makes it exist.
     pub sources: Vec<Source>,
-    /// The last change of a declaration (of the content that makes it exist, where there is none).
+    /// The last change of a declaration; 0 where there is none.
     pub revision: u64,
 }
 
@@ -48,7 +48,7 @@ pub struct ServiceView {
     pub all_critical: AllCritical,
     /// Who declares it, highest rank first; empty where only its instances make it exist.
     pub sources: Vec<Source>,
-    /// The last change of a declaration (where there is none: of an instance that makes it exist).
+    /// The last change of a declaration; 0 where there is none.
     pub revision: u64,
 }
 

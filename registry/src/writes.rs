@@ -290,6 +290,15 @@ impl Writer {
         for _ in 0..ATTEMPTS {
             let mut conditions = self.guard(&key, guard)?;
             let present = self.live.read().record(&key);
+            match guard {
+                Guard::Present if present.is_none() => {
+                    return Err(WriteError::Guard(format!("{} does not exist", described(&key))));
+                }
+                Guard::Absent if present.is_some() => {
+                    return Err(WriteError::Guard(format!("{} exists already", described(&key))));
+                }
+                _ => {}
+            }
             let instance = change(present.as_ref().and_then(|(record, _)| match record {
                 Record::Instance(instance) => Some(instance),
                 _ => None,

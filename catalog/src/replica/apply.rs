@@ -176,7 +176,7 @@ impl Replica {
         if !group.exists() {
             self.remove_group(handle);
         }
-        // What makes an undeclared namespace exist, or its revision, may be another now.
+        // What makes an undeclared namespace exist may have come or gone.
         self.touch_namespace(transaction, namespace);
     }
 

@@ -47,7 +47,6 @@ impl Replica {
         self.put_labels_and_addresses(transaction, handle, value, new);
         self.put_fields(handle, value);
         self.entries[handle].revision = revision;
-        self.first_changed(transaction, handle);
     }
 
     fn put_labels_and_addresses(&mut self, transaction: &mut Transaction, handle: u32, value: &Instance, new: bool) {
@@ -157,7 +156,6 @@ impl Replica {
     pub(super) fn delete_instance(&mut self, transaction: &mut Transaction, handle: u32) {
         self.touch(transaction, handle);
         self.touch_neighbours(transaction, handle);
-        self.first_changed(transaction, handle);
         self.records -= 1;
         if let Some(parts) = self.entries[handle].parts.take() {
             self.orphans.insert(self.key_of(handle), parts);
@@ -166,6 +164,9 @@ impl Replica {
         self.put_fields(handle, &Instance::default());
         let group = self.entries[handle].group;
         self.remove_from_order(group, handle);
+        if !self.groups[group].exists() {
+            self.touch_group(transaction, group);
+        }
         self.count_member(handle, -1);
         let entry = &mut self.entries[handle];
         entry.marks.set(Marks::DEAD);
@@ -179,14 +180,6 @@ impl Replica {
         let entry = self.entries.remove(handle);
         self.groups[entry.group].remove_member(&self.hasher, &entry, handle);
         self.sources.remove(entry.source, handle);
-    }
-
-    /// The instance that an undeclared service's revision comes from has changed, or is another one.
-    pub(super) fn first_changed(&mut self, transaction: &mut Transaction, handle: u32) {
-        let group = self.entries[handle].group;
-        if self.groups[group].declarations.is_empty() && self.groups[group].order.first() == Some(handle) {
-            self.touch_group(transaction, group);
-        }
     }
 
     fn count_member(&mut self, handle: u32, difference: i32) {

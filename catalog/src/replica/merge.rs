@@ -18,6 +18,11 @@ fn merge_labels<T>(declarations: &Declarations<T>, labels: impl Fn(&T) -> &Label
     merged
 }
 
+/// The last change of any of them; 0 where there are none.
+fn latest<T>(declarations: &Declarations<T>) -> u64 {
+    declarations.iter().map(|declaration| declaration.revision).max().unwrap_or_default()
+}
+
 impl Replica {
     /// The merged service; none while nothing makes it exist, and for the instances of no service.
     pub(super) fn merge_service(&self, group: &Group) -> Option<ServiceView> {
@@ -38,29 +43,19 @@ impl Replica {
             answer_unknown: best.answer_unknown,
             all_critical: best.all_critical,
             sources: declarations.iter().map(|declaration| declaration.source.clone()).collect(),
-            revision: self.group_revision(group),
+            revision: latest(declarations),
         })
-    }
-
-    /// The last change of a declaration; where there is none, that of the first instance.
-    ///
-    /// The first in order, rather than the first that came: so it follows from the records, whatever their history.
-    fn group_revision(&self, group: &Group) -> u64 {
-        let declared = group.declarations.iter().map(|declaration| declaration.revision).max();
-        declared.or_else(|| group.order.first().map(|first| self.entries[first].revision)).unwrap_or_default()
     }
 
     /// The merged namespace; none while nothing makes it exist.
     pub(super) fn merge_namespace(&self, slot: &NamespaceSlot) -> Option<NamespaceView> {
         let declarations = &slot.declarations;
-        let first_group = slot.groups().next();
-        let declared = declarations.iter().map(|declaration| declaration.revision).max();
-        let revision = declared.or_else(|| first_group.map(|group| self.group_revision(&self.groups[group])))?;
-        Some(NamespaceView {
+        let exists = !declarations.is_empty() || slot.groups().next().is_some();
+        exists.then(|| NamespaceView {
             name: slot.name.clone(),
             labels: merge_labels(declarations, |namespace: &Namespace| &namespace.labels),
             sources: declarations.iter().map(|declaration| declaration.source.clone()).collect(),
-            revision,
+            revision: latest(declarations),
         })
     }
 

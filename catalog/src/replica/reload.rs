@@ -67,7 +67,6 @@ impl Replica {
             Key::Instance(key) => {
                 let Some(handle) = self.find_instance(key) else { return };
                 self.entries[handle].revision = revision;
-                self.first_changed(transaction, handle);
             }
             Key::Session { id } => {
                 let Some(handle) = self.sessions.find(id) else { return };

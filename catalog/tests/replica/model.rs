@@ -176,11 +176,6 @@ pub(crate) fn views(records: &Records) -> Views {
             _ => {}
         }
     }
-    let first_instance = |namespace: &str, service: Option<&str>| {
-        instances(records)
-            .find(|(key, ..)| *key.namespace == *namespace && key.service.as_deref() == service)
-            .map(|(_, _, revision)| revision)
-    };
     for (namespace, name) in services {
         namespaces.insert(namespace.clone());
         let declared = services_of(records, &namespace, &name);
@@ -199,20 +194,17 @@ pub(crate) fn views(records: &Records) -> Views {
             answer_unknown: best.answer_unknown,
             all_critical: best.all_critical,
             sources: declared.iter().map(|(source, ..)| source.clone()).collect(),
-            revision: revision.or_else(|| first_instance(&namespace, Some(&name))).unwrap_or_default(),
+            revision: revision.unwrap_or_default(),
         };
         views.services.insert((namespace, name), view);
     }
     for name in namespaces {
         let declared = namespaces_of(records, &name);
-        let content = first_instance(&name, None).or_else(|| {
-            views.services.iter().find(|((namespace, _), _)| *namespace == name).map(|(_, service)| service.revision)
-        });
         let view = NamespaceView {
             name: name.as_str().into(),
             labels: merge(declared.iter().map(|(_, namespace, _)| &namespace.labels)),
             sources: declared.iter().map(|(source, ..)| source.clone()).collect(),
-            revision: declared.iter().map(|(.., revision)| *revision).max().or(content).unwrap_or_default(),
+            revision: declared.iter().map(|(.., revision)| *revision).max().unwrap_or_default(),
         };
         views.namespaces.insert(name, view);
     }

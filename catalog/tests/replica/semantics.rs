@@ -70,8 +70,8 @@ fn content_makes_services_and_namespaces_exist() {
     let effects = fixture.apply(&[(WEB1, "{}")]);
     assert_eq!(summary(&effects), ["+ prod", "+ service web", "+ prod/web/api/web-1"]);
     let service = fixture.replica.service("prod", "web").unwrap();
-    assert!(service.sources.is_empty() && service.revision == 1);
-    assert_eq!(summary(&fixture.apply(&[("services/prod/web/api", "{}")])), ["~ prod", "~ service web"]);
+    assert!(service.sources.is_empty() && service.revision == 0);
+    assert_eq!(summary(&fixture.apply(&[("services/prod/web/api", "{}")])), ["~ service web"]);
     assert_eq!(summary(&fixture.apply(&[(WEB1, "-")])), ["- prod/web/api/web-1"]);
     assert_eq!(summary(&fixture.apply(&[("services/prod/web/api", "-")])), ["- prod", "- service web"]);
     assert!(fixture.apply(&[(WEB1, "-"), ("sessions/none", "-")]).changes.is_empty());
@@ -172,7 +172,7 @@ fn the_service_decides_about_readiness_and_unknown_health() {
     ]);
     assert!(!fixture.instance("prod/web/api/web-1").answerable && !fixture.instance("prod/web/api/web-2").answerable);
     let effects = fixture.apply(&[("services/prod/web/api", r#"{"publishNotReady":true,"answerUnknown":true}"#)]);
-    assert_eq!(summary(&effects)[1..], ["~ service web", "~ prod/web/api/web-1", "~ prod/web/api/web-2"]);
+    assert_eq!(summary(&effects)[1..], ["~ prod/web/api/web-1", "~ prod/web/api/web-2"]);
     assert!(fixture.instance("prod/web/api/web-1").answerable && fixture.instance("prod/web/api/web-2").answerable);
 }
 

@@ -133,6 +133,10 @@ impl Hub {
         live: impl FnOnce() -> Live,
     ) -> Result<CaughtUp, Gone> {
         let mut inner = self.inner.lock();
+        // A position ahead of this history is of one that this one has lost.
+        if !inner.published.is_some_and(|published| published.includes(&position)) {
+            return Err(Gone);
+        }
         let batches = inner.history.after(position, most)?;
         if !batches.is_empty() {
             return Ok(CaughtUp::Behind(batches));
