@@ -2,7 +2,6 @@
 //!
 //! `cargo xtask bench NAME` builds what is measured, finds the peers and calls this program.
 
-mod catalog;
 mod dns;
 mod http;
 mod machine;
@@ -26,8 +25,6 @@ enum Bench {
     Registry(registry::Options),
     /// One change to a thousand watchers.
     Watch(watch::Options),
-    /// A million instances in memory.
-    Catalog(catalog::Options),
     /// CPU per DNS query, beside Knot and CoreDNS.
     Dns(dns::Options),
     /// All of them, as they are by default.
@@ -41,14 +38,13 @@ fn main() -> anyhow::Result<()> {
         match bench {
             Bench::Registry(options) => runtime.block_on(registry::run(options)),
             Bench::Watch(options) => runtime.block_on(watch::run(options)),
-            Bench::Catalog(options) => catalog::run(&options),
             Bench::Dns(options) => runtime.block_on(dns::run(options)),
             Bench::All => Ok(()),
         }
     };
     match Arguments::parse().bench {
         Bench::All => {
-            for name in ["catalog", "registry", "watch", "dns"] {
+            for name in ["registry", "watch", "dns"] {
                 one(defaults(name)?.bench)?;
             }
             Ok(())

@@ -29,12 +29,15 @@ pub enum NameError {
     Edge(&'static str),
 }
 
+/// What a name must begin and end with, in words and as a test.
+type Edge = (&'static str, fn(char) -> bool);
+
 fn check(
     text: &str,
     limit: usize,
     allowed: &'static str,
     fits: impl Fn(char) -> bool,
-    edge: Option<(&'static str, fn(char) -> bool)>,
+    edge: Option<Edge>,
 ) -> Result<(), NameError> {
     if text.is_empty() {
         return Err(NameError::Empty);

@@ -178,6 +178,7 @@ fn parse_key(text: &str) -> Option<Key> {
 
 /// The value of a record.
 #[derive(Clone, PartialEq, Debug)]
+#[allow(clippy::large_enum_variant, reason = "nearly all records are instances, the largest of them")]
 pub enum Record {
     /// A source's declaration of a namespace.
     Namespace(Namespace),

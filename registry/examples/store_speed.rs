@@ -6,7 +6,7 @@
 
 use fingerpost_catalog::{Instance, Key, Labels, Record};
 use fingerpost_registry::store::embedded::{EmbeddedOptions, EmbeddedStore};
-use fingerpost_registry::store::{Action, Commit, Operation, Store};
+use fingerpost_registry::store::{Action, Commit, Operation, ReadAt, Store};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -91,7 +91,7 @@ async fn run(
 
 async fn read(store: &EmbeddedStore) {
     let began = Instant::now();
-    let mut contents = store.read_all().await.unwrap();
+    let mut contents = store.read_all(ReadAt::Latest).await.unwrap();
     let mut count = 0;
     while let Some(batch) = contents.records.recv().await {
         count += batch.unwrap().len();

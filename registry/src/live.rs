@@ -4,7 +4,7 @@
 //! the effects to the [`Observer`]s (DNS index, watch streams) and only then declares the position *applied*. Whoever
 //! waits for a position therefore finds it in lists, in streams and in DNS answers alike.
 
-use crate::store::{FollowError, Follower, Store, StoreError};
+use crate::store::{FollowError, Follower, ReadAt, Store, StoreError};
 use fingerpost_catalog::{ChangeSet, Effects, Epoch, Position, Replica};
 use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 use std::collections::BTreeMap;
@@ -198,32 +198,36 @@ impl Feed {
 
     /// Applies a change set and those that are there already, a hold of the lock at a time.
     fn apply_ready(&self, first: Arc<ChangeSet>, follower: &mut dyn Follower) -> Result<(), FollowError> {
-        let mut next = Some(first);
-        let mut effects: Vec<Effects> = Vec::new();
-        while let Some(set) = next.take() {
+        let mut next = Ok(Some(first));
+        while let Some(set) = next? {
+            let mut position = set.position;
+            let mut applied: Vec<Effects> = Vec::new();
             {
                 let mut replica = self.live.replica.write();
-                effects.push(replica.apply(&set));
-                while effects.len() < SETS_PER_HOLD {
-                    let Some(set) = follower.try_next()? else { break };
-                    effects.push(replica.apply(&set));
+                applied.push(replica.apply(&set));
+                next = follower.try_next();
+                while applied.len() < SETS_PER_HOLD
+                    && let Ok(Some(set)) = &next
+                {
+                    position = set.position;
+                    applied.push(replica.apply(set));
+                    next = follower.try_next();
                 }
             }
-            let Some(last) = effects.last().map(|effects| effects.position) else { return Ok(()) };
-            for effects in effects.drain(..) {
+            // Whatever comes next, even an error: what the replica shows, the observers have to be told.
+            for effects in &applied {
                 for observer in &self.observers {
-                    observer.apply(&effects, false);
+                    observer.apply(effects, false);
                 }
             }
-            self.live.mark_applied(last, false);
-            next = follower.try_next()?;
+            self.live.mark_applied(position, false);
         }
         Ok(())
     }
 
     async fn start(&self, shutdown: &CancellationToken) -> Result<Option<Box<dyn Follower>>, FeedError> {
         let begun = Instant::now();
-        let mut contents = self.store.read_all().await?;
+        let mut contents = self.store.read_all(ReadAt::Oldest).await?;
         let mut count = 0u64;
         loop {
             let batch = tokio::select! {
@@ -257,15 +261,10 @@ impl Feed {
                 None => return Ok(None),
             },
         };
-        loop {
-            match follower.try_next() {
-                Ok(Some(set)) => {
-                    if self.apply_ready(set, follower.as_mut()).is_err() {
-                        break;
-                    }
-                }
-                // An error is met again, and mended, by the first wait in `run`.
-                Ok(None) | Err(_) => break,
+        // An error is met again, and mended, by the first wait in `run`.
+        while let Ok(Some(set)) = follower.try_next() {
+            if self.apply_ready(set, follower.as_mut()).is_err() {
+                break;
             }
         }
         self.live.loaded.send_replace(true);
@@ -290,7 +289,7 @@ impl Feed {
                 return Ok(None);
             }
             warn!(%error, "the change stream broke; reading the store again");
-            let mut contents = self.store.read_all().await?;
+            let mut contents = self.store.read_all(ReadAt::Latest).await?;
             let mut records = Vec::new();
             loop {
                 let batch = tokio::select! {

@@ -11,6 +11,7 @@ use fingerpost_catalog::document::{InstanceDocument, NamespaceDocument, ObjectDo
 use fingerpost_catalog::{
     Instance, InstanceKey, Key, Kind, Position, Record, Report, Source, validate_dns_label, validate_instance_id,
 };
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -529,10 +530,11 @@ impl Writer {
         for _ in 0..ATTEMPTS {
             let mut commit = Commit::default();
             let mut created = Vec::with_capacity(items.len());
+            let mut seen: HashMap<Key, usize> = HashMap::with_capacity(items.len());
             for (n, (verb, object)) in items.iter().enumerate() {
                 let planned = self.plan(acting, *verb, object, &format!("/operations/{n}/object"))?;
                 for operation in &planned.operations {
-                    if let Some(first) = commit.operations.iter().position(|earlier| earlier.key == operation.key) {
+                    if let Some(first) = seen.insert(operation.key.clone(), n) {
                         let detail = format!("{} is written twice (operation {first}, too)", described(&operation.key));
                         return Err(Invalid::new(format!("/operations/{n}"), detail).into());
                     }

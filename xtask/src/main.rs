@@ -68,18 +68,30 @@ fn main() -> anyhow::Result<()> {
             checks::lint()?;
             checks::test(&[])
         }
-        Task::Bench { name, arguments } => {
-            let peers = peers::for_benchmarks()?;
-            run::cargo(["build", "--release", "--package", "fingerpost", "--package", "fingerpost-bench"])?;
-            run::command("target/release/fingerpost-bench")
-                .arg(name)
-                .args(arguments)
-                .envs(peers.environment())
-                .checked()
-        }
+        Task::Bench { name, arguments } => bench(&name, &arguments),
         Task::Fuzz { target, seconds } => run::command("cargo")
             .args(["+nightly", "fuzz", "run", &target, "--"])
             .arg(format!("-max_total_time={seconds}"))
             .checked(),
     }
+}
+
+fn bench(name: &str, arguments: &[String]) -> anyhow::Result<()> {
+    if matches!(name, "catalog" | "all") {
+        // It counts allocations, so it is a program of its own.
+        run::command("cargo")
+            .args(["run", "--release", "--package", "fingerpost-catalog", "--example", "million", "--"])
+            .args(arguments.iter().filter(|_| name == "catalog"))
+            .checked()?;
+    }
+    if name == "catalog" {
+        return Ok(());
+    }
+    let peers = peers::for_benchmarks()?;
+    run::cargo(["build", "--release", "--package", "fingerpost", "--package", "fingerpost-bench"])?;
+    run::command(run::root().join("target/release/fingerpost-bench"))
+        .arg(name)
+        .args(arguments)
+        .envs(peers.environment())
+        .checked()
 }

@@ -14,6 +14,7 @@ use axum::response::Response;
 use fingerpost_catalog::Position;
 use fingerpost_catalog::document::{ObjectDocument, ProblemDocument};
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 
 /// Most operations of a call with `?atomic=false`.
 const MAX_LOOSE_OPERATIONS: usize = 10_000;
@@ -36,7 +37,7 @@ struct BatchOperation {
     kind: fingerpost_catalog::Kind,
     /// The object, with its identity; for a delete, the identity is enough.
     #[schema(value_type = Object)]
-    object: serde_json::Value,
+    object: Box<RawValue>,
 }
 
 /// A batch.
@@ -73,11 +74,11 @@ pub(crate) struct BatchReply {
 impl BatchOperation {
     fn parse(self, pointer: &str) -> Result<(Verb, ObjectDocument), Problem> {
         use fingerpost_catalog::Kind;
-        let bytes = serde_json::to_vec(&self.object).map_err(|error| Problem::body(pointer, error))?;
+        let bytes = self.object.get().as_bytes();
         let object = match self.kind {
-            Kind::Namespace => body::json(&bytes).map(ObjectDocument::Namespace),
-            Kind::Service => body::json(&bytes).map(ObjectDocument::Service),
-            Kind::Instance => body::json(&bytes).map(ObjectDocument::Instance),
+            Kind::Namespace => body::json(bytes).map(ObjectDocument::Namespace),
+            Kind::Service => body::json(bytes).map(ObjectDocument::Service),
+            Kind::Instance => body::json(bytes).map(ObjectDocument::Instance),
         }
         .map_err(|problem| {
             let document = problem.document();

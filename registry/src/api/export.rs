@@ -5,7 +5,7 @@ use super::objects::reply;
 use super::params::{self, Params};
 use super::problem::Problem;
 use super::{App, AppState};
-use crate::store::{Action, Commit, Contents, MAX_OPERATIONS, Operation, StoreError};
+use crate::store::{Action, Commit, Contents, MAX_OPERATIONS, Operation, ReadAt, StoreError};
 use crate::validate::{self, Invalid};
 use crate::writes::instance_document;
 use axum::body::Body;
@@ -77,7 +77,7 @@ fn line(key: &Key, record: &Record, out: &mut BytesMut) {
 #[utoipa::path(get, path = "/v1/export", tag = "operations",
     responses((status = 200, content_type = "application/x-ndjson", body = String), (status = "5XX", body = ProblemDocument)))]
 pub(crate) async fn export(State(app): AppState) -> Result<Response, Problem> {
-    let Contents { position, records } = app.api.store.read_all().await?;
+    let Contents { position, records } = app.api.store.read_all(ReadAt::Latest).await?;
     let header = Header { fingerpost: "export".to_owned(), version: FORMAT, revision: position };
     let mut first = serde_json::to_vec(&header).unwrap_or_default();
     first.push(b'\n');
@@ -190,7 +190,7 @@ pub(crate) async fn import(
     let mut removals = Vec::new();
     if replace {
         let kept: HashSet<&Key> = records.iter().map(|(key, _)| key).collect();
-        let mut contents = app.api.store.read_all().await?;
+        let mut contents = app.api.store.read_all(ReadAt::Latest).await?;
         while let Some(batch) = contents.records.recv().await {
             for stored in batch? {
                 if !kept.contains(&stored.key) {

@@ -120,6 +120,16 @@ pub struct StoredRecord {
     pub revision: u64,
 }
 
+/// At which position everything is read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ReadAt {
+    /// The oldest from which changes can be followed now: who starts here gets the latest changes one by one, and with
+    /// them a history of its own. Under steady writing they may be forgotten before the read has come to its end.
+    Oldest,
+    /// The latest that is durable.
+    Latest,
+}
+
 /// Everything the store holds at one position, in batches.
 #[derive(Debug)]
 pub struct Contents {
@@ -187,7 +197,7 @@ pub trait Store: Send + Sync + 'static {
     fn commit(&self, commit: Commit) -> BoxFuture<'_, Result<Committed, CommitError>>;
 
     /// Everything at one position, from which [`Store::follow`] can go on.
-    fn read_all(&self) -> BoxFuture<'_, Result<Contents, StoreError>>;
+    fn read_all(&self, at: ReadAt) -> BoxFuture<'_, Result<Contents, StoreError>>;
 
     /// Follows the changes after a position.
     fn follow(&self, after: Position) -> Result<Box<dyn Follower>, FollowError>;

@@ -247,5 +247,5 @@ pub async fn closing_ends_followers<H: Harness>(harness: H) {
     assert!(matches!(waiting.await.unwrap(), Err(FollowError::Closed)));
     assert!(matches!(store.follow(made), Err(FollowError::Closed)));
     assert!(matches!(store.commit(commit([put(2, 2)])).await, Err(CommitError::Unavailable(_))));
-    assert!(store.read_all().await.is_err());
+    assert!(store.read_all(ReadAt::Latest).await.is_err());
 }

@@ -7,7 +7,8 @@ pub mod following;
 
 use fingerpost_catalog::{ChangeSet, Epoch, Instance, Key, Position, Record};
 use fingerpost_registry::store::{
-    Action, Commit, CommitError, Committed, Condition, Durability, Expect, FollowError, Follower, Operation, Store,
+    Action, Commit, CommitError, Committed, Condition, Durability, Expect, FollowError, Follower, Operation, ReadAt,
+    Store,
 };
 use futures_util::future::BoxFuture;
 use std::collections::BTreeMap;
@@ -84,9 +85,14 @@ pub fn relaxed(operations: impl IntoIterator<Item = Operation>) -> Commit {
 /// Keys as text, with values and revisions.
 pub type State = BTreeMap<String, (Record, u64)>;
 
-/// Everything that `read_all` gives.
+/// Everything at the latest durable position.
 pub async fn contents(store: &dyn Store) -> (Position, State) {
-    let mut contents = store.read_all().await.unwrap();
+    contents_at(store, ReadAt::Latest).await
+}
+
+/// Everything that `read_all` gives.
+pub async fn contents_at(store: &dyn Store, at: ReadAt) -> (Position, State) {
+    let mut contents = store.read_all(at).await.unwrap();
     let mut state = State::new();
     while let Some(batch) = contents.records.recv().await {
         for stored in batch.unwrap() {
@@ -111,7 +117,7 @@ pub fn apply(state: &mut State, set: &ChangeSet) {
 pub async fn latest(store: &dyn Store) -> State {
     let target = store.status().position;
     loop {
-        let (mut position, mut state) = contents(store).await;
+        let (mut position, mut state) = contents_at(store, ReadAt::Oldest).await;
         let mut follower = match store.follow(position) {
             Ok(follower) => follower,
             Err(FollowError::Compacted) => continue,

@@ -5,7 +5,7 @@ use super::checkpoint::scan;
 use super::disk::Trouble;
 use super::index::KeyHasher;
 use super::tables::{LOG, META, head_of, read_meta};
-use crate::store::{Contents, StoreError, StoredRecord};
+use crate::store::{Contents, ReadAt, StoreError, StoredRecord};
 use fingerpost_catalog::{Key, Position, Record};
 use redb::ReadTransaction;
 use std::sync::Arc;
@@ -16,10 +16,8 @@ const BATCH: usize = 1000;
 /// Batches that may wait for the caller.
 const BATCHES: usize = 4;
 
-/// Begins a read. The position is the oldest that can be followed from while nothing was committed in this process, so
-/// that whoever starts with it gets its own history from the log; afterwards it is the latest one on disk, because a
-/// busy store may forget older changes before a slow reader has read everything.
-pub(super) fn read_all(shared: &Arc<Shared>, runtime: Handle) -> Result<Contents, StoreError> {
+/// Begins a read.
+pub(super) fn read_all(shared: &Arc<Shared>, at: ReadAt, runtime: Handle) -> Result<Contents, StoreError> {
     if shared.stop.is_cancelled() {
         return Err(StoreError::Closed);
     }
@@ -36,10 +34,9 @@ pub(super) fn read_all(shared: &Arc<Shared>, runtime: Handle) -> Result<Contents
     // that nobody can follow from yet, or lack relaxed ones that everybody has seen.
     let latest = shared.history.head();
     let head = latest.number.min(on_disk);
-    let number = if latest.number == shared.opened_at {
-        shared.history.oldest().max(meta.base.position).min(head)
-    } else {
-        head
+    let number = match at {
+        ReadAt::Oldest => shared.history.oldest().max(meta.base.position).min(head),
+        ReadAt::Latest => head,
     };
 
     let (sender, receiver) = mpsc::channel(BATCHES);

@@ -37,7 +37,7 @@ mod writer;
 pub use disk::Medium;
 pub use open::OpenError;
 
-use super::{Commit, CommitError, Committed, Contents, FollowError, Follower, Store, StoreError, StoreStatus};
+use super::{Commit, CommitError, Committed, Contents, FollowError, Follower, ReadAt, Store, StoreError, StoreStatus};
 use disk::{Disk, Trouble};
 use fingerpost_catalog::{Epoch, Position};
 use folder::Folder;
@@ -111,8 +111,6 @@ struct Shared {
     db: RwLock<Option<Database>>,
     history: Arc<History>,
     inbox: Inbox,
-    /// The latest number when the store was opened.
-    opened_at: u64,
     records: AtomicU64,
     write_nanoseconds: AtomicU64,
     write_error: Mutex<Option<String>>,
@@ -230,8 +228,8 @@ impl Store for EmbeddedStore {
         .boxed()
     }
 
-    fn read_all(&self) -> BoxFuture<'_, Result<Contents, StoreError>> {
-        async move { contents::read_all(&self.shared, Handle::current()) }.boxed()
+    fn read_all(&self, at: ReadAt) -> BoxFuture<'_, Result<Contents, StoreError>> {
+        async move { contents::read_all(&self.shared, at, Handle::current()) }.boxed()
     }
 
     fn follow(&self, after: Position) -> Result<Box<dyn Follower>, FollowError> {

@@ -142,7 +142,6 @@ pub(super) fn open(
         db: RwLock::new(Some(db)),
         history: Arc::new(history),
         inbox: Inbox::new(options.queue, options.group_commits, options.group_bytes),
-        opened_at: head,
         records: AtomicU64::new(loaded.index.len() as u64),
         write_nanoseconds: AtomicU64::new(0),
         write_error: Mutex::new(None),
