@@ -2,7 +2,7 @@
 //! not know are passed over, so that both sides may be of different versions.
 
 use fingerpost_catalog::Position;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// The reply of `GET /v1/status`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -42,8 +42,15 @@ pub struct StoreStatus {
     pub disk_bytes: u64,
     /// Why the last write failed, while writes fail.
     pub write_error: Option<String>,
-    /// The oldest position from which a watch can resume.
+    /// The oldest position from which a watch can resume; absent where the server gives a number without its epoch.
+    #[serde(deserialize_with = "position_if_any")]
     pub oldest: Option<Position>,
+}
+
+/// A position where there is one; what is something else is no reason to refuse all the rest.
+fn position_if_any<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Position>, D::Error> {
+    let value = serde_json::Value::deserialize(deserializer)?;
+    Ok(value.as_str().and_then(|text| text.parse().ok()))
 }
 
 /// What is known.
@@ -130,5 +137,14 @@ mod tests {
         .unwrap();
         assert_eq!(status.dns.unwrap().zone, "cluster.local");
         assert_eq!(status.revision.unwrap().number, 7);
+    }
+
+    #[test]
+    fn the_oldest_position_may_be_a_bare_number() {
+        let oldest = |json: &str| serde_json::from_str::<StatusDocument>(json).unwrap().store.oldest;
+        assert_eq!(oldest(r#"{"store":{"oldest":3}}"#), None);
+        assert_eq!(oldest(r#"{"store":{"oldest":null}}"#), None);
+        assert_eq!(oldest(r#"{"store":{"oldest":"000000000000beef-3"}}"#).unwrap().number, 3);
+        assert_eq!(oldest("{}"), None);
     }
 }

@@ -86,7 +86,8 @@ impl Cell {
         Self::new(value.map_or_else(|| "-".to_owned(), |value| value.to_string()))
     }
 
-    fn width(&self) -> usize {
+    /// How many characters it shows.
+    pub(crate) fn width(&self) -> usize {
         self.text.chars().count()
     }
 

@@ -31,20 +31,7 @@ impl HttpRegistry {
     /// All records as JSON lines, in the portions in which they arrive. The stream has come to its end whole only if no
     /// item is an error.
     pub async fn export(&self) -> Result<BoxStream<'static, Result<Bytes>>> {
-        let url = Call::new(Method::GET, ["v1", "export"]).url(self.endpoint())?;
-        let request = self.inner.client.get(url.clone()).send();
-        let response = match tokio::time::timeout(self.inner.options.timeout, request).await {
-            Ok(Ok(response)) => response,
-            Ok(Err(error)) if error.is_connect() => {
-                return Err(Error::Unreachable { url: origin(&url), reason: root_cause(&error) });
-            }
-            Ok(Err(error)) => {
-                return Err(Error::Broken { url: origin(&url), reason: root_cause(&error) });
-            }
-            Err(_) => {
-                return Err(Error::Broken { url: origin(&url), reason: "it did not answer in time".to_owned() });
-            }
-        };
+        let (response, url) = self.open(&Call::new(Method::GET, ["v1", "export"])).await?;
         if !response.status().is_success() {
             return Err(self.refusal(response, &url).await);
         }

@@ -275,6 +275,30 @@ impl HttpRegistry {
     }
 }
 
+impl HttpRegistry {
+    /// Opens a stream: asks the endpoints in turn until one can be reached. What it replies is the caller's to judge.
+    pub(super) async fn open(&self, call: &Call) -> Result<(Response, Url)> {
+        let mut others = self.inner.endpoints.len() - 1;
+        loop {
+            let url = call.url(self.endpoint())?;
+            let request = self.inner.client.request(call.method.clone(), url.clone()).headers(call.headers.clone());
+            let broken = |reason| Error::Broken { url: origin(&url), reason };
+            match tokio::time::timeout(self.inner.options.timeout, request.send()).await {
+                Ok(Ok(response)) => return Ok((response, url)),
+                Ok(Err(error)) if error.is_connect() && others > 0 => {
+                    others -= 1;
+                    self.inner.current.fetch_add(1, Ordering::Relaxed);
+                }
+                Ok(Err(error)) if error.is_connect() => {
+                    return Err(Error::Unreachable { url: origin(&url), reason: root_cause(&error) });
+                }
+                Ok(Err(error)) => return Err(broken(root_cause(&error))),
+                Err(_) => return Err(broken("it did not answer in time".to_owned())),
+            }
+        }
+    }
+}
+
 enum BodyError {
     Http(reqwest::Error),
     TooLarge(Error),

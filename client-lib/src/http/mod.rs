@@ -110,7 +110,7 @@ fn parse_endpoint(text: &str) -> Result<Url> {
     let error = |detail: &str| Error::Endpoint { endpoint: text.to_owned(), detail: detail.to_owned() };
     // `host:8053` would parse as a URL of the scheme `host`.
     let with_scheme = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
-    let url = Url::parse(&with_scheme).map_err(|cause| error(&cause.to_string()))?;
+    let url = Url::parse(&with_scheme).map_err(|cause| error(&format!("{cause}; write http://HOST:PORT")))?;
     match url.scheme() {
         "http" => {}
         "https" => return Err(error("this version speaks plain HTTP only; write http://")),

@@ -3,7 +3,7 @@
 mod watch;
 
 use super::{HttpOptions, HttpRegistry};
-use crate::request::{Filter, Guard, ListRequest, Operation};
+use crate::request::{Filter, Guard, ListRequest, Operation, WatchRequest};
 use crate::{Error, Registry, all_instances};
 use axum::Router;
 use axum::body::Body;
@@ -11,7 +11,7 @@ use axum::extract::{Request, State};
 use axum::http::{Response, StatusCode};
 use fingerpost_catalog::document::{HealthDocument, InstanceDocument, NamespaceDocument, ObjectDocument};
 use fingerpost_catalog::{Health, InstanceKey, Source};
-use futures_util::TryStreamExt;
+use futures_util::{StreamExt, TryStreamExt};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -181,11 +181,18 @@ async fn nobody_there_and_nobody_answering() {
     assert!(matches!(error, Error::UnknownOutcome { .. }), "{error}");
     let error = registry.get_instance(&key("a")).await.unwrap_err();
     assert!(matches!(error, Error::Broken { .. }), "{error}");
-    // The next replica takes over.
-    let (alive, seen) = server(vec![reply(200, &format!("{{\"revision\":\"{POSITION}\"}}"))]).await;
-    let registry = HttpRegistry::with_options(&[free, alive.endpoint().to_string()], options).unwrap();
-    registry.delete_instance(&key("a"), Guard::None).await.unwrap();
-    assert_eq!(seen.lock().unwrap().len(), 1);
+    // The next replica takes over, for streams as for calls.
+    let answers = vec![reply(200, &format!("{{\"revision\":\"{POSITION}\"}}")), reply(200, "{}\n"), reply(410, "")];
+    let (alive, seen) = server(answers).await;
+    let replicas =
+        || HttpRegistry::with_options(&[free.clone(), alive.endpoint().to_string()], options.clone()).unwrap();
+    replicas().delete_instance(&key("a"), Guard::None).await.unwrap();
+    assert!(replicas().export().await.is_ok());
+    let told = replicas().watch(WatchRequest::new(None)).next().await.unwrap().unwrap_err();
+    assert!(matches!(told, Error::Gone { .. }), "{told}");
+    assert_eq!(seen.lock().unwrap().len(), 3);
+    let nobody = HttpRegistry::with_options(&[free.clone(), free], options).unwrap();
+    assert!(matches!(nobody.export().await.err(), Some(Error::Unreachable { .. })));
 }
 
 #[test]

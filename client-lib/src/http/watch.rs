@@ -11,7 +11,7 @@ use fingerpost_catalog::document::ObjectDocument;
 use fingerpost_catalog::{Kind, Position};
 use futures_util::StreamExt;
 use futures_util::stream::{self, BoxStream};
-use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderValue};
+use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderName, HeaderValue};
 use reqwest::{Method, Response, Url};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -122,21 +122,13 @@ impl Watch {
             .query("kind", kind)
             .query("namespace", filter.namespace.as_ref())
             .query("service", filter.service.as_ref());
-        let url = filtered(call, filter).url(registry.endpoint())?;
-        let accept = HeaderValue::from_static("text/event-stream");
-        let mut request = registry.inner.client.get(url.clone()).header(ACCEPT, accept);
+        let mut call = filtered(call, filter).header(ACCEPT, HeaderValue::from_static("text/event-stream"));
         if let Some(position) = self.position {
-            request = request.header(LAST_EVENT_ID, position.to_string());
+            let position = HeaderValue::from_str(&position.to_string());
+            let position = position.map_err(|error| Error::field("", error.to_string()))?;
+            call = call.header(HeaderName::from_static(LAST_EVENT_ID), position);
         }
-        let broken = |reason: String| Error::Broken { url: origin(&url), reason };
-        let response = match tokio::time::timeout(registry.inner.options.timeout, request.send()).await {
-            Ok(Ok(response)) => response,
-            Ok(Err(error)) if error.is_connect() => {
-                return Err(Error::Unreachable { url: origin(&url), reason: root_cause(&error) });
-            }
-            Ok(Err(error)) => return Err(broken(root_cause(&error))),
-            Err(_) => return Err(broken("it did not answer in time".to_owned())),
-        };
+        let (response, url) = registry.open(&call).await?;
         if !response.status().is_success() {
             return Err(registry.refusal(response, &url).await);
         }

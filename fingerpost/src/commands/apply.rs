@@ -9,7 +9,7 @@ use crate::cli::ApplyArgs;
 use crate::output::{Cell, Style};
 use anyhow::{Context as _, anyhow, bail};
 use fingerpost_catalog::document::{InstanceDocument, NamespaceDocument, ObjectDocument, ServiceDocument};
-use fingerpost_client::{Operation, Registry};
+use fingerpost_client::{Error, Operation, Registry};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
@@ -22,7 +22,7 @@ const ATOMIC: usize = 100;
 const MOST: usize = 10_000;
 
 pub(super) async fn apply(context: &Context, args: ApplyArgs) -> anyhow::Result<()> {
-    let name = args.file.display();
+    let name = super::file_name(&args.file);
     let text = read(&args.file).with_context(|| format!("can't read {name}"))?;
     let objects = parse(&text, &args.namespace).with_context(|| format!("in {name}"))?;
     match objects.len() {
@@ -36,7 +36,10 @@ pub(super) async fn apply(context: &Context, args: ApplyArgs) -> anyhow::Result<
     } else {
         context.registry.bulk(&args.source, operations).await
     };
-    let reply = reply.with_context(|| format!("can't apply {name}"))?;
+    let reply = reply.map_err(|error| match refused(&error, &objects) {
+        Some(object) => anyhow!(error).context(format!("can't apply {name}: {}", describe(object))),
+        None => anyhow!(error).context(format!("can't apply {name}")),
+    })?;
 
     let mut failed = 0;
     for (object, result) in objects.iter().zip(&reply.results) {
@@ -55,6 +58,15 @@ pub(super) async fn apply(context: &Context, args: ApplyArgs) -> anyhow::Result<
         bail!("{failed} of {} objects could not be applied", objects.len());
     }
     Ok(())
+}
+
+/// The object that a refusal is about.
+fn refused<'a>(error: &Error, objects: &'a [ObjectDocument]) -> Option<&'a ObjectDocument> {
+    let Error::Invalid { pointer: Some(pointer), .. } = error else {
+        return None;
+    };
+    let number = pointer.strip_prefix("/operations/")?.split('/').next()?;
+    objects.get(number.parse::<usize>().ok()?)
 }
 
 fn read(path: &Path) -> std::io::Result<String> {

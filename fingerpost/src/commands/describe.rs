@@ -3,7 +3,7 @@
 use super::Context;
 use super::get::table;
 use super::rows::{self, tagged};
-use super::target::ServiceName;
+use super::target::{ServiceName, namespace_name};
 use crate::cli::{DescribeArgs, KindArg};
 use crate::output::{Cell, Fields, Output};
 use anyhow::{Context as _, anyhow, bail};
@@ -190,6 +190,7 @@ async fn namespace(context: &Context, args: &DescribeArgs) -> anyhow::Result<()>
     if args.namespace.is_some() {
         bail!("a namespace is in no namespace: leave -n out");
     }
+    namespace_name(&args.name).map_err(|error| anyhow!(error))?;
     let fault = || format!("can't describe namespace {}", args.name);
     let namespace = context.registry.get_namespace(&args.name).await.with_context(fault)?;
     let page = context.registry.list_services(first_page(&args.name, None)).await.with_context(fault)?;

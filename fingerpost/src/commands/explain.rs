@@ -1,15 +1,16 @@
 //! `explain`: why a name answers as it does, or does not.
 
 use super::Context;
-use super::names::{complete, is_absolute};
+use super::names::{checked, complete, is_absolute};
 use super::resolve::dns_status;
 use super::rows;
 use crate::cli::ExplainArgs;
 use crate::output::{Cell, Style, Table};
-use anyhow::Context as _;
+use anyhow::{Context as _, anyhow, bail};
 use fingerpost_dns::explain::Explanation;
 
 pub(super) async fn explain(context: &Context, args: ExplainArgs) -> anyhow::Result<()> {
+    checked(&args.name).map_err(|error| anyhow!(error))?;
     let zone = if is_absolute(&args.name) { String::new() } else { dns_status(context).await?.zone };
     let question = complete(&args.name, &args.namespace, &zone);
     let default = question.types.first().copied().unwrap_or("A");
@@ -19,6 +20,10 @@ pub(super) async fn explain(context: &Context, args: ExplainArgs) -> anyhow::Res
         .explain(&question.name, Some(&record_type))
         .await
         .with_context(|| format!("can't explain {}", question.name))?;
+    // Without an answer at all, the question was at fault.
+    if let ("", Some(step)) = (explanation.rcode.as_str(), explanation.steps.last()) {
+        bail!("{}", step.text);
+    }
     context.output.value(&explanation, || human(&explanation, context.output.colour))
 }
 
@@ -57,7 +62,9 @@ fn human(explanation: &Explanation, colour: bool) -> String {
     }
     out.push_str(&more(explanation.answer_total, explanation.answer.len(), "records"));
     let age = match &explanation.position {
-        Some(position) => format!("As of {position}, {:.1} s after word from the registry.", explanation.age_seconds),
+        Some(position) => {
+            format!("As of {position}; last word from the registry {:.1} s ago.", explanation.age_seconds)
+        }
         None => "The server has not heard of the registry yet.".to_owned(),
     };
     out.push_str(&format!("\n{}\n", paint(age, Style::Dim)));
@@ -92,7 +99,7 @@ mod tests {
              ✗   a    10.0.0.1    api      critical   its source reports it so\n\
              \u{20} … and 2 more instances\n\n\
              Answer: NOERROR\n  web.prod.svc.cluster.local. 5 IN A 10.0.0.2\n\n\
-             As of 000000000000beef-7, 0.2 s after word from the registry.\n"
+             As of 000000000000beef-7; last word from the registry 0.2 s ago.\n"
         );
     }
 }

@@ -4,12 +4,16 @@
 //! say what happened in between, but sends its state anew) the difference is shown rather than everything again.
 
 use super::Context;
-use super::rows::{Listed, kind_name, tagged};
+use super::rows::{Listed, Tagged, kind_name, tagged};
 use crate::output::{Cell, Format, Output, Style, Table, render_row};
 use anyhow::Context as _;
 use fingerpost_client::{Registry, WatchEvent, WatchRequest};
 use futures_util::StreamExt;
+use serde::Serialize;
 use std::collections::BTreeMap;
+
+/// How wide columns are while nothing is known of what will stand in them: room for an address with a port.
+const UNKNOWN_WIDTH: usize = 13;
 
 /// What happened to an object, as far as the reader of the output is concerned.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -159,6 +163,19 @@ pub(super) async fn follow<T: Listed>(context: &Context, request: WatchRequest) 
     Ok(())
 }
 
+/// A change as programs read it.
+#[derive(Serialize)]
+struct Event<'a, T> {
+    event: &'static str,
+    object: Tagged<'a, T>,
+}
+
+impl<'a, T: Listed> Event<'a, T> {
+    fn new(change: Change, object: &'a T) -> Self {
+        Self { event: change.word(), object: tagged(object) }
+    }
+}
+
 struct Printer {
     output: Output,
     widths: Vec<usize>,
@@ -181,26 +198,32 @@ impl Printer {
             table.push(self.row(*change, object));
         }
         self.widths = table.widths();
+        if changes.is_empty() {
+            self.widths.iter_mut().for_each(|width| *width = (*width).max(UNKNOWN_WIDTH));
+        }
         // Room for all of the words, so that later rows stay in line.
         self.widths[0] = Change::Present.word().len();
         Ok(self.output.text(&table.render_with(&self.widths, self.output.colour))?)
     }
 
     /// Prints changes, each on a line (a document) of its own.
-    fn print<T: Listed>(&self, changes: &[(Change, T)]) -> anyhow::Result<()> {
+    fn print<T: Listed>(&mut self, changes: &[(Change, T)]) -> anyhow::Result<()> {
         let mut text = String::new();
         for (change, object) in changes {
             match self.output.format {
                 Format::Table | Format::Wide => {
-                    text.push_str(&render_row(&self.row(*change, object), &self.widths, self.output.colour));
+                    let row = self.row(*change, object);
+                    // What is wider than all before moves the rows after it, too.
+                    for (width, cell) in self.widths.iter_mut().zip(&row) {
+                        *width = (*width).max(cell.width());
+                    }
+                    text.push_str(&render_row(&row, &self.widths, self.output.colour));
                 }
                 Format::Json => {
-                    let event = serde_json::json!({ "event": change.word(), "object": tagged(object) });
-                    text.push_str(&format!("{event}\n"));
+                    text.push_str(&format!("{}\n", serde_json::to_string(&Event::new(*change, object))?));
                 }
                 Format::Yaml => {
-                    let event = serde_json::json!({ "event": change.word(), "object": tagged(object) });
-                    text.push_str(&format!("---\n{}", serde_norway::to_string(&event)?));
+                    text.push_str(&format!("---\n{}", serde_norway::to_string(&Event::new(*change, object))?));
                 }
             }
         }

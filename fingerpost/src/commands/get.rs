@@ -3,12 +3,11 @@
 use super::Context;
 use super::follow::follow;
 use super::rows::{Listed, Tagged, tagged};
-use super::target::ServiceName;
+use super::target::{InstanceName, ServiceName, namespace_name};
 use crate::cli::{GetArgs, KindArg};
 use crate::output::Table;
 use anyhow::{Context as _, anyhow, bail};
 use fingerpost_catalog::document::{InstanceDocument, NamespaceDocument, ServiceDocument};
-use fingerpost_catalog::validate_dns_label;
 use fingerpost_client::{Filter, ListRequest, Registry, WatchRequest};
 use futures_util::TryStreamExt;
 use serde::Serialize;
@@ -25,7 +24,7 @@ pub(super) async fn get(context: &Context, args: GetArgs) -> anyhow::Result<()> 
         source: args.source.clone(),
     };
     if let Some(namespace) = &args.namespace {
-        validate_dns_label(namespace).map_err(|error| anyhow!("namespace `{namespace}` {error}"))?;
+        namespace_name(namespace).map_err(|error| anyhow!(error))?;
     }
     if args.kind != KindArg::Instances && !args.health.is_empty() {
         bail!("only instances have a health: leave --health out, or get instances");
@@ -34,7 +33,12 @@ pub(super) async fn get(context: &Context, args: GetArgs) -> anyhow::Result<()> 
         (KindArg::Instances, name) => {
             if let Some(name) = name {
                 let name = ServiceName::parse(name, args.namespace.as_deref()).map_err(|error| {
-                    anyhow!("{error}: name the service whose instances to list; for one instance: fingerpost describe")
+                    match name.matches('/').count() > 1 && InstanceName::parse(name, None).is_ok() {
+                        true => {
+                            anyhow!("`{name}` names one instance; see it with: fingerpost describe instance {name}")
+                        }
+                        false => anyhow!(error),
+                    }
                 })?;
                 (filter.namespace, filter.service) = (Some(name.namespace), Some(name.service));
             }
@@ -58,6 +62,7 @@ pub(super) async fn get(context: &Context, args: GetArgs) -> anyhow::Result<()> 
             print_one(context, &service.with_context(|| format!("can't get service {name}"))?)
         }
         (KindArg::Namespaces, Some(name)) => {
+            namespace_name(name).map_err(|error| anyhow!(error))?;
             if args.watch {
                 let filter = Filter { namespace: Some(name.clone()), ..filter };
                 return show::<NamespaceDocument>(context, filter, true).await;

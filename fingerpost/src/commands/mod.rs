@@ -28,6 +28,14 @@ struct Context {
     timeout: Duration,
 }
 
+/// What messages call the file that a command reads from or writes to.
+fn file_name(path: &std::path::Path) -> String {
+    match path.as_os_str() == "-" {
+        true => "standard input".to_owned(),
+        false => path.display().to_string(),
+    }
+}
+
 /// Runs any command but `serve`.
 pub(crate) async fn run(global: &GlobalArgs, command: Command) -> anyhow::Result<()> {
     let mut options = HttpOptions::default();

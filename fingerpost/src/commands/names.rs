@@ -21,6 +21,19 @@ pub(super) fn is_absolute(text: &str) -> bool {
         || lower.ends_with(".ip6.arpa")
 }
 
+/// Refuses what is no name at all before it is completed to something that the user did not write.
+pub(super) fn checked(text: &str) -> Result<(), String> {
+    if text.is_empty() {
+        return Err("the name is empty: write for example `web.prod`".to_owned());
+    }
+    match text.split_once('/') {
+        Some((namespace, service)) => {
+            Err(format!("`{text}` is no DNS name: DNS has the namespace last, as in `{service}.{namespace}`"))
+        }
+        None => Ok(()),
+    }
+}
+
 /// What to ask for a name as users write it: an address means its reverse name; a name with a dot at its end, of the
 /// zone or of a reverse zone is taken as it is; any other is a name within the zone's services.
 pub(super) fn complete(text: &str, namespace: &str, zone: &str) -> Question {
@@ -114,6 +127,13 @@ mod tests {
         }
         let v6 = complete("fd00::1", "default", "cluster.local").name;
         assert_eq!(v6, format!("1.{}0.0.d.f.ip6.arpa.", "0.".repeat(27)));
+    }
+
+    #[test]
+    fn what_is_no_name_is_refused() {
+        assert!(checked("prod/web").unwrap_err().contains("`web.prod`"));
+        assert!(checked("").is_err());
+        assert_eq!(checked("web"), Ok(()));
     }
 
     #[test]

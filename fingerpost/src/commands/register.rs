@@ -1,11 +1,11 @@
 //! `register` and `deregister`.
 
 use super::Context;
-use super::target::default_id;
+use super::target::{LabelArg, default_id};
 use crate::cli::{DeregisterArgs, RegisterArgs};
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use fingerpost_catalog::document::{InstanceDocument, ObjectDocument};
-use fingerpost_catalog::{InstanceKey, Labels};
+use fingerpost_catalog::{InstanceKey, Labels, validate_instance_id};
 use fingerpost_client::{Error, Filter, Guard, ListRequest, Operation, Registry, all_instances};
 use futures_util::TryStreamExt;
 
@@ -17,13 +17,14 @@ pub(super) async fn register(context: &Context, args: RegisterArgs) -> anyhow::R
         Some(id) => id,
         None => default_id(&args.addresses, &args.ports).context("name an address, or an id")?,
     };
+    valid_id(&id)?;
     let document = InstanceDocument {
         namespace: Some(args.service.namespace.clone()),
         service: Some(args.service.service.clone()),
         id: Some(id.clone()),
         addresses: args.addresses,
         ports: args.ports.into_iter().map(|port| port.0).collect(),
-        labels: args.labels.into_iter().map(|label| (label.0, label.1)).collect::<Labels>(),
+        labels: labels(args.labels)?,
         weight: args.weight,
         zone: args.zone,
         node: args.node,
@@ -37,9 +38,24 @@ pub(super) async fn register(context: &Context, args: RegisterArgs) -> anyhow::R
         .await
         .with_context(|| format!("can't register {}/{id}", args.service))?;
     context.output.value(&written.object, || {
-        let done = if written.created { "registered" } else { "changed" };
-        format!("{done} {}/{id} at {}\n", args.service, written.revision)
+        // The same again is no change and has the position of the last one.
+        let again = if written.created { "" } else { " again" };
+        format!("registered {}/{id}{again} at {}\n", args.service, written.revision)
     })
+}
+
+fn valid_id(id: &str) -> anyhow::Result<()> {
+    validate_instance_id(id).map_err(|error| anyhow!("id `{id}` {error}"))
+}
+
+/// The labels; a key that is given twice is more likely a slip than a wish for the last value.
+fn labels(given: Vec<LabelArg>) -> anyhow::Result<Labels> {
+    for (n, label) in given.iter().enumerate() {
+        if let Some(other) = given[..n].iter().find(|other| other.0 == label.0) {
+            bail!("label `{}` has two values, `{}` and `{}`: name one of them", label.0, other.1, label.1);
+        }
+    }
+    Ok(given.into_iter().map(|label| (label.0, label.1)).collect())
 }
 
 pub(super) async fn deregister(context: &Context, args: DeregisterArgs) -> anyhow::Result<()> {
@@ -50,6 +66,7 @@ pub(super) async fn deregister(context: &Context, args: DeregisterArgs) -> anyho
         Some(id) => id.clone(),
         None => only_instance(context, &args).await?,
     };
+    valid_id(&id)?;
     let key = InstanceKey {
         namespace: args.service.namespace.as_str().into(),
         service: Some(args.service.service.as_str().into()),
@@ -70,7 +87,11 @@ async fn only_instance(context: &Context, args: &DeregisterArgs) -> anyhow::Resu
     let instances = own_instances(context, args).await?;
     match &instances[..] {
         [InstanceDocument { id: Some(id), .. }] => Ok(id.clone()),
-        [] => bail!("source {} has no instance of {}", args.source, args.service),
+        [] => bail!(
+            "source {source} has no instance of {service}; who has: fingerpost get instances {service}",
+            source = args.source,
+            service = args.service
+        ),
         many => {
             let ids: Vec<&str> = many.iter().take(5).filter_map(|instance| instance.id.as_deref()).collect();
             let more = if many.len() > ids.len() { ", …" } else { "" };
@@ -130,7 +151,11 @@ async fn deregister_all(context: &Context, args: &DeregisterArgs) -> anyhow::Res
         Err(error) => return Err(error).with_context(|| format!("can't remove the declaration of {}", args.service)),
     };
     let Some(revision) = revision else {
-        bail!("source {} says nothing of {}", args.source, args.service);
+        bail!(
+            "source {source} says nothing of {service}; who does: fingerpost get instances {service}",
+            source = args.source,
+            service = args.service
+        );
     };
     let reply = serde_json::json!({ "revision": revision, "instances": count, "declaration": declared });
     context.output.value(&reply, || {

@@ -1,7 +1,7 @@
 //! `resolve`: asks the DNS server itself, over the network like everybody else.
 
 use super::Context;
-use super::names::{complete, dns_address, is_absolute, parse_dns};
+use super::names::{checked, complete, dns_address, is_absolute, parse_dns};
 use crate::cli::ResolveArgs;
 use crate::output::{Cell, Style};
 use anyhow::{Context as _, anyhow, bail};
@@ -21,6 +21,7 @@ struct Answered<'a> {
 }
 
 pub(super) async fn resolve(context: &Context, args: ResolveArgs) -> anyhow::Result<()> {
+    checked(&args.name).map_err(|error| anyhow!(error))?;
     // With a server and a whole name given, nothing needs to be asked of the registry: it may be down.
     let status = if args.dns.is_some() && is_absolute(&args.name) { None } else { Some(dns_status(context).await?) };
     let zone = status.as_ref().map_or("", |status| status.zone.as_str());
@@ -40,8 +41,7 @@ pub(super) async fn resolve(context: &Context, args: ResolveArgs) -> anyhow::Res
     let mut replies = Vec::new();
     for record_type in &types {
         let reply = query(server, &question.name, record_type, context.timeout).await;
-        // The message has its causes in it already.
-        replies.push(reply.map_err(|error| anyhow!("{error}"))?);
+        replies.push(reply?);
     }
 
     let name = question.name.as_str();
@@ -49,10 +49,12 @@ pub(super) async fn resolve(context: &Context, args: ResolveArgs) -> anyhow::Res
         types.iter().zip(&replies).map(|(record_type, reply)| Answered { name, record_type, reply }).collect();
     context.output.value(&list, || human(&list, server, context.output.colour))?;
     if replies.iter().all(|reply| reply.answers.is_empty()) {
+        // What `explain` is to look at; alone, it takes the first of the usual types.
+        let explain = given.as_deref().map_or_else(|| name.to_owned(), |given| format!("{name} {given}"));
         let types = types.join(" or ");
         match replies.first().map_or("", |reply| reply.rcode.as_str()) {
-            "NOERROR" => bail!("{name} has no records of type {types}; why: fingerpost explain {name}"),
-            rcode => bail!("{server} answers {rcode} for {name}; why: fingerpost explain {name}"),
+            "NOERROR" => bail!("{name} has no records of type {types}; why: fingerpost explain {explain}"),
+            rcode => bail!("{server} answers {rcode} for {name}; why: fingerpost explain {explain}"),
         }
     }
     Ok(())
@@ -74,8 +76,11 @@ fn human(list: &[Answered<'_>], server: SocketAddr, colour: bool) -> String {
     let name = list.first().map_or("", |answered| answered.name);
     let asked = format!("; {name} {} of {server}", types.join(" and "));
     let mut out = format!("{}\n", Cell::styled(asked, Style::Dim).paint(colour));
-    for answered in list {
-        lines(&mut out, &answered.reply.answers, None, colour);
+    for (n, answered) in list.iter().enumerate() {
+        // An alias answers every type with the same record.
+        let before: Vec<&Line> = list[..n].iter().flat_map(|answered| &answered.reply.answers).collect();
+        let new = answered.reply.answers.iter().filter(|line| !before.contains(line));
+        lines(&mut out, new, None, colour);
         if answered.reply.truncated {
             out.push_str("; the answer is cut: there are more records than fit\n");
         }
@@ -93,7 +98,7 @@ fn human(list: &[Answered<'_>], server: SocketAddr, colour: bool) -> String {
     out
 }
 
-fn lines(out: &mut String, lines: &[Line], style: Option<Style>, colour: bool) {
+fn lines<'a>(out: &mut String, lines: impl IntoIterator<Item = &'a Line>, style: Option<Style>, colour: bool) {
     for line in lines {
         let cell = match style {
             Some(style) => Cell::styled(line.to_string(), style),

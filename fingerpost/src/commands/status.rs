@@ -47,7 +47,8 @@ fn human(status: &StatusDocument, colour: bool) -> String {
             fields.add("DNS", Cell::new(format!("{names} in {} on {}", dns.zone, dns.listen.join(", "))));
             let answers = match (dns.position, dns.age_seconds) {
                 (None, _) => Cell::styled("SERVFAIL until the first sync", Style::Warn),
-                (Some(position), Some(age)) if age > 10.0 => {
+                // Where nothing is written there is no word, and nothing to miss.
+                (Some(position), Some(age)) if age > 10.0 && dns.position != status.revision => {
                     Cell::styled(format!("as of {position}, without word for {age:.0} s"), Style::Warn)
                 }
                 (Some(position), _) => Cell::new(format!("as of {position}")),
@@ -128,6 +129,18 @@ mod tests {
         ] {
             assert!(text.contains(part), "{part} in\n{text}");
         }
+    }
+
+    #[test]
+    fn answers_are_late_only_where_there_is_something_newer() {
+        let with = |position: &str| {
+            let json = format!(
+                r#"{{"revision":"000000000000beef-7","dns":{{"position":"000000000000beef-{position}","ageSeconds":60.0}}}}"#
+            );
+            human(&serde_json::from_str(&json).unwrap(), false)
+        };
+        assert!(with("7").contains("as of 000000000000beef-7\n"), "{}", with("7"));
+        assert!(with("6").contains("as of 000000000000beef-6, without word for 60 s"), "{}", with("6"));
     }
 
     #[test]

@@ -21,6 +21,9 @@ impl ServiceName {
             Some((inline, service)) => (Some(inline), service),
             None => (None, text),
         };
+        if service.contains('/') {
+            return Err(format!("`{text}` names no service: write [NAMESPACE/]SERVICE"));
+        }
         let namespace = one_namespace(inline, namespace)?;
         label("service", service)?;
         Ok(Self { namespace, service: service.to_owned() })
@@ -79,8 +82,13 @@ fn one_namespace(inline: Option<&str>, apart: Option<&str>) -> Result<String, St
         (Some(namespace), _) | (None, Some(namespace)) => namespace,
         (None, None) => DEFAULT_NAMESPACE,
     };
-    label("namespace", namespace)?;
+    namespace_name(namespace)?;
     Ok(namespace.to_owned())
+}
+
+/// Checks the name of a namespace.
+pub(crate) fn namespace_name(text: &str) -> Result<(), String> {
+    label("namespace", text)
 }
 
 fn label(what: &str, text: &str) -> Result<(), String> {
@@ -157,7 +165,7 @@ mod tests {
         assert_eq!(service("prod/web", Some("prod")).as_deref(), Ok("prod/web"));
         assert!(service("prod/web", Some("test")).unwrap_err().contains("two namespaces"));
         assert!(service("Web", None).unwrap_err().contains("service `Web`"));
-        assert!(service("a/b/c", None).is_err() && service("", None).is_err());
+        assert!(service("a/b/c", None).unwrap_err().contains("[NAMESPACE/]SERVICE") && service("", None).is_err());
 
         let name = InstanceName::parse("prod/web/fd00::1-80", None).unwrap();
         assert_eq!((name.service.as_deref(), name.id.as_str()), (Some("web"), "fd00::1-80"));

@@ -64,7 +64,7 @@ pub(super) async fn import(context: &Context, args: ImportArgs) -> anyhow::Resul
         revision: Option<fingerpost_catalog::Position>,
         records: Option<u64>,
     }
-    let name = args.file.display();
+    let name = super::file_name(&args.file);
     let mut input: Box<dyn AsyncRead + Send + Unpin> = if args.file.as_os_str() == "-" {
         Box::new(tokio::io::stdin())
     } else {
@@ -85,7 +85,7 @@ pub(super) async fn import(context: &Context, args: ImportArgs) -> anyhow::Resul
     context.output.value(&reply, || {
         let records = reply
             .records
-            .map_or_else(String::new, |records| format!(" {} of", super::status::counted(records, "record")));
+            .map_or_else(String::new, |records| format!(" {} from", super::status::counted(records, "record")));
         let revision = reply.revision.map_or_else(String::new, |revision| format!(" at {revision}"));
         format!("imported{records} {name}{revision}\n")
     })
