@@ -2,26 +2,82 @@
 //!
 //! Service `svc-<n>` of namespace `ns-<n % 100>`; every tenth is headless. Each has the named port `http`. Prints how long
 //! compiling took and how much memory there is, then serves until it is interrupted.
+//!
+//! `load_index memory [services] [endpoints]` says what an instance costs in heap, changes and lookups instead:
+//! `cargo run --release -p fingerpost-dns --example load_index -- memory`.
+
+// The one place to count allocations is the allocator, and its trait is unsafe.
+#![allow(unsafe_code, reason = "a counting global allocator")]
 
 use fingerpost_catalog::{
-    AllCritical, Epoch, Health, HealthParts, Instance, InstanceKey, InstanceView, Labels, NamespaceView, Port,
-    Position, Protocol, ServiceType, ServiceView, Source,
+    AllCritical, Effects, Epoch, Health, HealthParts, Instance, InstanceKey, InstanceView, Labels, NamespaceView, Port,
+    Position, Protocol, ServiceType, ServiceView, Source, ViewChange,
 };
-use fingerpost_dns::{Config, Index, Listen, Server};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use fingerpost_dns::{Answerer, Config, Counters, Index, Listen, Server, Transport, Verdict};
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+struct Counting;
+
+static HELD: AtomicUsize = AtomicUsize::new(0);
+static BLOCKS: AtomicUsize = AtomicUsize::new(0);
+
+// SAFETY: everything is passed on to the system's allocator as it is.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        HELD.fetch_add(layout.size(), Relaxed);
+        BLOCKS.fetch_add(1, Relaxed);
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        HELD.fetch_sub(layout.size(), Relaxed);
+        BLOCKS.fetch_sub(1, Relaxed);
+        unsafe { System.dealloc(pointer, layout) }
+    }
+
+    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        HELD.fetch_add(size, Relaxed);
+        HELD.fetch_sub(layout.size(), Relaxed);
+        unsafe { System.realloc(pointer, layout, size) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut arguments = std::env::args().skip(1);
-    let address: SocketAddr = arguments.next().as_deref().unwrap_or("127.0.0.1:5399").parse()?;
+    let first = arguments.next();
     let mut number = |default: u32| arguments.next().map_or(Ok(default), |text| text.parse());
-    let (services, endpoints, workers) = (number(10_000)?, number(10)?, number(1)?);
+    let (services, endpoints) = (number(10_000)?, number(10)?);
+    if first.as_deref() == Some("memory") {
+        for (what, headless, v6) in [
+            ("headless, v4", true, false),
+            ("headless, v4 and v6", true, true),
+            ("ClusterIP, v4", false, false),
+            ("ClusterIP, v4 and v6", false, true),
+        ] {
+            measure(
+                what,
+                &World { services, endpoints, every_headless: u32::from(headless), v6, labelled: true, own_port: true },
+            )?;
+        }
+        return Ok(());
+    }
 
+    let address: SocketAddr = first.as_deref().unwrap_or("127.0.0.1:5399").parse()?;
+    let workers = number(1)?;
     let index = Arc::new(Index::new(Config::default())?);
+    let world = World { services, endpoints, every_headless: 10, v6: false, labelled: false, own_port: false };
+    let ids = world.ids();
+    let source = Source::api();
     let began = Instant::now();
-    fill(&index, services, endpoints);
+    world.fill(&index, &source, &ids);
     index.set_synced(Position::new(Epoch(1), 1));
     eprintln!("compiled in {:?}: {:?}", began.elapsed(), index.stats());
     if let Ok(status) = std::fs::read_to_string("/proc/self/status") {
@@ -44,52 +100,177 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     })
 }
 
-fn fill(index: &Index, services: u32, endpoints: u32) {
-    for n in 0..100 {
-        index.load_namespace(&NamespaceView {
-            name: format!("ns-{n}").into(),
-            labels: Labels::default(),
-            sources: vec![Source::api()],
-            revision: 1,
-        });
+/// What is served or measured.
+struct World {
+    services: u32,
+    endpoints: u32,
+    /// Every how many-th service is headless; 0: none.
+    every_headless: u32,
+    /// Whether instances have a v6 address, too.
+    v6: bool,
+    /// Whether instances have ids that name them in DNS; else their dashed addresses do.
+    labelled: bool,
+    /// Whether instances have their port themselves; else their service has it.
+    own_port: bool,
+}
+
+fn at(base: [u8; 4], n: u32) -> IpAddr {
+    IpAddr::V4(Ipv4Addr::from(u32::from(Ipv4Addr::from(base)) + n))
+}
+
+fn http() -> Vec<Port> {
+    vec![Port { name: "http".to_owned(), port: 80, protocol: Protocol::Tcp, app_protocol: None }]
+}
+
+impl World {
+    /// The instances' ids, which the catalog's replica shares with its views.
+    fn ids(&self) -> Vec<Arc<str>> {
+        let id = |n: u32| match self.labelled {
+            true => format!("svc-{}-{:08x}-{n:05}", n / self.endpoints, (n / self.endpoints).wrapping_mul(0x9e37_79b9)),
+            false => at([10, 128, 0, 0], n).to_string(),
+        };
+        (0..self.services * self.endpoints).map(|n| id(n).into()).collect()
     }
-    let at = |base: [u8; 4], n: u32| IpAddr::V4(Ipv4Addr::from(u32::from(Ipv4Addr::from(base)) + n));
-    for n in 0..services {
-        let headless = n % 10 == 0;
-        let (namespace, name): (Arc<str>, Arc<str>) = (format!("ns-{}", n % 100).into(), format!("svc-{n}").into());
-        index.load_service(&ServiceView {
-            namespace: namespace.clone(),
-            name: name.clone(),
-            service_type: if headless { ServiceType::Headless } else { ServiceType::ClusterIP },
-            cluster_ips: if headless { Vec::new() } else { vec![at([10, 96, 0, 0], n)] },
-            external_name: None,
-            labels: Labels::default(),
-            ports: vec![Port { name: "http".to_owned(), port: 80, protocol: Protocol::Tcp, app_protocol: None }],
-            ttl: None,
-            publish_not_ready: false,
-            answer_unknown: false,
-            all_critical: AllCritical::None,
-            sources: vec![Source::api()],
+
+    fn instance(&self, n: u32, source: &Source, ids: &[Arc<str>]) -> InstanceView {
+        let service = n / self.endpoints;
+        let v6 = Ipv6Addr::from(0xfd00_u128 << 112 | u128::from(n));
+        InstanceView {
+            key: InstanceKey {
+                namespace: format!("ns-{}", service % 100).into(),
+                service: Some(format!("svc-{service}").into()),
+                source: source.clone(),
+                id: ids[n as usize].clone(),
+            },
+            instance: Instance {
+                addresses: [at([10, 128, 0, 0], n)].into_iter().chain(self.v6.then_some(v6.into())).collect(),
+                ports: if self.own_port { http() } else { Vec::new() },
+                ..Instance::default()
+            },
+            reported: Health::Passing,
+            parts: HealthParts::default(),
+            effective: Health::Passing,
+            answerable: true,
+            panic_answerable: true,
+            shadowed: Vec::new(),
             revision: 1,
-        });
-        for e in 0..endpoints {
-            let address = at([10, 128, 0, 0], n * endpoints + e);
-            index.load_instance(Arc::new(InstanceView {
-                key: InstanceKey {
-                    namespace: namespace.clone(),
-                    service: Some(name.clone()),
-                    source: Source::api(),
-                    id: address.to_string().into(),
-                },
-                instance: Instance { addresses: vec![address], ..Instance::default() },
-                reported: Health::Passing,
-                parts: HealthParts::default(),
-                effective: Health::Passing,
-                answerable: true,
-                panic_answerable: true,
-                shadowed: Vec::new(),
-                revision: 1,
-            }));
         }
     }
+
+    fn fill(&self, index: &Index, source: &Source, ids: &[Arc<str>]) {
+        for n in 0..100 {
+            index.load_namespace(&NamespaceView {
+                name: format!("ns-{n}").into(),
+                labels: Labels::default(),
+                sources: vec![source.clone()],
+                revision: 1,
+            });
+        }
+        for n in 0..self.services {
+            let headless = self.every_headless > 0 && n.is_multiple_of(self.every_headless);
+            index.load_service(&ServiceView {
+                namespace: format!("ns-{}", n % 100).into(),
+                name: format!("svc-{n}").into(),
+                service_type: if headless { ServiceType::Headless } else { ServiceType::ClusterIP },
+                cluster_ips: if headless { Vec::new() } else { vec![at([10, 96, 0, 0], n)] },
+                external_name: None,
+                labels: Labels::default(),
+                ports: http(),
+                ttl: None,
+                publish_not_ready: false,
+                answer_unknown: false,
+                all_critical: AllCritical::None,
+                sources: vec![source.clone()],
+                revision: 1,
+            });
+            for e in 0..self.endpoints {
+                index.load_instance(Arc::new(self.instance(n * self.endpoints + e, source, ids)));
+            }
+        }
+    }
+}
+
+/// Prints what an instance costs: heap after the load, changes per second, and time per answer.
+fn measure(what: &str, world: &World) -> Result<(), Box<dyn std::error::Error>> {
+    let (ids, source) = (world.ids(), Source::api());
+    let instances = world.services * world.endpoints;
+    let (held, blocks) = (HELD.load(Relaxed), BLOCKS.load(Relaxed));
+    let index = Arc::new(Index::new(Config::default())?);
+    world.fill(&index, &source, &ids);
+    index.set_synced(Position::new(Epoch(1), 1));
+    let each = |now: &AtomicUsize, before: usize| (now.load(Relaxed) - before) as f64 / f64::from(instances);
+    println!(
+        "{what}: {:.0} bytes in {:.1} blocks per instance, {:?}",
+        each(&HELD, held),
+        each(&BLOCKS, blocks),
+        index.stats()
+    );
+
+    let mut number = 1;
+    let mut apply = |before: Option<InstanceView>, after: Option<InstanceView>| {
+        number += 1;
+        let changes = vec![ViewChange::Instance { before: before.map(Arc::new), after: after.map(Arc::new) }];
+        Effects { position: Position::new(Epoch(1), number), changes }
+    };
+    let flips: Vec<Effects> = (0..50_000)
+        .map(|n| (n * 7919) % instances)
+        .flat_map(|n| {
+            let good = world.instance(n, &source, &ids);
+            let bad = InstanceView { answerable: false, ..good.clone() };
+            [apply(Some(good.clone()), Some(bad.clone())), apply(Some(bad), Some(good))]
+        })
+        .collect();
+    let began = Instant::now();
+    flips.iter().for_each(|effects| index.apply(effects));
+    println!("  {:.0} changes of health a second", flips.len() as f64 / began.elapsed().as_secs_f64());
+    drop(flips);
+    println!("  {:.0} bytes per instance afterwards", each(&HELD, held));
+
+    let mut answerer = Answerer::new(index, Arc::new(Counters::default()));
+    for (what, qtype) in
+        [("service A", 1), ("service SRV", 33), ("endpoint A", 1), ("address PTR", 12), ("missing A", 1)]
+    {
+        let packets: Vec<Vec<u8>> = (0..50_000)
+            .map(|n| (n * 7919) % instances)
+            .map(|n| {
+                let service = n / world.endpoints;
+                let name = format!("svc-{service}.ns-{}.svc.cluster.local", service % 100);
+                match what {
+                    "endpoint A" => format!("{}.{name}", ids[n as usize]),
+                    "address PTR" => match at([10, 128, 0, 0], n) {
+                        IpAddr::V4(v4) => {
+                            let [a, b, c, d] = v4.octets();
+                            format!("{d}.{c}.{b}.{a}.in-addr.arpa")
+                        }
+                        IpAddr::V6(_) => name,
+                    },
+                    "missing A" => format!("missing.{name}"),
+                    _ => name,
+                }
+            })
+            .map(|name| packet(&name, qtype))
+            .collect();
+        let mut out = Vec::new();
+        let mut best = f64::MAX;
+        for _ in 0..5 {
+            let began = Instant::now();
+            for packet in &packets {
+                assert_eq!(answerer.answer(packet, Transport::Tcp, &mut out), Verdict::Send);
+            }
+            best = best.min(began.elapsed().as_secs_f64() * 1e9 / packets.len() as f64);
+        }
+        println!("  {what}: {best:.0} ns, {} octets", out.len());
+    }
+    Ok(())
+}
+
+/// A query in wire form (RFC 1035 §4.1).
+fn packet(name: &str, qtype: u8) -> Vec<u8> {
+    let mut packet = vec![0, 7, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+    for label in name.split('.') {
+        packet.push(label.len() as u8);
+        packet.extend_from_slice(label.as_bytes());
+    }
+    packet.extend_from_slice(&[0, 0, qtype, 0, 1]);
+    packet
 }

@@ -225,7 +225,7 @@ impl Scratch {
         let Self { random, targets, lower, .. } = self;
         let mut apex = false;
         let found = index.table.read(&lower[..length], |node| {
-            if node.special == Special::Apex && matches!(qtype, kind::SOA | kind::NS) {
+            if node.special() == Special::Apex && matches!(qtype, kind::SOA | kind::NS) {
                 apex = true;
                 return Found::Answered;
             }
@@ -261,10 +261,10 @@ impl Scratch {
             }
             let fitted = index.table.read(&lower[..length], |node| {
                 let start = reply.position();
-                let v4 = reply.addresses(Section::Additional, at, node.ttl, node.a.items(), 0);
-                let six = node.aaaa.as_ref().map(|set| set.items()).unwrap_or_default();
-                let v6 = reply.addresses(Section::Additional, at, node.ttl, six, 0);
-                let whole = v4 == node.a.len() && v6 == six.len();
+                let (four, six) = (node.a(), node.aaaa());
+                let v4 = reply.addresses(Section::Additional, at, node.ttl(), four, 0);
+                let v6 = reply.addresses(Section::Additional, at, node.ttl(), six, 0);
+                let whole = v4 == four.len() && v6 == six.len();
                 if !whole {
                     reply.rewind(start, Section::Additional, (v4 + v6) as u16);
                 }
@@ -297,8 +297,9 @@ fn node_answer(
     random: &mut Random,
     targets: &mut Vec<usize>,
 ) -> Found {
-    if let Some(target) = node.cname.as_ref().and_then(|set| set.items().last()) {
-        let Some(at) = reply.name(owner, kind::CNAME, node.ttl, target) else {
+    let ttl = node.ttl();
+    if let Some(target) = node.cname() {
+        let Some(at) = reply.name(owner, kind::CNAME, ttl, target) else {
             reply.truncated = true;
             return Found::Answered;
         };
@@ -309,32 +310,36 @@ fn node_answer(
     }
     let (held, written) = match qtype {
         kind::A => {
-            let items = node.a.items();
-            (items.len(), reply.addresses(Section::Answer, owner, node.ttl, items, random.below(items.len())))
+            let items = node.a();
+            (items.len(), reply.addresses(Section::Answer, owner, ttl, items, random.below(items.len())))
         }
         kind::AAAA => {
-            let items = node.aaaa.as_ref().map(|set| set.items()).unwrap_or_default();
-            (items.len(), reply.addresses(Section::Answer, owner, node.ttl, items, random.below(items.len())))
+            let items = node.aaaa();
+            (items.len(), reply.addresses(Section::Answer, owner, ttl, items, random.below(items.len())))
         }
         kind::SRV => {
-            let items = node.srv.as_ref().map(|set| set.items()).unwrap_or_default();
+            let items = node.srv();
             // Known only now, so that a change of one instance does not touch the records of all.
             let share = (100 / items.len().max(1)).max(1) as u16;
             let (before, after) = items.split_at(random.below(items.len()));
             for srv in after.iter().chain(before) {
-                let Some(at) = reply.srv(owner, node.ttl, srv, share) else {
+                let Some(at) = reply.srv(owner, ttl, srv, share) else {
                     break;
                 };
                 targets.push(at);
             }
             (items.len(), targets.len())
         }
-        kind::PTR => match &node.ptr {
-            Some(pointers) => pointer_answer(pointers, reply, owner, random),
-            None => (0, 0),
+        kind::PTR => match node {
+            Node::Endpoint { target, .. } => (1, usize::from(reply.name(owner, kind::PTR, ttl, target).is_some())),
+            Node::Rich(records) => match &records.ptr {
+                Some(pointers) => pointer_answer(pointers, reply, owner, random),
+                None => (0, 0),
+            },
+            _ => (0, 0),
         },
-        kind::TXT if node.special == Special::Version => (1, usize::from(reply.version())),
-        kind::ANY if node.has_records() => (1, usize::from(reply.minimal_any(node.ttl))),
+        kind::TXT if node.special() == Special::Version => (1, usize::from(reply.version())),
+        kind::ANY if node.has_records() => (1, usize::from(reply.minimal_any(ttl))),
         _ => (0, 0),
     };
     reply.truncated |= written < held;

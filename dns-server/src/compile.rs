@@ -5,18 +5,38 @@
 //! of the Kubernetes DNS specification 1.1.0 (§2.3 to §2.5), and CoreDNS' where that is silent.
 
 use crate::config::Config;
+use crate::known::Known;
 use crate::name::{Name, dashed};
-use crate::table::{Contribution, Data, Srv};
-use fingerpost_catalog::{AllCritical, InstanceView, Port, ServiceType, ServiceView};
+use crate::table::{Contribution, Data, Place, Srv};
+use fingerpost_catalog::{AllCritical, Protocol, ServiceType, ServiceView};
 use std::net::IpAddr;
+
+/// The part of a port that makes records.
+#[derive(Clone, PartialEq, Debug)]
+pub(crate) struct Port {
+    name: Box<str>,
+    port: u16,
+    protocol: Protocol,
+}
+
+impl Port {
+    pub(crate) fn list(ports: &[fingerpost_catalog::Port]) -> Box<[Self]> {
+        let port = |port: &fingerpost_catalog::Port| Self {
+            name: port.name.as_str().into(),
+            port: port.port,
+            protocol: port.protocol,
+        };
+        ports.iter().map(port).collect()
+    }
+}
 
 /// The part of a service that shapes the records of its instances and its own.
 #[derive(Clone, PartialEq, Debug)]
 pub(crate) struct Shape {
     pub(crate) service_type: ServiceType,
-    cluster_ips: Vec<IpAddr>,
-    external_name: Option<String>,
-    ports: Vec<Port>,
+    cluster_ips: Box<[IpAddr]>,
+    external_name: Option<Box<str>>,
+    ports: Box<[Port]>,
     ttl: Option<u32>,
     pub(crate) all_critical: AllCritical,
 }
@@ -25,9 +45,9 @@ impl Shape {
     pub(crate) fn of(view: &ServiceView) -> Self {
         Self {
             service_type: view.service_type,
-            cluster_ips: view.cluster_ips.clone(),
-            external_name: view.external_name.clone(),
-            ports: view.ports.clone(),
+            cluster_ips: view.cluster_ips.as_slice().into(),
+            external_name: view.external_name.as_deref().map(Box::from),
+            ports: Port::list(&view.ports),
             ttl: view.ttl,
             all_critical: view.all_critical,
         }
@@ -70,7 +90,7 @@ impl Compiler {
         [&self.services, &self.pods]
             .into_iter()
             .filter_map(|above| above.child(namespace.as_bytes()))
-            .map(|name| Contribution { name, ttl: self.ttl, data: Data::Pin })
+            .map(|name| Contribution { place: Place::Name(name), ttl: self.ttl, data: Data::Pin })
             .collect()
     }
 
@@ -85,9 +105,9 @@ impl Compiler {
             ServiceType::Headless => {}
             ServiceType::ClusterIP => {
                 out.add(&name, Data::Pin);
-                for &address in &shape.cluster_ips {
+                for &address in &*shape.cluster_ips {
                     out.address(&name, address);
-                    out.add(&Name::reverse(address), Data::PtrService(name.clone()));
+                    out.add(address, Data::PtrService(name.clone()));
                 }
                 if !shape.cluster_ips.is_empty() {
                     out.ports(&name, &shape.ports, None, &name);
@@ -107,7 +127,7 @@ impl Compiler {
     }
 
     /// What an instance that is to be answered contributes.
-    pub(crate) fn instance(&self, namespace: &str, service: &str, shape: &Shape, view: &InstanceView) -> Contributions {
+    pub(crate) fn instance(&self, namespace: &str, service: &str, shape: &Shape, known: &Known) -> Contributions {
         let mut out = Out { ttl: shape.ttl.unwrap_or(self.ttl), list: Vec::new() };
         let headless = match shape.service_type {
             ServiceType::Headless => true,
@@ -118,20 +138,20 @@ impl Compiler {
         let Some(name) = self.service_name(namespace, service) else {
             return out.list;
         };
-        let ports = if view.instance.ports.is_empty() { &shape.ports } else { &view.instance.ports };
-        let labelled = view.dns_label().and_then(|label| name.child(label.as_bytes()));
+        let ports = if known.ports().is_empty() { &*shape.ports } else { known.ports() };
+        let labelled = known.label().and_then(|label| name.child(label.as_bytes()));
         let mut served = false;
-        for address in view.own_addresses() {
+        for address in known.addresses() {
             // With a label of its own the instance is one target; else each of its addresses is.
             let Some(endpoint) = labelled.clone().or_else(|| name.child(dashed(address).as_bytes())) else {
                 continue;
             };
             out.address(&endpoint, address);
-            out.add(&Name::reverse(address), Data::PtrEndpoint(endpoint.clone()));
+            out.add(address, Data::PtrEndpoint(endpoint.clone()));
             if headless {
                 out.address(&name, address);
                 if labelled.is_none() || !served {
-                    out.ports(&name, ports, view.instance.weight, &endpoint);
+                    out.ports(&name, ports, known.weight(), &endpoint);
                 }
                 served = true;
             }
@@ -146,8 +166,8 @@ struct Out {
 }
 
 impl Out {
-    fn add(&mut self, name: &Name, data: Data) {
-        self.list.push(Contribution { name: name.clone(), ttl: self.ttl, data });
+    fn add(&mut self, place: impl Into<Place>, data: Data) {
+        self.list.push(Contribution { place: place.into(), ttl: self.ttl, data });
     }
 
     fn address(&mut self, name: &Name, address: IpAddr) {

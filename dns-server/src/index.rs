@@ -1,7 +1,7 @@
 //! The index: all answers, compiled when the catalog changes.
 //!
 //! One writer follows the catalog's effects; any number of threads answer from it meanwhile. The index keeps, for each
-//! service, the views of its instances (shared with the replica), so that it can take away exactly what it once added. A
+//! service and its instances, what their records are made from, so that it can take away exactly what it once added. A
 //! change of one instance touches only that instance's records, however many siblings it has; only what changes all of
 //! them at once (a service's type, ports or TTL, or `allCritical: all` setting in and ending) costs the whole service.
 //!
@@ -10,8 +10,10 @@
 
 use crate::compile::{Compiler, Contributions, Shape};
 use crate::config::Config;
+use crate::dense::Dense;
+use crate::known::{Id, Known};
 use crate::name::Name;
-use crate::table::{Contribution, Data, Special, Table};
+use crate::table::{Contribution, Data, Place, Special, Table};
 use crate::zones::Zones;
 use fingerpost_catalog::{
     AllCritical, Effects, InstanceKey, InstanceView, NamespaceView, Position, ServiceView, ViewChange,
@@ -47,7 +49,8 @@ pub struct ZoneTooLong(String);
 #[derive(Debug, Default)]
 struct Writer {
     namespaces: HashSet<Arc<str>, ahash::RandomState>,
-    services: HashMap<(Arc<str>, Arc<str>), ServiceState, ahash::RandomState>,
+    /// Boxed, because up to half of the map's slots are empty.
+    services: HashMap<(Arc<str>, Arc<str>), Box<ServiceState>, ahash::RandomState>,
     instances: usize,
 }
 
@@ -55,7 +58,7 @@ struct Writer {
 struct ServiceState {
     /// None before the service is known, and after it is gone: its instances contribute nothing then.
     shape: Option<Shape>,
-    instances: HashMap<InstanceKey, Arc<InstanceView>, ahash::RandomState>,
+    instances: Dense<Known>,
     /// Instances that are answerable and have an address to answer.
     answerable: usize,
 }
@@ -65,10 +68,6 @@ impl ServiceState {
     fn panics(&self) -> bool {
         self.answerable == 0 && self.shape.as_ref().is_some_and(|shape| shape.all_critical == AllCritical::All)
     }
-}
-
-fn counts(view: &InstanceView) -> bool {
-    view.answerable && view.own_addresses().next().is_some()
 }
 
 /// How much there is in an index.
@@ -119,7 +118,8 @@ impl Index {
                 IpAddr::V4(v4) => Data::A(v4.octets()),
                 IpAddr::V6(v6) => Data::Aaaa(v6.octets()),
             };
-            table.insert(zones, &Contribution { name: index.name_server.clone(), ttl: index.config.ttl, data });
+            let place = Place::from(&index.name_server);
+            table.insert(zones, &Contribution { place, ttl: index.config.ttl, data });
         }
         Ok(index)
     }
@@ -150,7 +150,7 @@ impl Index {
                     }
                     ViewChange::Instance { before, after } => {
                         if let Some(view) = after.as_ref().or(before.as_ref()) {
-                            self.instance(&mut writer, &view.key, after.clone());
+                            self.instance(&mut writer, &view.key, after.as_deref());
                         }
                     }
                 }
@@ -172,8 +172,7 @@ impl Index {
 
     /// Takes an instance in: the initial fill.
     pub fn load_instance(&self, view: Arc<InstanceView>) {
-        let key = view.key.clone();
-        self.instance(&mut self.writer.lock(), &key, Some(view));
+        self.instance(&mut self.writer.lock(), &view.key, Some(&view));
     }
 
     /// Says that everything up to the position is in place: after the initial fill, and with every bookmark, which
@@ -257,11 +256,9 @@ impl Index {
     }
 
     /// All that an instance contributes while its service is in this state.
-    fn compile(&self, state: &ServiceState, key: &(Arc<str>, Arc<str>), view: &InstanceView) -> Contributions {
+    fn compile(&self, state: &ServiceState, key: &(Arc<str>, Arc<str>), known: &Known) -> Contributions {
         match &state.shape {
-            Some(shape) if view.answerable || (state.panics() && view.panic_answerable) => {
-                self.compiler.instance(&key.0, &key.1, shape, view)
-            }
+            Some(shape) if known.is_answered(state.panics()) => self.compiler.instance(&key.0, &key.1, shape, known),
             _ => Contributions::new(),
         }
     }
@@ -269,7 +266,7 @@ impl Index {
     /// All that a service and its instances contribute.
     fn compile_all(&self, state: &ServiceState, key: &(Arc<str>, Arc<str>)) -> Contributions {
         let own = state.shape.as_ref().map(|shape| self.compiler.service(&key.0, &key.1, shape));
-        let instances = state.instances.values().flat_map(|view| self.compile(state, key, view));
+        let instances = state.instances.items().iter().flat_map(|known| self.compile(state, key, known));
         own.into_iter().flatten().chain(instances).collect()
     }
 
@@ -286,25 +283,29 @@ impl Index {
         }
     }
 
-    fn instance(&self, writer: &mut Writer, id: &InstanceKey, after: Option<Arc<InstanceView>>) {
+    fn instance(&self, writer: &mut Writer, key: &InstanceKey, after: Option<&InstanceView>) {
         // A pod that belongs to no service has no names here.
-        let Some(service) = &id.service else { return };
-        let key = (id.namespace.clone(), service.clone());
+        let Some(service) = &key.service else { return };
+        let (id, key) = (Id::of(key), (key.namespace.clone(), service.clone()));
         let state = writer.services.entry(key.clone()).or_default();
         let panicked = state.panics();
-        let before = state.instances.get(id).cloned();
-        let old = before.as_ref().map(|view| self.compile(state, &key, view)).unwrap_or_default();
+        let place = state.instances.find(&id, |known| known.id() == id);
+        let before = place.map(|at| &state.instances.items()[at]);
+        let old = before.map(|known| self.compile(state, &key, known)).unwrap_or_default();
 
-        state.answerable += usize::from(after.as_ref().is_some_and(|view| counts(view)));
-        state.answerable -= usize::from(before.as_ref().is_some_and(|view| counts(view)));
-        match &after {
-            Some(view) => state.instances.insert(id.clone(), view.clone()),
-            None => state.instances.remove(id),
-        };
+        let after = after.map(|view| Known::of(view, state.instances.items().last()));
         writer.instances += usize::from(after.is_some());
         writer.instances -= usize::from(before.is_some());
+        state.answerable += usize::from(after.as_ref().is_some_and(Known::counts));
+        state.answerable -= usize::from(before.is_some_and(Known::counts));
+        let new = after.as_ref().map(|known| self.compile(state, &key, known)).unwrap_or_default();
+        match (place, after) {
+            (Some(at), Some(known)) => drop(state.instances.replace(at, known)),
+            (None, Some(known)) => state.instances.push(known),
+            (Some(at), None) => drop(state.instances.swap_remove(at)),
+            (None, None) => {}
+        }
 
-        let new = after.as_ref().map(|view| self.compile(state, &key, view)).unwrap_or_default();
         if old != new {
             self.add(&new);
         }
@@ -322,13 +323,13 @@ impl Index {
 
     /// Brings the critical siblings of an instance back, or takes them away again. None of them is answerable
     /// without it: while a service panics none is, and what ended or began it is that one instance.
-    fn turn(&self, state: &ServiceState, key: &(Arc<str>, Arc<str>), but: &InstanceKey, panics: bool) {
+    fn turn(&self, state: &ServiceState, key: &(Arc<str>, Arc<str>), but: Id<'_>, panics: bool) {
         let Some(shape) = &state.shape else { return };
-        for (id, view) in &state.instances {
-            if id == but || view.answerable || !view.panic_answerable {
+        for known in state.instances.items() {
+            if known.id() == but || !known.is_brought_back() {
                 continue;
             }
-            let contributions = self.compiler.instance(&key.0, &key.1, shape, view);
+            let contributions = self.compiler.instance(&key.0, &key.1, shape, known);
             if panics { self.add(&contributions) } else { self.take(&contributions) }
         }
     }

@@ -7,9 +7,11 @@
 mod answer;
 mod compile;
 mod config;
+mod dense;
 mod encode;
 pub mod explain;
 mod index;
+mod known;
 mod message;
 mod metrics;
 mod name;

@@ -3,6 +3,7 @@
 //! Lower case is what makes comparison case-insensitive (RFC 4343) at the price of one pass over a query's name. Length
 //! octets are at most 63 and so never mistaken for upper-case letters: the whole form can be lowered at once.
 
+use smallvec::SmallVec;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
@@ -52,31 +53,6 @@ impl Name {
     pub(crate) fn wire(&self) -> &[u8] {
         &self.0
     }
-
-    /// The name under which an address is looked up backwards (RFC 1035 §3.5, RFC 3596 §2.5).
-    pub(crate) fn reverse(address: IpAddr) -> Self {
-        let mut wire = Vec::with_capacity(74);
-        match address {
-            IpAddr::V4(v4) => {
-                for octet in v4.octets().into_iter().rev() {
-                    let digits = octet.to_string();
-                    wire.push(digits.len() as u8);
-                    wire.extend_from_slice(digits.as_bytes());
-                }
-                wire.extend_from_slice(V4_SUFFIX);
-            }
-            IpAddr::V6(v6) => {
-                const HEX: &[u8; 16] = b"0123456789abcdef";
-                for octet in v6.octets().into_iter().rev() {
-                    for nibble in [octet & 15, octet >> 4] {
-                        wire.extend_from_slice(&[1, HEX[usize::from(nibble)]]);
-                    }
-                }
-                wire.extend_from_slice(V6_SUFFIX);
-            }
-        }
-        Self(wire.into())
-    }
 }
 
 impl fmt::Display for Name {
@@ -95,6 +71,31 @@ impl fmt::Debug for Name {
 pub(crate) const V4_SUFFIX: &[u8] = b"\x07in-addr\x04arpa\x00";
 /// `ip6.arpa.` in wire form.
 pub(crate) const V6_SUFFIX: &[u8] = b"\x03ip6\x04arpa\x00";
+
+/// The name under which an address is looked up backwards (RFC 1035 §3.5, RFC 3596 §2.5), in wire form.
+pub(crate) fn reverse(address: IpAddr) -> SmallVec<[u8; 80]> {
+    let mut wire = SmallVec::new();
+    match address {
+        IpAddr::V4(v4) => {
+            for octet in v4.octets().into_iter().rev() {
+                let digits = octet.to_string();
+                wire.push(digits.len() as u8);
+                wire.extend_from_slice(digits.as_bytes());
+            }
+            wire.extend_from_slice(V4_SUFFIX);
+        }
+        IpAddr::V6(v6) => {
+            const HEX: &[u8; 16] = b"0123456789abcdef";
+            for octet in v6.octets().into_iter().rev() {
+                for nibble in [octet & 15, octet >> 4] {
+                    wire.extend_from_slice(&[1, HEX[usize::from(nibble)]]);
+                }
+            }
+            wire.extend_from_slice(V6_SUFFIX);
+        }
+    }
+    wire
+}
 
 fn push_label(wire: &mut Vec<u8>, label: &[u8]) -> Option<()> {
     if label.is_empty() || label.len() > MAX_LABEL {
@@ -157,37 +158,39 @@ fn write_text(wire: &[u8], f: &mut fmt::Formatter<'_>) -> fmt::Result {
     Ok(())
 }
 
-/// The address that a complete reverse name stands for.
+/// The address that a complete reverse name stands for. Only the one name that [`reverse`] gives does: none with zeros in
+/// front.
 pub(crate) fn reverse_address(wire: &[u8]) -> Option<IpAddr> {
-    let mut labels: Vec<&[u8]> = Vec::with_capacity(34);
-    let mut rest = wire;
-    while let Some((&length, tail)) = rest.split_first() {
-        let (label, next) = tail.split_at_checked(usize::from(length))?;
-        if length > 0 {
-            labels.push(label);
+    if let Some(mut labels) = wire.strip_suffix(V4_SUFFIX) {
+        let mut octets = [0; 4];
+        for octet in octets.iter_mut().rev() {
+            let (&length, rest) = labels.split_first()?;
+            let (digits, rest) = rest.split_at_checked(usize::from(length))?;
+            if digits.first() == Some(&b'0') && digits.len() > 1 || !digits.iter().all(u8::is_ascii_digit) {
+                return None;
+            }
+            *octet = std::str::from_utf8(digits).ok()?.parse().ok()?;
+            labels = rest;
         }
-        rest = next;
+        return labels.is_empty().then(|| Ipv4Addr::from(octets).into());
     }
-    let digits = |label: &[u8], radix| {
-        let text = std::str::from_utf8(label).ok()?;
-        u8::from_str_radix(text, radix).ok()
-    };
-    match labels.as_slice() {
-        [octets @ .., b"in-addr", b"arpa"] if octets.len() == 4 => {
-            let mut bytes = [0; 4];
-            for (byte, label) in bytes.iter_mut().rev().zip(octets) {
-                *byte = digits(label, 10)?;
-            }
-            Some(IpAddr::V4(Ipv4Addr::from(bytes)))
-        }
-        [nibbles @ .., b"ip6", b"arpa"] if nibbles.len() == 32 => {
-            let mut bytes = [0; 16];
-            for (at, label) in nibbles.iter().rev().enumerate() {
-                let nibble = digits(label, 16).filter(|&n| n < 16 && label.len() == 1)?;
-                bytes[at / 2] |= if at % 2 == 0 { nibble << 4 } else { nibble };
-            }
-            Some(IpAddr::V6(Ipv6Addr::from(bytes)))
-        }
+    let labels = wire.strip_suffix(V6_SUFFIX)?;
+    if labels.len() != 64 {
+        return None;
+    }
+    let mut octets = [0; 16];
+    for (octet, labels) in octets.iter_mut().rev().zip(labels.chunks_exact(4)) {
+        let [1, low, 1, high] = *labels else { return None };
+        *octet = nibble(low)? | nibble(high)? << 4;
+    }
+    Some(Ipv6Addr::from(octets).into())
+}
+
+/// The value of a hexadecimal digit in lower case.
+fn nibble(digit: u8) -> Option<u8> {
+    match digit {
+        b'0'..=b'9' => Some(digit - b'0'),
+        b'a'..=b'f' => Some(digit - b'a' + 10),
         _ => None,
     }
 }
@@ -238,11 +241,26 @@ mod tests {
             ("fd00::1", "1.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.d.f.ip6.arpa."),
         ] {
             let address: IpAddr = address.parse().unwrap();
-            let name = Name::reverse(address);
-            assert_eq!(name.to_string(), text);
-            assert_eq!(reverse_address(name.wire()), Some(address));
+            let wire = reverse(address);
+            assert_eq!(Name::from_wire(&wire).to_string(), text);
+            assert_eq!(reverse_address(&wire), Some(address));
         }
-        assert_eq!(reverse_address(Name::from_text("0.10.in-addr.arpa").unwrap().wire()), None);
+        let v6 = |end: &str| format!("{}{end}.ip6.arpa", "0.".repeat(31));
+        assert_eq!(reverse_address(Name::from_text(&v6("0")).unwrap().wire()), Some(IpAddr::V6(Ipv6Addr::UNSPECIFIED)));
+        for text in [
+            "0.10.in-addr.arpa",
+            "1.2.3.4.5.in-addr.arpa",
+            "01.0.0.10.in-addr.arpa",
+            "+1.0.0.10.in-addr.arpa",
+            "256.0.0.10.in-addr.arpa",
+            "1.0.0.10.ip6.arpa",
+            "in-addr.arpa",
+            &v6("g"),
+            &v6("00"),
+            &v6("0.0"),
+        ] {
+            assert_eq!(reverse_address(Name::from_text(text).unwrap().wire()), None, "{text}");
+        }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! This is a stub's part: one question over UDP, once again when nothing comes back, over TCP when the answer was cut.
 
 use hickory_proto::op::{DnsResponse, Edns, Message, Query, ResponseCode};
-use hickory_proto::rr::{Name, Record, RecordType};
+use hickory_proto::rr::{Name, RData, Record, RecordType};
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -79,7 +79,7 @@ pub enum QueryError {
         after: Duration,
     },
     /// The network said no.
-    #[error("can't ask {server}: {source}")]
+    #[error("can't ask {server}")]
     Network {
         /// Who was asked.
         server: SocketAddr,
@@ -208,13 +208,50 @@ pub(crate) fn lines(records: &[Record]) -> Vec<Line> {
             name: record.name.to_string(),
             ttl: record.ttl,
             record_type: record.record_type().to_string(),
-            data: record.data.to_string(),
+            data: data(&record.data),
         })
         .collect()
+}
+
+/// The data as zone files have it.
+fn data(data: &RData) -> String {
+    match data {
+        // Character strings: in quotes, of which and of bytes that can't be printed none are left bare (RFC 1035 §5.1).
+        RData::TXT(txt) => {
+            let strings: Vec<String> = txt.txt_data.iter().map(|string| quoted(string)).collect();
+            strings.join(" ")
+        }
+        data => data.to_string(),
+    }
+}
+
+fn quoted(string: &[u8]) -> String {
+    let mut text = String::with_capacity(string.len() + 2);
+    text.push('"');
+    for &byte in string {
+        match byte {
+            b'"' | b'\\' => text.extend(['\\', char::from(byte)]),
+            b' '..=b'~' => text.push(char::from(byte)),
+            _ => text.push_str(&format!("\\{byte:03}")),
+        }
+    }
+    text.push('"');
+    text
 }
 
 /// An answer of our own index, as text.
 pub(crate) fn read(bytes: &[u8]) -> Option<(String, Vec<Line>)> {
     let message = Message::from_vec(bytes).ok()?;
     Some((rcode_name(message.metadata.response_code), lines(&message.answers)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn character_strings_are_quoted() {
+        assert_eq!(quoted(b"1.1.0"), "\"1.1.0\"");
+        assert_eq!(quoted(b"a \"b\\\x07\xff"), r#""a \"b\\\007\255""#);
+    }
 }

@@ -1,95 +1,71 @@
-//! A set of records that costs the same to change whether it holds three or ten thousand.
-//!
-//! Records stand side by side, so that answers copy a window of them; a removal puts the last record into the gap.
-//! Small sets are searched, large ones know each record's place. A record that several instances contribute is held
-//! once and counted (an RRset has no duplicates, RFC 2181 §5).
+//! A set of records in which each stands once, however many instances contribute it (an RRset has no duplicates,
+//! RFC 2181 §5).
 
-use smallvec::SmallVec;
+use crate::dense::Dense;
+use hashbrown::HashMap;
 use std::hash::Hash;
 
-/// Sets up to this size are searched from end to end.
-const SEARCHED: usize = 16;
-/// A set that had places gives them up only when it is this small, so that one at the border does not build them anew
-/// with every change.
-const PLACES_END: usize = 4;
-
-/// Records, each once, with the number of its contributors.
+/// Records, each with the number of its contributors.
 #[derive(Debug)]
 pub(crate) struct Set<R> {
-    items: SmallVec<[R; 1]>,
-    holders: SmallVec<[u32; 1]>,
-    places: Option<Box<hashbrown::HashMap<R, u32, ahash::RandomState>>>,
+    records: Dense<R>,
+    /// How many contributors a record has beside the first. Few records have any: they are not counted in place.
+    more: Option<Box<HashMap<R, u32, ahash::RandomState>>>,
 }
 
 impl<R> Default for Set<R> {
     fn default() -> Self {
-        Self { items: SmallVec::new(), holders: SmallVec::new(), places: None }
+        Self { records: Dense::default(), more: None }
     }
 }
 
 impl<R: Eq + Hash + Clone> Set<R> {
-    pub(crate) fn len(&self) -> usize {
-        self.items.len()
-    }
-
     pub(crate) fn is_empty(&self) -> bool {
-        self.items.is_empty()
+        self.records.is_empty()
     }
 
     pub(crate) fn items(&self) -> &[R] {
-        &self.items
+        self.records.items()
     }
 
-    fn place(&self, record: &R) -> Option<usize> {
-        match &self.places {
-            Some(places) => places.get(record).map(|&at| at as usize),
-            None => self.items.iter().position(|item| item == record),
+    /// The record, where it is the only one and has one contributor.
+    pub(crate) fn single(&self) -> Option<&R> {
+        match self.items() {
+            [record] if self.more.is_none() => Some(record),
+            _ => None,
         }
+    }
+
+    fn find(&self, record: &R) -> Option<usize> {
+        self.records.find(record, |held| held == record)
     }
 
     /// Adds a contributor of the record; true where the record is new.
     pub(crate) fn insert(&mut self, record: &R) -> bool {
-        if let Some(at) = self.place(record) {
-            self.holders[at] += 1;
+        if self.find(record).is_some() {
+            *self.more.get_or_insert_default().entry(record.clone()).or_default() += 1;
             return false;
         }
-        if let Some(places) = &mut self.places {
-            places.insert(record.clone(), self.items.len() as u32);
-        }
-        self.items.push(record.clone());
-        self.holders.push(1);
-        if self.places.is_none() && self.items.len() > SEARCHED {
-            self.places = Some(Box::new(self.items.iter().cloned().zip(0..).collect()));
-        }
+        self.records.push(record.clone());
         true
     }
 
     /// Takes a contributor of the record away; true where it was the last.
     pub(crate) fn remove(&mut self, record: &R) -> bool {
-        let Some(at) = self.place(record) else { return false };
-        self.holders[at] -= 1;
-        if self.holders[at] > 0 {
+        let Some(at) = self.find(record) else { return false };
+        if let Some(more) = &mut self.more
+            && let Some(count) = more.get_mut(record)
+        {
+            *count -= 1;
+            if *count == 0 {
+                more.remove(record);
+                if more.is_empty() {
+                    self.more = None;
+                }
+            }
             return false;
         }
-        self.items.swap_remove(at);
-        self.holders.swap_remove(at);
-        if self.items.len() <= PLACES_END {
-            self.places = None;
-        }
-        if let Some(places) = &mut self.places {
-            places.remove(record);
-            if let Some(moved) = self.items.get(at) {
-                places.insert(moved.clone(), at as u32);
-            }
-        }
-        // A set that was large for a moment must not hold its memory for good.
-        if self.items.spilled() && self.items.capacity() > 64 && self.items.len() < self.items.capacity() / 4 {
-            self.items.shrink_to_fit();
-            self.holders.shrink_to_fit();
-            if let Some(places) = &mut self.places {
-                places.shrink_to_fit();
-            }
-        }
+        self.records.swap_remove(at);
         true
     }
 }
@@ -123,6 +99,8 @@ mod tests {
                 let mut items = set.items().to_vec();
                 items.sort_unstable();
                 prop_assert_eq!(items, model.keys().copied().collect::<Vec<_>>());
+                let single = (model.len() == 1 && model.values().all(|&holders| holders == 1)).then(|| set.items()[0]);
+                prop_assert_eq!(set.single().copied(), single);
             }
         }
     }

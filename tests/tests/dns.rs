@@ -64,7 +64,7 @@ async fn all_kinds_of_records() {
     }
     assert_eq!(names(&server, "none.prod.svc.cluster.local", "A").await.0, "NXDOMAIN");
     assert_eq!(names(&server, "example.com", "A").await.0, "REFUSED");
-    assert_eq!(names(&server, "dns-version.cluster.local", "TXT").await, ok(&["TXT 1.1.0"]));
+    assert_eq!(names(&server, "dns-version.cluster.local", "TXT").await, ok(&["TXT \"1.1.0\""]));
 }
 
 #[tokio::test]
