@@ -1,8 +1,8 @@
-//! A list that is searched by the key of its items, and costs the same to change whether it holds three items or ten thousand.
+//! A list searched by the key of its items, and costs the same to change whether it holds three or ten thousand.
 //!
 //! Items stand side by side, so that answers copy a window of them; a removal puts the last item into the gap. Short
-//! lists are searched from end to end, long ones know each item's place. There are as many lists as there are names, and
-//! most are short: room for growth is kept small.
+//! lists are searched from end to end, long ones know each item's place. There are as many lists as there are names,
+//! and most are short: room for growth is kept small.
 
 use hashbrown::HashTable;
 use std::hash::Hash;

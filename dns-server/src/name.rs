@@ -158,8 +158,8 @@ fn write_text(wire: &[u8], f: &mut fmt::Formatter<'_>) -> fmt::Result {
     Ok(())
 }
 
-/// The address that a complete reverse name stands for. Only the one name that [`reverse`] gives does: none with zeros in
-/// front.
+/// The address that a complete reverse name stands for. Only the one name that [`reverse`] gives does: none with zeros
+/// in front.
 pub(crate) fn reverse_address(wire: &[u8]) -> Option<IpAddr> {
     if let Some(mut labels) = wire.strip_suffix(V4_SUFFIX) {
         let mut octets = [0; 4];
