@@ -189,14 +189,17 @@ pub(crate) async fn run(options: Options) -> Result<()> {
     for (what, lines) in queries(&options) {
         let file = folder.path().join("queries");
         std::fs::write(&file, lines)?;
-        let mut medians = Vec::new();
-        for (server, address) in &servers {
-            let mut rounds = Vec::new();
-            for _ in 0..options.rounds {
+        // In turns, so that noise hits all of them.
+        let mut rounds: Vec<Vec<Measured>> = servers.iter().map(|_| Vec::new()).collect();
+        for _ in 0..options.rounds {
+            for ((server, address), rounds) in servers.iter().zip(&mut rounds) {
                 rounds.push(measure(server, *address, &file, options.seconds)?);
             }
+        }
+        let mut medians = Vec::new();
+        for ((server, _), mut rounds) in servers.iter().zip(rounds) {
             rounds.sort_by(|a, b| a.micros.total_cmp(&b.micros));
-            let median = &rounds[rounds.len() / 2];
+            let Some(median) = rounds.get(rounds.len() / 2) else { continue };
             println!(
                 "  {what:20} {:10} {:6.2} µs CPU a query, {:>9} queries/s",
                 server.name,

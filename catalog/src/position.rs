@@ -5,8 +5,8 @@ use std::str::FromStr;
 
 /// The identity of one unbroken history. Numbers of different epochs can't be compared.
 ///
-/// It is random, kept with the data, and renewed whenever numbers may have gone backwards: on import, after an unclean
-/// end that may have lost a relaxed tail, and when a store comes back with less than it had.
+/// It is random, kept with the data, and renewed whenever numbers may have gone backwards: after an unclean end that may
+/// have lost a relaxed tail, and when a store comes back with less than it had.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Epoch(pub u64);
 

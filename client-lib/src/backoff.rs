@@ -1,7 +1,7 @@
 //! How long to wait before trying again: doubling, with jitter, so that clients which lost the same server do not all
 //! come back at the same moment.
 
-use rand::Rng;
+use rand::RngExt;
 use std::time::Duration;
 
 /// Waits that double from `first` to `most`.

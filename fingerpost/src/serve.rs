@@ -33,6 +33,7 @@ pub(crate) async fn run(args: ServeArgs) -> Result<()> {
     start_log(&config)?;
     let started = Instant::now();
     raise_file_limit();
+    no_huge_pages();
     if config.insecure {
         warn!("--insecure: whoever reaches the REST address can read and change everything");
     }
@@ -114,11 +115,17 @@ async fn serve(config: &ServeConfig, store: Arc<dyn Store>, started: Instant) ->
     for (stop, part) in [(stop_http, "the HTTP server"), (stop_dns, "DNS"), (stop_feed, "the feed")] {
         stop.cancel();
         while !parts.is_empty() {
-            match parts.join_next().await {
+            let ended = tokio::select! {
+                ended = parts.join_next() => ended,
+                // Told twice: whoever is still served has to go, but the store is closed in order all the same.
+                _ = terminate.recv() => return failed.map_or(Ok(()), Err),
+                _ = interrupt.recv() => return failed.map_or(Ok(()), Err),
+            };
+            match ended {
                 Some(Ok((ended, Ok(())))) if ended == part => break,
                 Some(Ok((_, Ok(())))) | None => {}
                 other => {
-                    failed.get_or_insert(unexpected(other));
+                    failed.get_or_insert_with(|| unexpected(other));
                     break;
                 }
             }
@@ -161,6 +168,14 @@ fn start_log(config: &ServeConfig) -> Result<()> {
         LogFormat::Json => log.json().init(),
     }
     Ok(())
+}
+
+/// A connection's buffers are mostly empty. In huge pages, all of their memory would be resident, and the process twice
+/// as large.
+fn no_huge_pages() {
+    if let Err(error) = rustix::thread::disable_transparent_huge_pages(true) {
+        warn!(%error, "can't do without huge pages; memory use will be higher");
+    }
 }
 
 /// Every watch stream and connection is a file; the soft limit that shells give is for interactive programs.

@@ -5,11 +5,10 @@
 //! waits for a position therefore finds it in lists, in streams and in DNS answers alike.
 
 use crate::store::{FollowError, Follower, ReadAt, Store, StoreError};
-use fingerpost_catalog::{ChangeSet, Effects, Epoch, Position, Replica};
+use fingerpost_catalog::{ChangeSet, Effects, Epoch, Key, Position, Record, Replica};
 use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
@@ -17,8 +16,11 @@ use tracing::{info, warn};
 
 /// Follows the effects of every change, in order, on the feed's own task. It must be quick and must not block.
 pub trait Observer: Send + Sync {
-    /// The replica holds a whole new state (at start).
+    /// The replica holds a whole first state. It may be older than what was served before a restart.
     fn load(&self, replica: &Replica);
+
+    /// The first state has been brought up to date: from now on, what is shown is true.
+    fn ready(&self, position: Position);
 
     /// A position was applied. `reset` says that the history broke before it: positions of earlier effects are void.
     fn apply(&self, effects: &Effects, reset: bool);
@@ -30,10 +32,9 @@ const SETS_PER_HOLD: usize = 64;
 /// The replica that this process serves from.
 pub struct LiveReplica {
     replica: RwLock<Replica>,
-    epoch: AtomicU64,
-    applied: AtomicU64,
-    loaded: tokio::sync::watch::Sender<bool>,
+    applied: RwLock<Position>,
     applied_at: Mutex<Instant>,
+    loaded: tokio::sync::watch::Sender<bool>,
     waiters: Mutex<BTreeMap<u64, Vec<oneshot::Sender<()>>>>,
 }
 
@@ -48,15 +49,32 @@ pub enum WaitError {
     Foreign,
 }
 
+/// A waiter's place, given up when the wait ends in whatever way.
+struct Place<'a> {
+    live: &'a LiveReplica,
+    number: u64,
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        let mut waiters = self.live.waiters.lock();
+        if let Some(at_number) = waiters.get_mut(&self.number) {
+            at_number.retain(|waiter| !waiter.is_closed());
+            if at_number.is_empty() {
+                waiters.remove(&self.number);
+            }
+        }
+    }
+}
+
 impl LiveReplica {
     /// An empty replica of a process that serves the cluster `own_cluster`.
     pub fn new(own_cluster: &str) -> Arc<Self> {
         Arc::new(Self {
             replica: RwLock::new(Replica::new(own_cluster)),
-            epoch: AtomicU64::new(0),
-            applied: AtomicU64::new(0),
-            loaded: tokio::sync::watch::Sender::new(false),
+            applied: RwLock::new(Position::new(Epoch(0), 0)),
             applied_at: Mutex::new(Instant::now()),
+            loaded: tokio::sync::watch::Sender::new(false),
             waiters: Mutex::new(BTreeMap::new()),
         })
     }
@@ -68,12 +86,12 @@ impl LiveReplica {
 
     /// The history that the replica is in.
     pub fn epoch(&self) -> Epoch {
-        Epoch(self.epoch.load(Ordering::Acquire))
+        self.position().epoch
     }
 
-    /// The position that lists, streams and DNS answers all show.
+    /// The position that lists, streams and DNS answers all show; the replica itself may be a moment ahead.
     pub fn position(&self) -> Position {
-        Position::new(self.epoch(), self.applied.load(Ordering::Acquire))
+        *self.applied.read()
     }
 
     /// Whether the store's contents have been loaded.
@@ -92,50 +110,45 @@ impl LiveReplica {
         self.applied_at.lock().elapsed()
     }
 
-    /// Waits until `position` is applied.
-    pub async fn wait_for(&self, position: Position, timeout: Duration) -> Result<(), WaitError> {
-        if position.epoch != self.epoch() {
+    fn reached(&self, position: Position) -> Result<bool, WaitError> {
+        let applied = self.position();
+        if applied.epoch != position.epoch {
             return Err(WaitError::Foreign);
         }
-        if self.applied.load(Ordering::Acquire) >= position.number {
-            return Ok(());
-        }
-        let reached = {
-            let mut waiters = self.waiters.lock();
-            // Looked at again under the lock: the feed moves the mark before it takes the lock to wake waiters.
-            if self.applied.load(Ordering::Acquire) >= position.number {
-                return Ok(());
-            }
-            let (sender, receiver) = oneshot::channel();
-            waiters.entry(position.number).or_default().push(sender);
-            receiver
-        };
-        let reached = tokio::time::timeout(timeout, reached).await;
-        match reached {
-            Ok(Ok(())) if position.epoch == self.epoch() => Ok(()),
-            Ok(_) => Err(WaitError::Foreign),
-            Err(_) => {
-                // Only this wait's own place is given up, and places whose waiters are gone.
+        Ok(applied.number >= position.number)
+    }
+
+    /// Waits until `position` is applied.
+    pub async fn wait_for(&self, position: Position, timeout: Duration) -> Result<(), WaitError> {
+        let deadline = tokio::time::Instant::now() + timeout;
+        while !self.reached(position)? {
+            // Dropped after the receiver below, when this waiter is seen to be gone.
+            let _place = Place { live: self, number: position.number };
+            let woken = {
                 let mut waiters = self.waiters.lock();
-                if let Some(at_number) = waiters.get_mut(&position.number) {
-                    at_number.retain(|waiter| !waiter.is_closed());
-                    if at_number.is_empty() {
-                        waiters.remove(&position.number);
-                    }
+                // Looked at again under the lock: the feed moves the mark before it takes the lock to wake waiters.
+                if self.reached(position)? {
+                    drop(waiters);
+                    return Ok(());
                 }
-                Err(WaitError::Timeout)
+                let (sender, receiver) = oneshot::channel();
+                waiters.entry(position.number).or_default().push(sender);
+                receiver
+            };
+            // Being woken is not having arrived: after a break in the history everybody is woken to look again.
+            if tokio::time::timeout_at(deadline, woken).await.is_err() {
+                return Err(WaitError::Timeout);
             }
         }
+        Ok(())
     }
 
     fn mark_applied(&self, position: Position, reset: bool) {
-        self.epoch.store(position.epoch.0, Ordering::Release);
-        self.applied.store(position.number, Ordering::Release);
+        *self.applied.write() = position;
         *self.applied_at.lock() = Instant::now();
         let ready = {
             let mut waiters = self.waiters.lock();
             if reset {
-                // Numbers of the old history mean nothing now: let every waiter look at the epoch.
                 std::mem::take(&mut *waiters)
             } else if waiters.first_key_value().is_some_and(|(number, _)| *number <= position.number) {
                 let later = waiters.split_off(&(position.number + 1));
@@ -145,6 +158,7 @@ impl LiveReplica {
             }
         };
         for waiter in ready.into_values().flatten() {
+            // Who waited may have given up.
             let _ = waiter.send(());
         }
     }
@@ -228,7 +242,6 @@ impl Feed {
     async fn start(&self, shutdown: &CancellationToken) -> Result<Option<Box<dyn Follower>>, FeedError> {
         let begun = Instant::now();
         let mut contents = self.store.read_all(ReadAt::Oldest).await?;
-        let mut count = 0u64;
         loop {
             let batch = tokio::select! {
                 batch = contents.records.recv() => batch,
@@ -236,7 +249,6 @@ impl Feed {
             };
             let Some(batch) = batch else { break };
             let batch = batch?;
-            count += batch.len() as u64;
             let mut replica = self.live.replica.write();
             for stored in &batch {
                 replica.load(&stored.key, &stored.record, stored.revision);
@@ -267,10 +279,14 @@ impl Feed {
                 break;
             }
         }
+        let position = self.live.position();
+        for observer in &self.observers {
+            observer.ready(position);
+        }
         self.live.loaded.send_replace(true);
         info!(
-            records = count,
-            position = %self.live.position(),
+            records = self.live.read().stats().records,
+            %position,
             milliseconds = begun.elapsed().as_millis() as u64,
             "catalog loaded"
         );
@@ -289,25 +305,54 @@ impl Feed {
                 return Ok(None);
             }
             warn!(%error, "the change stream broke; reading the store again");
-            let mut contents = self.store.read_all(ReadAt::Latest).await?;
-            let mut records = Vec::new();
-            loop {
-                let batch = tokio::select! {
-                    batch = contents.records.recv() => batch,
-                    () = shutdown.cancelled() => return Ok(None),
-                };
-                let Some(batch) = batch else { break };
-                records.extend(batch?.into_iter().map(|stored| (stored.key, stored.record, stored.revision)));
-            }
-            let effects = self.live.replica.write().reload(contents.position, records);
+            let Some((position, records)) = self.read_again(shutdown).await? else { return Ok(None) };
+            let effects = self.live.replica.write().reload(position, records);
             for observer in &self.observers {
                 observer.apply(&effects, true);
             }
-            self.live.mark_applied(contents.position, true);
-            match self.store.follow(contents.position) {
+            self.live.mark_applied(position, true);
+            match self.store.follow(position) {
                 Ok(follower) => return Ok(Some(follower)),
                 Err(next) => error = next,
             }
         }
     }
+
+    /// Reads the store's latest contents, however long it takes until they can be read: what is served meanwhile is old,
+    /// but better than nothing. None when the store closes or the process ends.
+    async fn read_again(&self, shutdown: &CancellationToken) -> Result<Option<(Position, Vec<Loaded>)>, FeedError> {
+        let mut pause = Duration::from_millis(50);
+        loop {
+            let read = tokio::select! {
+                read = self.read_latest() => read,
+                () = shutdown.cancelled() => return Ok(None),
+            };
+            match read {
+                // What the store has not on disk yet is read again a little later, so that nothing moves backwards.
+                Ok((position, _))
+                    if self.live.position().epoch == position.epoch && !position.includes(&self.live.position()) => {}
+                Ok(read) => return Ok(Some(read)),
+                Err(StoreError::Closed) => return Ok(None),
+                Err(error) => warn!(%error, "the store can't be read; trying again"),
+            }
+            let jitter = pause.mul_f64(0.5 + rand::random::<f64>() / 2.0);
+            tokio::select! {
+                () = tokio::time::sleep(jitter) => {}
+                () = shutdown.cancelled() => return Ok(None),
+            }
+            pause = (pause * 2).min(Duration::from_secs(2));
+        }
+    }
+
+    async fn read_latest(&self) -> Result<(Position, Vec<Loaded>), StoreError> {
+        let mut contents = self.store.read_all(ReadAt::Latest).await?;
+        let mut records = Vec::new();
+        while let Some(batch) = contents.records.recv().await {
+            records.extend(batch?.into_iter().map(|stored| (stored.key, stored.record, stored.revision)));
+        }
+        Ok((contents.position, records))
+    }
 }
+
+/// A record as it was read, with its revision.
+type Loaded = (Key, Record, u64);

@@ -20,13 +20,20 @@ pub struct ServerLimits {
     pub connections: usize,
     /// A request's head must have come within this time, also on a connection that was idle.
     pub header_timeout: Duration,
+    /// A peer that takes nothing of what was sent to it for this long is disconnected.
+    pub stalled: Duration,
     /// At shutdown, how long requests under way may take.
     pub drain: Duration,
 }
 
 impl Default for ServerLimits {
     fn default() -> Self {
-        Self { connections: 16_384, header_timeout: Duration::from_secs(60), drain: Duration::from_secs(10) }
+        Self {
+            connections: 16_384,
+            header_timeout: Duration::from_secs(60),
+            stalled: Duration::from_secs(60),
+            drain: Duration::from_secs(10),
+        }
     }
 }
 
@@ -114,6 +121,10 @@ async fn connection(
         .with_retries(3);
     if let Err(error) = socket2::SockRef::from(&stream).set_tcp_keepalive(&keepalive) {
         debug!(%error, "SO_KEEPALIVE");
+    }
+    // A peer that is there but takes nothing would hold its place for ever: keep-alive is content with it.
+    if let Err(error) = socket2::SockRef::from(&stream).set_tcp_user_timeout(Some(limits.stalled)) {
+        debug!(%error, "TCP_USER_TIMEOUT");
     }
     let mut builder = hyper::server::conn::http1::Builder::new();
     builder

@@ -12,13 +12,19 @@ use fingerpost_catalog::{
     Instance, InstanceKey, Key, Kind, Position, Record, Report, Source, validate_dns_label, validate_instance_id,
 };
 use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::Mutex;
 
 /// How long a reply may wait for this process to show what it committed.
 const VISIBLE_TIMEOUT: Duration = Duration::from_secs(10);
-/// A read-modify-write step that loses this often gives up.
-const ATTEMPTS: usize = 16;
+/// The store's answer must come within this time; a disk that hangs must not hold callers for ever.
+const COMMIT_TIMEOUT: Duration = Duration::from_secs(30);
+/// A read-modify-write step that loses to other processes, or to batches, this often gives up.
+const ATTEMPTS: usize = 32;
+/// Locks over all instances' keys.
+const LOCKS: usize = 4096;
 
 /// What a writer demands of the object's present state.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -52,6 +58,19 @@ pub enum WriteError {
     /// The store refused.
     #[error(transparent)]
     Commit(#[from] CommitError),
+    /// A set was replaced in part; the rest was not applied.
+    #[error(
+        "{applied} of the set's {total} changes were applied, the others were not; repeating the call completes it: {source}"
+    )]
+    Interrupted {
+        /// Changes that were applied.
+        applied: usize,
+        /// Changes in all.
+        total: usize,
+        /// Why the rest was not.
+        #[source]
+        source: CommitError,
+    },
     /// It was committed, but this process does not show it yet.
     #[error("the write was committed at {0}, but this server does not show it yet")]
     NotVisible(Position, WaitError),
@@ -95,6 +114,10 @@ pub struct Replaced {
 pub struct Writer {
     store: Arc<dyn Store>,
     live: Arc<LiveReplica>,
+    /// Whoever reads an instance to write it again holds its lock meanwhile: so writers of one instance queue up here
+    /// instead of failing each other's conditions. Those remain, for batches and for other processes.
+    locks: Arc<[Mutex<()>]>,
+    hasher: RandomState,
 }
 
 /// Checks an identity given in the path and perhaps again in the body.
@@ -167,17 +190,24 @@ struct Planned {
 impl Writer {
     /// A writer to `store`, whose changes `live` shows.
     pub fn new(store: Arc<dyn Store>, live: Arc<LiveReplica>) -> Self {
-        Self { store, live }
+        let locks = (0..LOCKS).map(|_| Mutex::new(())).collect();
+        Self { store, live, locks, hasher: RandomState::new() }
     }
 
     /// Commits, and waits until this process shows it.
     async fn commit(&self, commit: Commit) -> Result<Committed, WriteError> {
-        let committed = self.store.commit(commit).await?;
+        let committed = self.store_commit(commit).await?;
         self.live
             .wait_for(committed.position, VISIBLE_TIMEOUT)
             .await
             .map_err(|error| WriteError::NotVisible(committed.position, error))?;
         Ok(committed)
+    }
+
+    async fn store_commit(&self, commit: Commit) -> Result<Committed, CommitError> {
+        tokio::time::timeout(COMMIT_TIMEOUT, self.store.commit(commit)).await.unwrap_or_else(|_| {
+            Err(CommitError::Unknown(format!("the store did not answer within {} seconds", COMMIT_TIMEOUT.as_secs())))
+        })
     }
 
     /// Creates or replaces a namespace's declaration.
@@ -287,6 +317,11 @@ impl Writer {
         guard: Guard,
         change: impl Fn(Option<&Instance>) -> Result<Option<Instance>, WriteError>,
     ) -> Result<Written, WriteError> {
+        let lock = self.locks.get(self.hasher.hash_one(&key) as usize % LOCKS);
+        let _turn = match lock {
+            Some(lock) => Some(lock.lock().await),
+            None => None,
+        };
         let key = Key::Instance(key);
         for _ in 0..ATTEMPTS {
             let mut conditions = self.guard(&key, guard)?;
@@ -507,8 +542,8 @@ impl Writer {
         let mut conditions = Vec::new();
         if let Some((Record::Instance(present), revision)) = &present {
             instance.report = keep_report(health, Some(present));
-            // Only where something is kept does it matter that nobody changes it in between.
-            if health.is_none() && present.report.is_some() {
+            // What is kept must be what was last reported, also by a call that is under way.
+            if health.is_none() {
                 conditions.push(Condition { key: key.clone(), expect: Expect::At(*revision) });
             }
         } else {
@@ -578,12 +613,11 @@ impl Writer {
             let key = check().map_err(|invalid| invalid.below(&pointer))?;
             let health = document.health;
             let instance = validate::instance(document).map_err(|invalid| invalid.below(&pointer))?;
-            if wanted.insert(key, (n, instance, health)).is_some() {
+            if wanted.insert(key, Wanted { index: n, instance, health }).is_some() {
                 return Err(Invalid::new(format!("{pointer}/id"), "two items have this id").into());
             }
         }
         let mut replaced = Replaced::default();
-        let mut operations: Vec<Operation> = Vec::new();
         let mut gone: Vec<InstanceKey> = Vec::new();
         let mut after: Option<InstanceKey> = None;
         let selector = fingerpost_catalog::Selector::default();
@@ -606,38 +640,93 @@ impl Writer {
                 None => break,
             }
         }
-        for (key, (n, instance, health)) in wanted {
-            let planned = self
-                .plan_put_instance(key.clone(), instance, health)
-                .map_err(|invalid| invalid.below(&format!("/items/{n}")))?;
-            if planned.created {
-                replaced.added += 1;
-            } else {
-                let present = self.live.read().record(&Key::Instance(key)).map(|(record, _)| record);
-                let same = planned.operations.first().is_some_and(
-                    |operation| matches!((&operation.action, &present), (Action::Put(new), Some(old)) if **new == *old),
-                );
-                if same {
-                    replaced.unchanged += 1;
-                    continue;
-                }
-                replaced.updated += 1;
+        // Whatever the plan, an item or a removal is one change.
+        let total = wanted.len() + gone.len();
+        let wanted: Vec<(InstanceKey, Wanted)> = wanted.into_iter().collect();
+        let mut position = self.live.position();
+        let mut applied = 0;
+        let interrupted = |applied: usize| {
+            move |error: WriteError| match error {
+                WriteError::Commit(source) if applied > 0 => WriteError::Interrupted { applied, total, source },
+                other => other,
             }
-            operations.extend(planned.operations);
+        };
+        for chunk in wanted.chunks(crate::store::MAX_OPERATIONS) {
+            let done = self.replace_chunk(chunk, &mut replaced).await.map_err(interrupted(applied))?;
+            position = done.unwrap_or(position);
+            applied += chunk.len();
         }
         replaced.removed = gone.len();
+        let mut removals: Vec<Operation> = Vec::new();
         for key in &gone {
-            operations.extend(self.plan_delete_instance(key).operations);
+            let operations = self.plan_delete_instance(key).operations;
+            if removals.len() + operations.len() > crate::store::MAX_OPERATIONS {
+                let commit = Commit { operations: std::mem::take(&mut removals), ..Commit::default() };
+                position = self.store_commit(commit).await.map_err(|e| interrupted(applied)(e.into()))?.position;
+            }
+            removals.extend(operations);
+            applied += 1;
         }
-        let mut position = self.live.position();
-        for chunk in operations.chunks(crate::store::MAX_OPERATIONS) {
-            let commit = Commit { operations: chunk.to_vec(), ..Commit::default() };
-            // Only the last has to be visible before the reply: positions are applied in order.
-            position = self.store.commit(commit).await?.position;
+        if !removals.is_empty() {
+            let commit = Commit { operations: removals, ..Commit::default() };
+            position = self.store_commit(commit).await.map_err(|e| interrupted(applied)(e.into()))?.position;
         }
+        // Positions are applied in order, so the last one is enough to wait for.
         self.live.wait_for(position, VISIBLE_TIMEOUT).await.map_err(|error| WriteError::NotVisible(position, error))?;
         Ok((replaced, position))
     }
+
+    /// Puts some of a set's instances, all together; again if somebody changed one of them in between.
+    async fn replace_chunk(
+        &self,
+        chunk: &[(InstanceKey, Wanted)],
+        replaced: &mut Replaced,
+    ) -> Result<Option<Position>, WriteError> {
+        for _ in 0..ATTEMPTS {
+            let mut commit = Commit::default();
+            let mut counts = *replaced;
+            for (key, Wanted { index, instance, health }) in chunk {
+                let planned = self
+                    .plan_put_instance(key.clone(), instance.clone(), *health)
+                    .map_err(|invalid| invalid.below(&format!("/items/{index}")))?;
+                let present = self.live.read().record(&Key::Instance(key.clone())).map(|(record, _)| record);
+                let same = planned.operations.first().is_some_and(
+                    |operation| matches!((&operation.action, &present), (Action::Put(new), Some(old)) if **new == *old),
+                );
+                match (planned.created, same) {
+                    (true, _) => counts.added += 1,
+                    (false, true) => {
+                        counts.unchanged += 1;
+                        continue;
+                    }
+                    (false, false) => counts.updated += 1,
+                }
+                commit.operations.extend(planned.operations);
+                commit.conditions.extend(planned.conditions);
+            }
+            if commit.operations.is_empty() {
+                *replaced = counts;
+                return Ok(None);
+            }
+            match self.store_commit(commit).await {
+                Ok(committed) => {
+                    *replaced = counts;
+                    return Ok(Some(committed.position));
+                }
+                Err(CommitError::Condition { actual, .. }) => self.wait_for_change(actual).await,
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(WriteError::Contended("the set's instances".to_owned()))
+    }
+}
+
+/// An instance that a set is to have.
+struct Wanted {
+    /// Its place in the request.
+    index: usize,
+    instance: Instance,
+    health: Option<fingerpost_catalog::Health>,
 }
 
 fn plan_delete(key: Key) -> Planned {

@@ -10,7 +10,7 @@ use fingerpost_catalog::{ChangeSet, Epoch, Position};
 use fingerpost_registry::store::embedded::{EmbeddedOptions, EmbeddedStore};
 use fingerpost_registry::store::{Action, Commit, CommitError, Durability, Follower, Store};
 use rand::rngs::StdRng;
-use rand::{Rng, SeedableRng};
+use rand::{RngExt, SeedableRng};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

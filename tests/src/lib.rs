@@ -153,6 +153,19 @@ impl Server {
         server
     }
 
+    /// The same, at the same addresses.
+    pub fn again_on_same_ports(mut self) -> Self {
+        let folder = self.folder.take();
+        let (data, http, dns) = (self.data.clone(), self.http.to_string(), self.dns.to_string());
+        drop(self);
+        let mut command = Command::new(binary());
+        command.args(["serve", "--http-listen", &http, "--dns-listen", &dns, "--data-dir"]).arg(&data);
+        command.env("FINGERPOST_LOG", "warn");
+        let mut server = Self::start_command(command, &data);
+        server.folder = folder;
+        server
+    }
+
     /// Calls the API with a body as it stands.
     pub async fn send(
         &self,

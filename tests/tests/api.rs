@@ -3,6 +3,9 @@
 use fingerpost_tests::Server;
 use reqwest::Method;
 use serde_json::{Value, json};
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::process::{Command, Stdio};
 
 const WEB1: &str = "/v1/namespaces/prod/services/web/instances/web-1";
 
@@ -84,7 +87,20 @@ async fn guards_are_judged_in_the_stores_order() {
     let changed = put(vec![("if-match", etag.clone())], json!({"addresses": ["10.0.0.2"]})).await;
     assert_eq!(changed.status, 200, "{}", changed.text);
     assert_eq!(put(vec![("if-match", etag)], body.clone()).await.status, 412);
-    assert_eq!(put(vec![("if-match", "\"nonsense\"".into())], body).await.status, 400);
+    // A well-formed tag of somebody else's matches nothing; a weak one never does (RFC 9110 §13.1.1).
+    let own = changed.etag.clone().unwrap();
+    for tag in ["\"nonsense\"".to_owned(), "\"\"".to_owned(), format!("W/{own}"), format!("W/{own}, \"x,y\"")] {
+        assert_eq!(put(vec![("if-match", tag.clone())], body.clone()).await.status, 412, "{tag}");
+    }
+    let position = own.trim_matches('"');
+    for tag in [position.to_owned(), format!("\"{position}"), format!("{own} {own}"), String::new(), "\"a b\"".into()] {
+        let refused = put(vec![("if-match", tag.clone())], body.clone()).await;
+        assert_eq!((refused.status, &refused.json["parameter"]), (400, &json!("If-Match")), "{tag}");
+    }
+    let listed =
+        put(vec![("if-match", format!("\"other\", {own} ,W/\"x\""))], json!({"addresses": ["10.0.0.3"]})).await;
+    assert_eq!(listed.status, 200, "{}", listed.text);
+    let changed = listed;
 
     // Of many that read the same state, one wins.
     let etag = changed.etag.unwrap();
@@ -138,7 +154,10 @@ async fn each_source_has_its_own_and_readers_see_one() {
 #[tokio::test]
 async fn batches_are_all_or_none() {
     let server = Server::start();
-    let instance = |n: usize| json!({"namespace": "prod", "service": "web", "id": format!("i{n}"), "addresses": ["10.0.0.1"], "health": "warning"});
+    let instance = |n: usize| {
+        let id = format!("i{n}");
+        json!({"namespace": "prod", "service": "web", "id": id, "addresses": ["10.0.0.1"], "health": "warning"})
+    };
     let operations = |count: usize| -> Vec<Value> {
         (0..count).map(|n| json!({"op": "put", "kind": "instance", "object": instance(n)})).collect()
     };
@@ -172,11 +191,40 @@ async fn batches_are_all_or_none() {
     assert_eq!(twice.status, 422, "{}", twice.text);
     let mixed = json!({"operations": [
         {"op": "put", "kind": "namespace", "object": {"name": "prod", "labels": {"stage": "live"}}},
-        {"op": "put", "kind": "service", "object": {"namespace": "prod", "name": "web", "ports": [{"name": "http", "port": 80}]}},
+        {"op": "put", "kind": "service",
+            "object": {"namespace": "prod", "name": "web", "ports": [{"name": "http", "port": 80}]}},
         {"op": "delete", "kind": "instance", "object": {"namespace": "prod", "service": "web", "id": "i0"}},
     ]});
     assert_eq!(server.post("/v1/batch", mixed).await.status, 200);
     assert_eq!(server.get("/v1/namespaces/prod").await.json["labels"], json!({"stage": "live"}));
+}
+
+#[tokio::test]
+async fn deleting_what_is_absent_fails_no_batch() {
+    let server = Server::start();
+    let delete = |kind: &str, object: Value| json!({"op": "delete", "kind": kind, "object": object});
+    let web1 = json!({"namespace": "prod", "service": "web", "id": "web-1"});
+    let put = json!({"op": "put", "kind": "instance", "object": {"namespace": "prod", "service": "web", "id": "web-1",
+        "addresses": ["10.0.0.1"]}});
+    let statuses = |answer: &fingerpost_tests::Answer| -> Vec<u64> {
+        assert_eq!(answer.status, 200, "{}", answer.text);
+        answer.json["results"].as_array().unwrap().iter().map(|result| result["status"].as_u64().unwrap()).collect()
+    };
+    let absent = [
+        delete("instance", web1.clone()),
+        delete("service", json!({"namespace": "prod", "name": "web"})),
+        delete("namespace", json!({"name": "prod"})),
+    ];
+    let atomic = server.post("/v1/batch", json!({"operations": absent})).await;
+    assert_eq!(statuses(&atomic), [200, 200, 200]);
+    let loose = server.post("/v1/batch?atomic=false", json!({"operations": absent})).await;
+    assert_eq!(statuses(&loose), [404, 404, 404]);
+    assert_eq!(loose.json["results"][0]["problem"]["status"], 404);
+    // Each operation is judged after those before it.
+    let delete = delete("instance", web1);
+    let in_order = json!({"operations": [delete, put, delete, delete]});
+    assert_eq!(statuses(&server.post("/v1/batch?atomic=false", in_order).await), [404, 201, 200, 404]);
+    assert_eq!(server.get(WEB1).await.status, 404);
 }
 
 #[tokio::test]
@@ -256,13 +304,24 @@ async fn reads_wait_for_a_position() {
     let (epoch, number) = revision.split_once('-').unwrap();
     let future = format!("{epoch}-{}", number.parse::<u64>().unwrap() + 1);
     let path = format!("{WEB1}?minRevision={future}");
-    let (waited, _) = tokio::join!(server.get(&path), async {
-        server.put(WEB1, json!({"addresses": ["10.0.0.2"]})).await
-    });
+    let (waited, _) =
+        tokio::join!(server.get(&path), async { server.put(WEB1, json!({"addresses": ["10.0.0.2"]})).await });
     assert_eq!(waited.json["addresses"], json!(["10.0.0.2"]));
     let never = format!("{epoch}-{}", number.parse::<u64>().unwrap() + 100);
     assert_eq!(server.get(&format!("/v1/instances?minRevision={never}")).await.status, 504);
     assert_eq!(server.get("/v1/instances?minRevision=0000000000000001-1").await.status, 410);
+    // Nobody waits for a refusal.
+    let begun = std::time::Instant::now();
+    for path in [
+        format!("/v1/instances?minRevision={never}&limit=0"),
+        format!("/v1/services?minRevision={never}&x=1"),
+        format!("/v1/namespaces?minRevision={never}&selector=%21"),
+        format!("/v1/namespaces/prod?minRevision={never}&view=x"),
+        format!("{WEB1}?minRevision={never}&source=x"),
+    ] {
+        assert_eq!(server.get(&path).await.status, 400, "{path}");
+    }
+    assert!(begun.elapsed() < std::time::Duration::from_secs(4), "{:?}", begun.elapsed());
 }
 
 #[tokio::test]
@@ -294,13 +353,20 @@ async fn bad_input_is_refused_with_its_place() {
         (WEB1.to_owned(), with("source", json!("api/other")), 422, "/source"),
         (WEB1.to_owned(), with("session", json!("none")), 422, "/session"),
         (WEB1.to_owned(), json!([]), 400, ""),
+        (WEB1.to_owned(), with("ports", json!([["http", 80, "TCP"]])), 400, "/ports/0"),
+        (WEB1.to_owned(), with("conditions", json!([true, true, false])), 400, "/conditions"),
+        (WEB1.to_owned(), with("pod", json!(["web-1", "u"])), 400, "/pod"),
+        ("/v1/namespaces/prod/services/web/instances/x%ff".to_owned(), ok(), 400, "path"),
+        ("/v1/namespaces/prod/instances/%c3%28".to_owned(), ok(), 400, "path"),
+        ("/v1/namespaces/%ff".to_owned(), json!({}), 400, "path"),
+        ("/v1/namespaces/prod/services/%ff".to_owned(), json!({}), 400, "path"),
         (format!("{WEB1}?source=consul"), ok(), 400, "source"),
         (format!("{WEB1}?sauce=api"), ok(), 400, "query"),
     ] {
         let answer = server.put(&path, body.clone()).await;
         assert_eq!(answer.status, status, "{path} {body}: {}", answer.text);
         assert_eq!(answer.content_type, "application/problem+json");
-        let given = answer.json["pointer"].as_str().or(answer.json["parameter"].as_str());
+        let given = answer.json["pointer"].as_str().or_else(|| answer.json["parameter"].as_str());
         assert_eq!(given, Some(place), "{path} {body}: {}", answer.text);
     }
     for (body, words) in [
@@ -341,10 +407,68 @@ async fn bad_input_is_refused_with_its_place() {
 }
 
 #[tokio::test]
+async fn places_are_told_only_in_what_the_client_sent() {
+    let server = Server::start();
+    server.put(WEB1, json!({"addresses": ["10.0.0.1"]})).await;
+    let patched = server.patch(WEB1, json!({"weight": "heavy"})).await;
+    assert_eq!((patched.status, &patched.json["pointer"]), (422, &json!("/weight")));
+    let bad = json!({"op": "put", "kind": "instance", "object": {"namespace": "prod", "id": "i", "weight": "heavy"}});
+    let batch = server.post("/v1/batch", json!({"operations": [bad]})).await;
+    assert_eq!((batch.status, &batch.json["pointer"]), (400, &json!("/operations/0/object/weight")));
+    for answer in [patched, batch] {
+        let detail = answer.json["detail"].as_str().unwrap();
+        assert!(!detail.contains("line") && !detail.contains("column"), "{detail}");
+    }
+    let whole = server.put(WEB1, json!({"weight": "heavy"})).await;
+    assert!(whole.json["detail"].as_str().unwrap().contains("line 1, column"), "{}", whole.text);
+}
+
+#[tokio::test]
 async fn the_api_describes_itself() {
     let server = Server::start();
     let document = server.get("/openapi.json").await.json;
     assert!(document["openapi"].as_str().unwrap().starts_with("3.1"));
+    let mut operations = 0;
+    for (path, item) in document["paths"].as_object().unwrap() {
+        for (verb, operation) in item.as_object().unwrap() {
+            operations += 1;
+            let call = format!("{verb} {path}");
+            let responses = operation["responses"].as_object().unwrap();
+            for (status, response) in responses {
+                assert!(response["description"].as_str().is_some_and(|text| !text.is_empty()), "{call} {status}");
+                assert_eq!(status.len(), 3, "{call}: {status}");
+            }
+            assert!(responses.contains_key("421"), "{call}");
+            let parameters: Vec<&str> = operation["parameters"]
+                .as_array()
+                .map(|all| all.iter().map(|parameter| parameter["name"].as_str().unwrap()).collect())
+                .unwrap_or_default();
+            let statuses: &[&str] = if path.contains("{namespace}") || path == "/v1/batch" {
+                let guarded = verb != "get" && verb != "post" && !path.ends_with("/instances");
+                assert_eq!(parameters.contains(&"If-Match"), guarded, "{call}");
+                let creates = verb == "put" && guarded && !path.ends_with("/health");
+                assert_eq!(parameters.contains(&"If-None-Match"), creates, "{call}");
+                assert_eq!(parameters.contains(&"minRevision"), verb == "get", "{call}");
+                match verb.as_str() {
+                    "get" => &["400", "410", "503", "504"],
+                    "delete" => &["400", "404", "409", "412", "422", "503", "504", "507"],
+                    "patch" => &["400", "404", "408", "409", "412", "413", "415", "422", "503", "504", "507"],
+                    _ => &["400", "408", "409", "412", "413", "422", "503", "504", "507"],
+                }
+            } else {
+                &["200"]
+            };
+            for status in statuses {
+                assert!(responses.contains_key(*status), "{call} does not say {status}");
+            }
+        }
+    }
+    assert!(operations > 30, "{operations}");
+    // What is referred to is there.
+    for reference in server.get("/openapi.json").await.text.split("\"$ref\":\"#").skip(1) {
+        let (pointer, _) = reference.split_once('"').unwrap();
+        assert!(document.pointer(pointer).is_some(), "{pointer}");
+    }
     for path in [
         "/v1/namespaces/{namespace}/services/{service}/instances/{id}",
         "/v1/namespaces/{namespace}/instances/{id}/health",
@@ -392,4 +516,75 @@ async fn export_and_import() {
     assert_eq!(refused.status, 400, "{}", refused.text);
     assert!(refused.json["detail"].as_str().unwrap().contains("line "));
     assert_eq!(two.get("/v1/status").await.json["revision"], revision);
+}
+
+#[tokio::test]
+async fn imports_come_one_at_a_time() {
+    let server = Server::start();
+    server.put(WEB1, json!({"addresses": ["10.0.0.1"]})).await;
+    let export = server.get("/v1/export").await.text;
+    let json_lines = [("content-type", "application/x-ndjson")];
+    // One that has not come whole yet holds the turn; it has it as soon as it is asked for its body.
+    let mut slow = TcpStream::connect(server.http).unwrap();
+    let head = format!(
+        "POST /v1/import HTTP/1.1\r\nhost: {}\r\ncontent-type: application/x-ndjson\r\ncontent-length: {}\r\n\
+         expect: 100-continue\r\n\r\n",
+        server.http,
+        export.len()
+    );
+    slow.write_all(head.as_bytes()).unwrap();
+    let mut interim = [0; 25];
+    slow.read_exact(&mut interim).unwrap();
+    assert_eq!(&interim, b"HTTP/1.1 100 Continue\r\n\r\n");
+    slow.write_all(&export.as_bytes()[..10]).unwrap();
+    let second = server.send(Method::POST, "/v1/import", &json_lines, export.clone()).await;
+    assert_eq!(second.status, 503, "{}", second.text);
+    assert!(second.json["detail"].as_str().unwrap().contains("another import"), "{}", second.text);
+    slow.write_all(&export.as_bytes()[10..]).unwrap();
+    let mut reply = [0; 12];
+    slow.read_exact(&mut reply).unwrap();
+    assert_eq!(&reply, b"HTTP/1.1 200");
+    let third = server.send(Method::POST, "/v1/import", &json_lines, export).await;
+    assert_eq!(third.status, 200, "{}", third.text);
+}
+
+/// A set or an import that breaks off says how far it came.
+#[tokio::test]
+async fn what_broke_off_says_how_far_it_came() {
+    let small_disk = || {
+        let folder = tempfile::tempdir().unwrap();
+        let data = folder.path().join("data");
+        std::fs::create_dir(&data).unwrap();
+        let script = "mount -t tmpfs -o size=12m none \"$1\" && shift && exec \"$@\"";
+        let inner = Server::command(&data, &[]);
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "--map-root-user", "sh", "-c", script, "sh"]).arg(&data).arg(inner.get_program());
+        command.args(inner.get_args()).env("FINGERPOST_LOG", "off").stderr(Stdio::null());
+        (Server::start_command(command, &data), folder)
+    };
+    let applied = |answer: &fingerpost_tests::Answer, words: &str| -> usize {
+        assert_eq!(answer.status, 507, "{}", answer.text);
+        let detail = answer.json["detail"].as_str().unwrap();
+        assert!(detail.contains(words) && detail.contains("repeating"), "{detail}");
+        detail.split(|c: char| !c.is_ascii_digit()).find_map(|number| number.parse().ok()).unwrap()
+    };
+    let filler = "x".repeat(250);
+
+    let (server, _folder) = small_disk();
+    let items: Vec<Value> = (0..28_000)
+        .map(|n| json!({"id": format!("i{n}"), "addresses": ["10.0.0.1"], "node": filler, "zone": filler}))
+        .collect();
+    let set = server.put("/v1/namespaces/a/services/b/instances?source=api/x", json!({"items": items})).await;
+    assert!((100..28_000).contains(&applied(&set, "of the set's 28000 changes were applied")), "{}", set.text);
+
+    let (server, _folder) = small_disk();
+    let header = server.get("/v1/export").await.text.lines().next().unwrap().to_owned();
+    let lines = (0..28_000).map(|n| {
+        let record = json!({"addresses": ["10.0.0.1"], "node": filler, "zone": filler});
+        format!("{}\n", json!({"key": format!("instances/a/b/api/i{n}"), "value": record}))
+    });
+    let import: String = std::iter::once(format!("{header}\n")).chain(lines).collect();
+    let import = server.send(Method::POST, "/v1/import", &[("content-type", "application/x-ndjson")], import).await;
+    let written = applied(&import, "of 28000 records were written");
+    assert!((100..28_000).contains(&written), "{}", import.text);
 }

@@ -25,7 +25,7 @@ async fn write_until_gone(url: String, writer: usize, from: u64) -> (Told, u64) 
     loop {
         n += 1;
         let body = |id: &str| json!({"namespace": "crash", "service": "s", "id": id, "addresses": ["10.0.0.1"], "labels": {"n": n.to_string()}});
-        let (ids, request) = if n % 3 == 0 {
+        let (ids, request) = if n.is_multiple_of(3) {
             let ids: Vec<String> = (0..10).map(|k| format!("w{writer}-batch-{k}")).collect();
             let operations: Vec<Value> =
                 ids.iter().map(|id| json!({"op": "put", "kind": "instance", "object": body(id)})).collect();
@@ -87,6 +87,89 @@ async fn fifty_kills_under_load_lose_nothing() {
         assert_eq!(found, known, "round {round}");
     }
     assert!(known.len() > WRITERS * 10);
+}
+
+/// Through restarts, DNS says what is so or SERVFAIL: never that a name does not exist that does, nor one that is gone.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn dns_tells_no_lies_through_restarts() {
+    let mut server = Server::start();
+    let path = |name: &str| format!("/v1/namespaces/z/services/{name}/instances/i");
+    server.put(&path("gone"), json!({"addresses": ["10.0.0.1"]})).await;
+    server.put(&path("stays"), json!({"addresses": ["10.0.0.1"]})).await;
+    for n in 0..300 {
+        server.put(&path("filler"), json!({"addresses": [format!("10.1.{}.1", n % 200)]})).await;
+    }
+    server.delete(&path("gone")).await;
+    for round in 0..6 {
+        if round % 2 == 0 {
+            server.kill();
+        } else {
+            server.terminate();
+        }
+        // The same port again, so that whoever asks does not notice the restart but by the answers.
+        let dns = server.dns;
+        let asking = tokio::spawn(async move {
+            let mut answers = Vec::new();
+            loop {
+                for name in ["stays.z.svc.cluster.local", "gone.z.svc.cluster.local"] {
+                    let asked = fingerpost_dns::query::query(dns, name, "A", Duration::from_millis(300)).await;
+                    if let Ok(reply) = asked {
+                        answers.push((name, reply.rcode));
+                    }
+                }
+                if answers.iter().filter(|(_, rcode)| rcode != "SERVFAIL").count() > 40 {
+                    return answers;
+                }
+            }
+        });
+        server = server.again_on_same_ports();
+        let mut told = 0;
+        for (name, rcode) in asking.await.unwrap() {
+            let truth = if name.starts_with("stays") { "NOERROR" } else { "NXDOMAIN" };
+            assert!(rcode == truth || rcode == "SERVFAIL", "round {round}: {name} is {rcode}");
+            told += 1;
+        }
+        assert!(told > 40);
+    }
+}
+
+/// Many writers of one instance queue up; none is refused, and no acknowledged report of health is lost.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn contention_for_one_instance_loses_nothing() {
+    let server = Server::start();
+    let path = "/v1/namespaces/hot/services/s/instances/i";
+    server.put(path, json!({"addresses": ["10.0.0.1"]})).await;
+    let puts = (0..32u8).map(|writer| {
+        let server = &server;
+        async move {
+            for n in 0..20u8 {
+                let answer = server.put(path, json!({"addresses": [format!("10.0.{writer}.{}", n + 1)]})).await;
+                assert_eq!(answer.status, 200, "{}", answer.text);
+            }
+        }
+    });
+    futures_util::future::join_all(puts).await;
+
+    let items: Vec<_> = (0..250).map(|n| json!({"id": format!("i{n}"), "addresses": ["10.0.0.1"]})).collect();
+    let set = "/v1/namespaces/hot/services/set/instances";
+    assert_eq!(server.put(&format!("{set}?source=api/me"), json!({"items": items})).await.status, 200);
+    let replacing = async {
+        for n in 0..8u8 {
+            let items: Vec<_> =
+                (0..250).map(|k| json!({"id": format!("i{k}"), "addresses": [format!("10.0.{n}.1")]})).collect();
+            let answer = server.put(&format!("{set}?source=api/me"), json!({"items": items})).await;
+            assert_eq!(answer.status, 200, "{}", answer.text);
+        }
+    };
+    let reporting = async {
+        for n in 0..60 {
+            let answer = server.put(&format!("{set}/i{n}/health?source=api/me"), json!({"health": "warning"})).await;
+            assert_eq!(answer.status, 200, "{}", answer.text);
+        }
+    };
+    tokio::join!(replacing, reporting);
+    let list = server.get(&format!("{set}?health=warning&limit=1000")).await;
+    assert_eq!(list.json["items"].as_array().unwrap().len(), 60);
 }
 
 #[tokio::test]

@@ -1,5 +1,7 @@
 //! Watch streams from outside: state, changes, resumption, many subscriptions.
 
+#![allow(clippy::unwrap_used, reason = "in tests, a broken assumption ends the test")]
+
 use fingerpost_tests::Server;
 use fingerpost_tests::events::Events;
 use serde_json::{Value, json};
@@ -160,6 +162,82 @@ async fn a_large_state_comes_page_by_page_and_whole() {
     let (state, _) = events.until_synced().await;
     let count = |kind: &str| state.iter().filter(|event| event.data["kind"] == kind).count();
     assert_eq!((count("namespace"), count("service"), count("instance")), (1, 7, 1200));
+}
+
+/// Whoever starts watching while others write gets the state and `synced`, and no reset.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn new_watchers_under_load_are_not_reset() {
+    let server = Server::start();
+    put(&server, "web", "a", at(1)).await;
+    let writing = async {
+        for n in 0..60 {
+            let operations: Vec<_> = (0..100)
+                .map(|k| json!({"op": "put", "kind": "instance", "object": {"namespace": "prod", "service": "busy", "id": format!("i{k}"), "addresses": [format!("10.0.{n}.1")]}}))
+                .collect();
+            assert_eq!(server.post("/v1/batch", json!({"operations": operations})).await.status, 200);
+        }
+    };
+    let watching = async {
+        for _ in 0..150 {
+            let mut events = Events::open(&server, "?namespace=prod&service=web", None).await;
+            let (state, _) = events.until_synced().await;
+            assert!(state.iter().all(|event| event.name == "put"), "{state:?}");
+        }
+    };
+    tokio::join!(writing, watching);
+}
+
+/// A position that a reply has just named is never ahead of a watch.
+#[tokio::test]
+async fn a_replys_position_can_be_watched_from() {
+    let server = Server::start();
+    for n in 1..50 {
+        let revision = put(&server, "web", "a", at(n)).await;
+        let mut events = Events::open(&server, &format!("?kind=instance&position={revision}"), None).await;
+        assert_eq!(events.until_synced().await.0, []);
+    }
+}
+
+/// One commit may concern any number of a stream's subscriptions, and one with a long way to go holds up no other.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn subscriptions_of_a_stream_do_not_hold_each_other_up() {
+    let server = Server::start();
+    for round in 0..20 {
+        let operations: Vec<_> = (0..100)
+            .map(|k| json!({"op": "put", "kind": "instance", "object": {"namespace": "bulk", "service": format!("s{k}"), "id": format!("i{round}"), "addresses": ["10.0.0.1"]}}))
+            .collect();
+        assert_eq!(server.post("/v1/batch", json!({"operations": operations})).await.status, 200);
+    }
+    let subscriptions: Vec<_> = (0..200)
+        .map(|n| json!({"id": format!("w{n}"), "kind": "instance", "namespace": "prod", "service": format!("s{n}")}))
+        .collect();
+    let mut events = Events::open_many(&server, json!({"subscriptions": subscriptions})).await;
+    let stream = events.next().await.data["stream"].as_str().unwrap().to_owned();
+    for _ in 0..200 {
+        assert_eq!(events.next().await.name, "synced");
+    }
+    // One commit, a hundred subscriptions; nobody has to catch up.
+    for round in 0..5 {
+        let operations: Vec<_> = (0..100)
+            .map(|k| json!({"op": "put", "kind": "instance", "object": {"namespace": "prod", "service": format!("s{k}"), "id": "i", "addresses": [format!("10.0.0.{}", round + 1)]}}))
+            .collect();
+        assert_eq!(server.post("/v1/batch", json!({"operations": operations})).await.status, 200);
+        for _ in 0..100 {
+            assert_eq!(events.next().await.name, "put");
+        }
+    }
+    // One that joins late has a long way to go; the others go on meanwhile.
+    let added = server.patch(&format!("/v1/watch/{stream}"), json!({"add": [{"id": "all", "kind": "instance"}]})).await;
+    assert_eq!(added.status, 200, "{}", added.text);
+    put(&server, "s1", "late", at(9)).await;
+    let (mut live, mut synced) = (false, false);
+    while !live || !synced {
+        let event = events.next().await;
+        assert_ne!(event.name, "reset");
+        live |= event.data["subscription"] == "w1" && event.data["object"]["id"] == "late";
+        synced |= event.data["subscription"] == "all" && event.name == "synced";
+    }
+    assert_eq!(server.get("/v1/status").await.json["watch"]["laggards"], 0);
 }
 
 /// A reader that applies every event must hold what a list shows, whatever happens while it reads.

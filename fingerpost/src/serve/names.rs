@@ -1,8 +1,8 @@
 //! Joins the DNS server to the registry of the same process: effects in, explanations out.
 
 use fingerpost_catalog::{
-    Effects, HealthSet, InstanceQuery, InstanceView, NamespaceQuery, NamespaceView, Replica, Selector, ServiceQuery,
-    ServiceView,
+    Effects, HealthSet, InstanceQuery, InstanceView, NamespaceQuery, NamespaceView, Position, Replica, Selector,
+    ServiceQuery, ServiceView,
 };
 use fingerpost_dns::Index;
 use fingerpost_dns::explain::{Lookup, explain};
@@ -75,9 +75,10 @@ impl Observer for DnsObserver {
                 None => break,
             }
         }
-        if let Some(position) = replica.position() {
-            self.0.set_synced(position);
-        }
+    }
+
+    fn ready(&self, position: Position) {
+        self.0.set_synced(position);
     }
 
     fn apply(&self, effects: &Effects, _reset: bool) {

@@ -1,18 +1,19 @@
 //! Many writes in one call.
 
-use super::AppState;
 use super::body::{self, MAX_BODY, MAX_LARGE_BODY};
+use super::described::{Acting, BodyProblems, OnlyJson, WriteProblems};
 use super::objects::reply;
 use super::params::{self, Params};
 use super::problem::Problem;
-use crate::store::MAX_OPERATIONS;
-use crate::writes::{Verb, WriteError, Written};
+use super::{App, AppState};
+use crate::store::{CommitError, MAX_OPERATIONS};
+use crate::writes::{self, Verb, WriteError, Written};
 use axum::body::Body;
 use axum::extract::{RawQuery, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
-use fingerpost_catalog::Position;
 use fingerpost_catalog::document::{ObjectDocument, ProblemDocument};
+use fingerpost_catalog::{Key, Position, Source};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -76,9 +77,9 @@ impl BatchOperation {
         use fingerpost_catalog::Kind;
         let bytes = self.object.get().as_bytes();
         let object = match self.kind {
-            Kind::Namespace => body::json(bytes).map(ObjectDocument::Namespace),
-            Kind::Service => body::json(bytes).map(ObjectDocument::Service),
-            Kind::Instance => body::json(bytes).map(ObjectDocument::Instance),
+            Kind::Namespace => body::json_part(bytes).map(ObjectDocument::Namespace),
+            Kind::Service => body::json_part(bytes).map(ObjectDocument::Service),
+            Kind::Instance => body::json_part(bytes).map(ObjectDocument::Instance),
         }
         .map_err(|problem| {
             let document = problem.document();
@@ -98,11 +99,16 @@ fn result(verb: Verb, written: &Written) -> BatchResult {
 }
 
 /// Write many objects: all or none of at most 100, or with `?atomic=false` each for itself, in order.
+///
+/// Deleting what does not exist changes nothing and fails no batch, so that a batch can be repeated: its result is 200
+/// in an atomic batch, and with `?atomic=false` 404, as of a `DELETE` of its own.
 #[utoipa::path(post, path = "/v1/batch", tag = "batch",
-    params(("source" = Option<String>, Query, description = "The acting source; default `api`."),
+    params(Acting,
         ("atomic" = Option<bool>, Query, description = "`false`: apply what can be applied; default `true`.")),
     request_body = Batch,
-    responses((status = 200, body = BatchReply), (status = "4XX", body = ProblemDocument)))]
+    responses((status = 200, body = BatchReply,
+            description = "All was applied; with `?atomic=false`, each result says what became of its operation."),
+        WriteProblems, BodyProblems, OnlyJson))]
 pub(crate) async fn batch(
     State(app): AppState,
     RawQuery(query): RawQuery,
@@ -135,6 +141,16 @@ pub(crate) async fn batch(
         let results = items.iter().zip(&written).map(|((verb, _), written)| result(*verb, written)).collect();
         return Ok(reply(StatusCode::OK, &BatchReply { revision, results }, None));
     }
+    let results = apply_each(&app, &acting, parsed).await;
+    Ok(reply(StatusCode::OK, &BatchReply { revision: app.api.live.position(), results }, None))
+}
+
+/// Applies each operation for itself, in order.
+async fn apply_each(
+    app: &App,
+    acting: &Source,
+    parsed: impl Iterator<Item = Result<(Verb, ObjectDocument), Problem>>,
+) -> Vec<BatchResult> {
     let mut results = Vec::new();
     let mut pending: Vec<(usize, (Verb, ObjectDocument))> = Vec::new();
     for (n, item) in parsed.enumerate() {
@@ -147,18 +163,21 @@ pub(crate) async fn batch(
     // Runs of operations share commits; where one of a run fails, its members are applied one by one.
     for run in pending.chunks(MAX_OPERATIONS) {
         let items: Vec<(Verb, ObjectDocument)> = run.iter().map(|(_, item)| item.clone()).collect();
-        match app.writer.batch(&acting, &items).await {
+        let absent: Vec<bool> = items.iter().map(|item| deletes_nothing(app, acting, item)).collect();
+        match app.writer.batch(acting, &items).await {
             Ok(written) => {
-                for ((n, (verb, _)), written) in run.iter().zip(&written) {
-                    results[*n] = result(*verb, written);
+                for (((n, (verb, _)), absent), written) in run.iter().zip(absent).zip(&written) {
+                    results[*n] = if absent { nothing() } else { result(*verb, written) };
                 }
             }
-            Err(WriteError::Invalid(_)) => {
+            Err(WriteError::Invalid(_) | WriteError::Contended(_) | WriteError::Commit(CommitError::Malformed(_))) => {
                 for (n, item) in run {
-                    results[*n] = match app.writer.batch(&acting, std::slice::from_ref(item)).await {
-                        Ok(written) => written
-                            .first()
-                            .map_or_else(|| failed(Problem::not_found("it")), |written| result(item.0, written)),
+                    let absent = deletes_nothing(app, acting, item);
+                    results[*n] = match app.writer.batch(acting, std::slice::from_ref(item)).await {
+                        Ok(written) => match written.first() {
+                            Some(written) if !absent => result(item.0, written),
+                            _ => nothing(),
+                        },
                         Err(error) => failed(renumbered(error, *n)),
                     };
                 }
@@ -171,7 +190,29 @@ pub(crate) async fn batch(
             }
         }
     }
-    Ok(reply(StatusCode::OK, &BatchReply { revision: app.api.live.position(), results }, None))
+    results
+}
+
+/// Whether an operation deletes what does not exist; judged, as is whether a put creates, by what is shown just before.
+fn deletes_nothing(app: &App, acting: &Source, (verb, object): &(Verb, ObjectDocument)) -> bool {
+    let key = || {
+        Some(match object {
+            ObjectDocument::Namespace(document) => writes::namespace_key(acting, document.name.as_deref()?),
+            ObjectDocument::Service(document) => {
+                writes::service_key(acting, document.namespace.as_deref()?, document.name.as_deref()?)
+            }
+            ObjectDocument::Instance(document) => {
+                let (namespace, id) = (document.namespace.as_deref()?, document.id.as_deref()?);
+                writes::instance_key(acting, namespace, document.service.as_deref(), id).map(Key::Instance)
+            }
+        })
+    };
+    // What has no proper key is refused by the writer.
+    *verb == Verb::Delete && matches!(key(), Some(Ok(key)) if app.api.live.read().revision_of(&key).is_none())
+}
+
+fn nothing() -> BatchResult {
+    failed(Problem::new(StatusCode::NOT_FOUND, "it does not exist as the acting source's; nothing was changed"))
 }
 
 /// An operation that was applied alone says its place in the whole batch.

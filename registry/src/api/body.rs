@@ -1,6 +1,7 @@
 //! Request bodies: bounded in size and time, strict about fields, and precise about what is wrong with them.
 
 use super::problem::Problem;
+use super::strict::Strict;
 use axum::body::Body;
 use axum::http::{HeaderMap, StatusCode, header};
 use bytes::{Bytes, BytesMut};
@@ -13,39 +14,48 @@ use std::time::Duration;
 pub(crate) const MAX_BODY: usize = 1 << 20;
 /// Largest body of a call that writes many things.
 pub(crate) const MAX_LARGE_BODY: usize = 16 << 20;
-/// A body must have come whole within this time.
+/// A body must have come whole within this time; a large one, its next piece.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Reads a body of at most `limit` bytes.
+/// Reads a body of at most `limit` bytes, which must come soon.
 pub(crate) async fn read(body: Body, limit: usize) -> Result<Bytes, Problem> {
-    let too_large = || {
-        Problem::new(StatusCode::PAYLOAD_TOO_LARGE, format!("the body has more than the {limit} bytes allowed here"))
-    };
-    let reading = async {
-        let mut body = body;
-        let mut whole: Option<Bytes> = None;
-        let mut joined = BytesMut::new();
-        while let Some(frame) = body.frame().await {
-            let frame = frame.map_err(|_| Problem::new(StatusCode::BAD_REQUEST, "the body broke off"))?;
-            let Ok(data) = frame.into_data() else { continue };
-            if whole.as_ref().map_or(joined.len(), Bytes::len) + data.len() > limit {
-                return Err(too_large());
-            }
-            // Most bodies come in one piece and need no copy.
-            match whole.take() {
-                None if joined.is_empty() => whole = Some(data),
-                None => joined.extend_from_slice(&data),
-                Some(first) => {
-                    joined.extend_from_slice(&first);
-                    joined.extend_from_slice(&data);
-                }
-            }
-        }
-        Ok(whole.unwrap_or_else(|| joined.freeze()))
-    };
-    tokio::time::timeout(BODY_TIMEOUT, reading)
+    tokio::time::timeout(BODY_TIMEOUT, read_pieces(body, limit, BODY_TIMEOUT))
         .await
         .unwrap_or_else(|_| Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "the body did not come within 30 seconds")))
+}
+
+/// Reads a body of at most `limit` bytes for as long as it keeps coming.
+pub(crate) async fn read_patiently(body: Body, limit: usize) -> Result<Bytes, Problem> {
+    read_pieces(body, limit, BODY_TIMEOUT).await
+}
+
+async fn read_pieces(mut body: Body, limit: usize, pause: Duration) -> Result<Bytes, Problem> {
+    let stalled = |_| {
+        let detail = format!("no more of the body came for {} seconds", pause.as_secs());
+        Problem::new(StatusCode::REQUEST_TIMEOUT, detail)
+    };
+    let mut whole: Option<Bytes> = None;
+    let mut joined = BytesMut::new();
+    while let Some(frame) = tokio::time::timeout(pause, body.frame()).await.map_err(stalled)? {
+        let frame = frame.map_err(|_| Problem::new(StatusCode::BAD_REQUEST, "the body broke off"))?;
+        let Ok(data) = frame.into_data() else { continue };
+        if whole.as_ref().map_or(joined.len(), Bytes::len) + data.len() > limit {
+            return Err(Problem::new(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                format!("the body has more than the {limit} bytes allowed here"),
+            ));
+        }
+        // Most bodies come in one piece and need no copy.
+        match whole.take() {
+            None if joined.is_empty() => whole = Some(data),
+            None => joined.extend_from_slice(&data),
+            Some(first) => {
+                joined.extend_from_slice(&first);
+                joined.extend_from_slice(&data);
+            }
+        }
+    }
+    Ok(whole.unwrap_or_else(|| joined.freeze()))
 }
 
 /// Refuses bodies that a web page could send unasked: a browser lets any page post forms and plain text anywhere.
@@ -64,9 +74,25 @@ pub(crate) fn require_json(headers: &HeaderMap) -> Result<(), Problem> {
     ))
 }
 
-/// Reads JSON, refusing what the document does not know, with a pointer to the place.
+/// Reads JSON as the client sent it, refusing what the document does not know, with a pointer to the place.
 pub(crate) fn json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
-    // serde would take a list for an object, its fields in their order.
+    parse(bytes, true)
+}
+
+/// Reads JSON that the client did not send like this: a part of its body, or a document made from it. Lines and columns
+/// would mislead there, and only the pointer is told.
+pub(crate) fn json_part<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
+    parse(bytes, false)
+}
+
+/// What serde_json found wrong, without the place that ends its messages.
+pub(crate) fn fault(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    text.rsplit_once(" at line").map_or(text.as_str(), |(what, _)| what).to_owned()
+}
+
+fn parse<T: DeserializeOwned>(bytes: &[u8], placed: bool) -> Result<T, Problem> {
+    // A patch, which may hold anything, is no list either.
     if bytes.iter().find(|byte| !byte.is_ascii_whitespace()).is_some_and(|byte| *byte == b'[') {
         return Err(Problem::body("", "a JSON object is needed, not a list"));
     }
@@ -74,21 +100,22 @@ pub(crate) fn json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     let mut track = serde_path_to_error::Track::new();
     let mut unknown: Option<String> = None;
     let parsed = {
-        let tracked = serde_path_to_error::Deserializer::new(&mut deserializer, &mut track);
+        let tracked = serde_path_to_error::Deserializer::new(Strict(&mut deserializer), &mut track);
         serde_ignored::deserialize(tracked, |path| {
             unknown.get_or_insert_with(|| ignored_pointer(&path));
         })
     };
     let value: T = parsed.map_err(|error: serde_json::Error| {
         let pointer = pointer(&track.path());
-        let place = format!("line {}, column {}", error.line(), error.column());
-        let text = error.to_string();
-        // serde_json ends its messages with the place; it is said once, in words.
-        let what = text.rsplit_once(" at line").map_or(text.as_str(), |(what, _)| what);
+        let place = match placed {
+            true => format!(" (line {}, column {})", error.line(), error.column()),
+            false => String::new(),
+        };
+        let what = fault(&error);
         match error.classify() {
-            Category::Syntax => Problem::body(pointer, format!("not JSON: {what} ({place})")),
-            Category::Eof => Problem::body(pointer, format!("the JSON ends too early ({place})")),
-            Category::Data | Category::Io => Problem::body(pointer, format!("{what} ({place})")),
+            Category::Syntax => Problem::body(pointer, format!("not JSON: {what}{place}")),
+            Category::Eof => Problem::body(pointer, format!("the JSON ends too early{place}")),
+            Category::Data | Category::Io => Problem::body(pointer, format!("{what}{place}")),
         }
     })?;
     deserializer.end().map_err(|error| Problem::body("", format!("more than one JSON value: {error}")))?;
@@ -139,6 +166,42 @@ mod tests {
     fn refused(text: &str) -> (Option<String>, String) {
         let problem = json::<InstanceDocument>(text.as_bytes()).unwrap_err().document();
         (problem.pointer, problem.detail)
+    }
+
+    #[tokio::test]
+    async fn a_slow_body_is_no_stalled_one() {
+        let pause = Duration::from_secs(1);
+        let pieces = |count: usize, every: Duration| {
+            Body::from_stream(futures_util::stream::unfold(0, move |n| async move {
+                tokio::time::sleep(every).await;
+                (n < count).then(|| (Ok::<_, std::convert::Infallible>("ab"), n + 1))
+            }))
+        };
+        let whole = read_pieces(pieces(15, pause / 10), 30, pause).await;
+        assert_eq!(whole.map(|whole| whole.len()).ok(), Some(30));
+        let refused = |read: Result<Bytes, Problem>| read.unwrap_err().status();
+        assert_eq!(refused(read_pieces(pieces(2, pause * 2), 30, pause).await), StatusCode::REQUEST_TIMEOUT);
+        assert_eq!(refused(read_pieces(pieces(2, Duration::ZERO), 3, pause).await), StatusCode::PAYLOAD_TOO_LARGE);
+    }
+
+    #[test]
+    fn lists_are_no_objects() {
+        let cases = [
+            (r#"{"ports":[["http",80,"TCP"]]}"#, "/ports/0"),
+            (r#"{"conditions":[true,true,false]}"#, "/conditions"),
+            (r#"{"pod":["a","b"]}"#, "/pod"),
+            (r#"{"healthParts":{"reported":["passing",""]}}"#, "/healthParts/reported"),
+        ];
+        for (text, pointer) in cases {
+            assert_eq!(refused(text).0.as_deref(), Some(pointer), "{text}");
+        }
+    }
+
+    #[test]
+    fn parts_have_no_lines() {
+        let text = br#"{"weight":"x"}"#;
+        assert!(json::<InstanceDocument>(text).unwrap_err().document().detail.contains("line 1"));
+        assert!(!json_part::<InstanceDocument>(text).unwrap_err().document().detail.contains("line"));
     }
 
     #[test]

@@ -1,11 +1,12 @@
 //! Everything in and out, as JSON lines: for backups, moves between back ends and questions to the data.
 
 use super::body;
+use super::described::{Always, BodyProblems, OnlyJson, Unavailable, WriteProblems};
 use super::objects::reply;
 use super::params::{self, Params};
 use super::problem::Problem;
 use super::{App, AppState};
-use crate::store::{Action, Commit, Contents, MAX_OPERATIONS, Operation, ReadAt, StoreError};
+use crate::store::{Action, Commit, CommitError, Contents, MAX_OPERATIONS, Operation, ReadAt, StoreError};
 use crate::validate::{self, Invalid};
 use crate::writes::instance_document;
 use axum::body::Body;
@@ -13,9 +14,9 @@ use axum::extract::{RawQuery, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::{BufMut, Bytes, BytesMut};
-use fingerpost_catalog::document::{NamespaceDocument, ProblemDocument, ServiceDocument};
+use fingerpost_catalog::document::{NamespaceDocument, ServiceDocument};
 use fingerpost_catalog::{Key, Position, Record};
-use futures_util::stream::{StreamExt, TryStreamExt};
+use futures_util::stream::{FuturesOrdered, StreamExt};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use std::collections::HashSet;
@@ -23,7 +24,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// Largest import in bytes.
-const MAX_IMPORT: usize = 512 << 20;
+const MAX_IMPORT: usize = 256 << 20;
 /// The form of exports; raised when older versions could not read them.
 const FORMAT: u32 = 1;
 /// Commits of an import under way at once.
@@ -75,7 +76,8 @@ fn line(key: &Key, record: &Record, out: &mut BytesMut) {
 
 /// All records at one position, as JSON lines. The first line says `{"fingerpost":"export",…}`.
 #[utoipa::path(get, path = "/v1/export", tag = "operations",
-    responses((status = 200, content_type = "application/x-ndjson", body = String), (status = "5XX", body = ProblemDocument)))]
+    responses((status = 200, description = "The export.", content_type = "application/x-ndjson", body = String),
+        Always, Unavailable))]
 pub(crate) async fn export(State(app): AppState) -> Result<Response, Problem> {
     let Contents { position, records } = app.api.store.read_all(ReadAt::Latest).await?;
     let header = Header { fingerpost: "export".to_owned(), version: FORMAT, revision: position };
@@ -128,7 +130,10 @@ fn check(key: &Key, record: &Record) -> Result<(), Invalid> {
     }
 }
 
-fn parse(text: &[u8]) -> Result<Vec<(Key, Record)>, Problem> {
+/// The writes that an import asks for, and the keys that it has.
+type Parsed = (Vec<Operation>, HashSet<Key>);
+
+fn parse(text: &[u8]) -> Result<Parsed, Problem> {
     let bad = |line: usize, detail: &dyn std::fmt::Display| Problem::body("", format!("line {line}: {detail}"));
     let mut lines = text.split(|byte| *byte == b'\n').enumerate().filter(|(_, line)| !line.is_empty());
     let (_, first) = lines.next().ok_or_else(|| Problem::body("", "the import is empty"))?;
@@ -137,43 +142,51 @@ fn parse(text: &[u8]) -> Result<Vec<(Key, Record)>, Problem> {
     if header.fingerpost != "export" || header.version > FORMAT {
         return Err(bad(1, &format!("export version {} is newer than this server reads ({FORMAT})", header.version)));
     }
-    let mut records = Vec::new();
-    let mut seen = HashSet::new();
+    let mut operations = Vec::new();
+    let mut keys = HashSet::new();
     for (n, line) in lines {
-        let line: OwnedLine = serde_json::from_slice(line).map_err(|error| bad(n + 1, &error))?;
+        let line: OwnedLine = serde_json::from_slice(line)
+            .map_err(|error| bad(n + 1, &format!("{} (column {})", body::fault(&error), error.column())))?;
         let key: Key = line.key.parse().map_err(|error| bad(n + 1, &error))?;
         let record = Record::decode(&key, line.value.get().as_bytes()).map_err(|error| {
             let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
             bad(n + 1, &format!("{error}: {cause}"))
         })?;
         check(&key, &record).map_err(|invalid| bad(n + 1, &format!("`{key}`: {invalid}")))?;
-        if !seen.insert(key.clone()) {
+        if !keys.insert(key.clone()) {
             return Err(bad(n + 1, &format!("`{key}` comes twice")));
         }
-        records.push((key, record));
+        operations.push(Operation { key, action: Action::Put(Arc::new(record)) });
     }
-    Ok(records)
+    Ok((operations, keys))
 }
 
-async fn commit_all(app: &App, operations: Vec<Operation>) -> Result<(), Problem> {
-    let commits: Vec<Commit> = operations
-        .chunks(MAX_OPERATIONS)
-        .map(|chunk| Commit { operations: chunk.to_vec(), ..Commit::default() })
-        .collect();
-    futures_util::stream::iter(commits)
-        .map(|commit| app.api.store.commit(commit))
-        .buffered(IN_FLIGHT)
-        .try_for_each(|_| std::future::ready(Ok(())))
-        .await?;
-    Ok(())
+/// Commits operations some at a time; `done` counts those that were committed, also where not all are.
+async fn commit_all(app: &App, operations: &[Operation], done: &mut usize) -> Result<(), CommitError> {
+    let mut chunks = operations.chunks(MAX_OPERATIONS);
+    let mut under_way = FuturesOrdered::new();
+    loop {
+        while under_way.len() < IN_FLIGHT
+            && let Some(chunk) = chunks.next()
+        {
+            under_way.push_back(app.api.store.commit(Commit { operations: chunk.to_vec(), ..Commit::default() }));
+        }
+        let Some(answer) = under_way.next().await else { return Ok(()) };
+        answer?;
+        // All chunks but the last are full.
+        *done = operations.len().min(*done + MAX_OPERATIONS);
+    }
 }
 
-/// Bring in an export: all its records are written, additions before removals. It is checked whole before anything is
-/// changed; it is not one atomic step, and can be repeated where it broke off.
+/// Bring in an export of at most 256 MiB: all its records are written, additions before removals. It is checked whole
+/// before anything is changed; it is not one atomic step, and can be repeated where it broke off. One import runs at a
+/// time; another is told 503 meanwhile.
 #[utoipa::path(post, path = "/v1/import", tag = "operations",
-    params(("replace" = Option<bool>, Query, description = "Remove records that the import does not have; default `false`.")),
+    params(("replace" = Option<bool>, Query,
+        description = "Remove records that the import does not have; default `false`.")),
     request_body(content = String, content_type = "application/x-ndjson"),
-    responses((status = 200, body = Imported), (status = "4XX", body = ProblemDocument)))]
+    responses((status = 200, description = "All of it was written.", body = Imported),
+        WriteProblems, BodyProblems, OnlyJson))]
 pub(crate) async fn import(
     State(app): AppState,
     RawQuery(query): RawQuery,
@@ -185,26 +198,41 @@ pub(crate) async fn import(
     given.finish()?;
     params::loaded(&app)?;
     body::require_json(&headers)?;
-    let text = body::read(body, MAX_IMPORT).await?;
-    let records = parse(&text)?;
+    // Before the body is read: an import takes much memory.
+    let turn = Arc::clone(&app.importing).try_acquire_owned().map_err(|_| {
+        Problem::new(StatusCode::SERVICE_UNAVAILABLE, "another import is under way; try again when it is done")
+            .retry_after(5)
+    })?;
+    let text = body::read_patiently(body, MAX_IMPORT).await?;
+    // The turn goes along: where the client leaves meanwhile, parsing goes on, and so does what it takes.
+    let parsing = tokio::task::spawn_blocking(move || (parse(&text), turn));
+    let (parsed, _turn) = parsing.await.map_err(|_| {
+        Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the import can't be read; nothing was changed")
+    })?;
+    let (additions, keys) = parsed?;
     let mut removals = Vec::new();
     if replace {
-        let kept: HashSet<&Key> = records.iter().map(|(key, _)| key).collect();
         let mut contents = app.api.store.read_all(ReadAt::Latest).await?;
         while let Some(batch) = contents.records.recv().await {
-            for stored in batch? {
-                if !kept.contains(&stored.key) {
-                    removals.push(Operation { key: stored.key, action: Action::Delete });
-                }
-            }
+            let absent = batch?.into_iter().filter(|stored| !keys.contains(&stored.key));
+            removals.extend(absent.map(|stored| Operation { key: stored.key, action: Action::Delete }));
         }
     }
-    let (count, removed) = (records.len(), removals.len());
-    let additions =
-        records.into_iter().map(|(key, record)| Operation { key, action: Action::Put(Arc::new(record)) }).collect();
-    commit_all(&app, additions).await?;
-    commit_all(&app, removals).await?;
+    let (mut written, mut removed) = (0, 0);
+    let mut applied = commit_all(&app, &additions, &mut written).await;
+    if applied.is_ok() {
+        applied = commit_all(&app, &removals, &mut removed).await;
+    }
+    applied.map_err(|error| {
+        Problem::from(error).and(format_args!(
+            "at least {written} of {} records were written and {removed} of {} removed; \
+             repeating the import completes it",
+            additions.len(),
+            removals.len(),
+        ))
+    })?;
     let revision = app.api.store.status().position;
-    app.api.live.wait_for(revision, Duration::from_secs(60)).await.map_err(Problem::not_visible)?;
-    Ok(reply(StatusCode::OK, &Imported { revision, records: count, removed }, None))
+    let shown = app.api.live.wait_for(revision, Duration::from_secs(60)).await;
+    shown.map_err(|error| Problem::not_visible(revision, error))?;
+    Ok(reply(StatusCode::OK, &Imported { revision, records: written, removed }, None))
 }

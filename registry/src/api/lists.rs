@@ -1,15 +1,14 @@
 //! Lists: pages of namespaces, services and instances, filtered by labels, health and source.
 
-use super::params::{self, Params};
+use super::described::{ByHealth, MinRevision, Page, ReadProblems};
+use super::params::{self, Params, Path};
 use super::problem::Problem;
 use super::{App, AppState};
-use axum::extract::{Path, RawQuery, State};
+use axum::extract::{RawQuery, State};
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use bytes::{BufMut, Bytes, BytesMut};
-use fingerpost_catalog::document::{
-    InstanceDocument, ListDocument, NamespaceDocument, ProblemDocument, ServiceDocument,
-};
+use fingerpost_catalog::document::{InstanceDocument, ListDocument, NamespaceDocument, ServiceDocument};
 use fingerpost_catalog::{Epoch, InstanceQuery, Key, NamespaceQuery, Position, ServiceQuery, Source};
 use http_body_util::BodyExt;
 use quick_cache::Weighter;
@@ -53,8 +52,8 @@ impl ListCache {
     }
 }
 
-/// Continue tokens are the key of the last object on the page, in hexadecimal so that nobody builds upon their form, after
-/// the position at which the page was read.
+/// Continue tokens are the key of the last object on the page, in hexadecimal so that nobody builds upon their form,
+/// after the position at which the page was read.
 fn token(position: Position, key: &str) -> String {
     let mut out = format!("{position}.");
     for byte in key.bytes() {
@@ -152,19 +151,16 @@ fn render<T, D: serde::Serialize>(items: &[T], document: impl Fn(&T) -> D) -> By
 
 /// List namespaces.
 #[utoipa::path(get, path = "/v1/namespaces", tag = "namespaces",
-    params(("selector" = Option<String>, Query, description = "Labels, in Kubernetes' grammar."),
-        ("source" = Option<String>, Query, description = "Only what this source declares."),
-        ("limit" = Option<u32>, Query, description = "Most items, 1 to 1000; default 500."),
-        ("continue" = Option<String>, Query, description = "From the page before."),
-        ("minRevision" = Option<String>, Query, description = "Wait until this position is shown, at most 5 s.")),
-    responses((status = 200, body = ListDocument<NamespaceDocument>), (status = "4XX", body = ProblemDocument)))]
+    params(Page, MinRevision),
+    responses((status = 200, description = "A page.", body = ListDocument<NamespaceDocument>), ReadProblems))]
 pub(crate) async fn list_namespaces(State(app): AppState, RawQuery(query): RawQuery) -> Result<Response, Problem> {
     let mut given = Params::new(query.as_deref())?;
     params::loaded(&app)?;
-    params::min_revision(&app, &mut given).await?;
     let (selector, limit, after) = (given.selector()?, limit(&mut given)?, after(&app, &mut given)?);
     let source: Option<Source> = given.parse("source")?;
+    let min_revision = given.min_revision()?;
     given.finish()?;
+    params::shown(&app, min_revision).await?;
     let after: Option<Arc<str>> = after.map(Arc::from);
     let (position, page) = {
         let replica = app.api.live.read();
@@ -177,12 +173,8 @@ pub(crate) async fn list_namespaces(State(app): AppState, RawQuery(query): RawQu
 
 /// List services of all namespaces.
 #[utoipa::path(get, path = "/v1/services", tag = "services",
-    params(("selector" = Option<String>, Query, description = "Labels, in Kubernetes' grammar."),
-        ("source" = Option<String>, Query, description = "Only what this source declares."),
-        ("limit" = Option<u32>, Query, description = "Most items, 1 to 1000; default 500."),
-        ("continue" = Option<String>, Query, description = "From the page before."),
-        ("minRevision" = Option<String>, Query, description = "Wait until this position is shown, at most 5 s.")),
-    responses((status = 200, body = ListDocument<ServiceDocument>), (status = "4XX", body = ProblemDocument)))]
+    params(Page, MinRevision),
+    responses((status = 200, description = "A page.", body = ListDocument<ServiceDocument>), ReadProblems))]
 pub(crate) async fn list_all_services(State(app): AppState, RawQuery(query): RawQuery) -> Result<Response, Problem> {
     services(&app, None, query).await
 }
@@ -190,12 +182,8 @@ pub(crate) async fn list_all_services(State(app): AppState, RawQuery(query): Raw
 /// List a namespace's services.
 #[utoipa::path(get, path = "/v1/namespaces/{namespace}/services", tag = "services",
     params(("namespace" = String, Path, description = "The namespace."),
-        ("selector" = Option<String>, Query, description = "Labels, in Kubernetes' grammar."),
-        ("source" = Option<String>, Query, description = "Only what this source declares."),
-        ("limit" = Option<u32>, Query, description = "Most items, 1 to 1000; default 500."),
-        ("continue" = Option<String>, Query, description = "From the page before."),
-        ("minRevision" = Option<String>, Query, description = "Wait until this position is shown, at most 5 s.")),
-    responses((status = 200, body = ListDocument<ServiceDocument>), (status = "4XX", body = ProblemDocument)))]
+        Page, MinRevision),
+    responses((status = 200, description = "A page.", body = ListDocument<ServiceDocument>), ReadProblems))]
 pub(crate) async fn list_services(
     State(app): AppState,
     Path(namespace): Path<String>,
@@ -208,10 +196,11 @@ pub(crate) async fn list_services(
 async fn services(app: &App, namespace: Option<String>, query: Option<String>) -> Result<Response, Problem> {
     let mut given = Params::new(query.as_deref())?;
     params::loaded(app)?;
-    params::min_revision(app, &mut given).await?;
     let (selector, limit, after) = (given.selector()?, limit(&mut given)?, after(app, &mut given)?);
     let source: Option<Source> = given.parse("source")?;
+    let min_revision = given.min_revision()?;
     given.finish()?;
+    params::shown(app, min_revision).await?;
     let after: Option<(Arc<str>, Arc<str>)> = after
         .map(|key| match key.split_once('/') {
             Some((namespace, name)) => Ok((Arc::from(namespace), Arc::from(name))),
@@ -236,13 +225,8 @@ async fn services(app: &App, namespace: Option<String>, query: Option<String>) -
 
 /// List instances of all namespaces.
 #[utoipa::path(get, path = "/v1/instances", tag = "instances",
-    params(("selector" = Option<String>, Query, description = "Labels, in Kubernetes' grammar."),
-        ("health" = Option<String>, Query, description = "Effective healths, as `passing,warning`."),
-        ("source" = Option<String>, Query, description = "Only this source's records, as it declared them."),
-        ("limit" = Option<u32>, Query, description = "Most items, 1 to 1000; default 500."),
-        ("continue" = Option<String>, Query, description = "From the page before."),
-        ("minRevision" = Option<String>, Query, description = "Wait until this position is shown, at most 5 s.")),
-    responses((status = 200, body = ListDocument<InstanceDocument>), (status = "4XX", body = ProblemDocument)))]
+    params(Page, ByHealth, MinRevision),
+    responses((status = 200, description = "A page.", body = ListDocument<InstanceDocument>), ReadProblems))]
 pub(crate) async fn list_all_instances(State(app): AppState, RawQuery(query): RawQuery) -> Result<Response, Problem> {
     instances(&app, None, None, query).await
 }
@@ -250,13 +234,8 @@ pub(crate) async fn list_all_instances(State(app): AppState, RawQuery(query): Ra
 /// List a namespace's instances, those of no service included.
 #[utoipa::path(get, path = "/v1/namespaces/{namespace}/instances", tag = "instances",
     params(("namespace" = String, Path, description = "The namespace."),
-        ("selector" = Option<String>, Query, description = "Labels, in Kubernetes' grammar."),
-        ("health" = Option<String>, Query, description = "Effective healths, as `passing,warning`."),
-        ("source" = Option<String>, Query, description = "Only this source's records, as it declared them."),
-        ("limit" = Option<u32>, Query, description = "Most items, 1 to 1000; default 500."),
-        ("continue" = Option<String>, Query, description = "From the page before."),
-        ("minRevision" = Option<String>, Query, description = "Wait until this position is shown, at most 5 s.")),
-    responses((status = 200, body = ListDocument<InstanceDocument>), (status = "4XX", body = ProblemDocument)))]
+        Page, ByHealth, MinRevision),
+    responses((status = 200, description = "A page.", body = ListDocument<InstanceDocument>), ReadProblems))]
 pub(crate) async fn list_namespace_instances(
     State(app): AppState,
     Path(namespace): Path<String>,
@@ -270,13 +249,8 @@ pub(crate) async fn list_namespace_instances(
 #[utoipa::path(get, path = "/v1/namespaces/{namespace}/services/{service}/instances", tag = "instances",
     params(("namespace" = String, Path, description = "The namespace."),
         ("service" = String, Path, description = "The service."),
-        ("selector" = Option<String>, Query, description = "Labels, in Kubernetes' grammar."),
-        ("health" = Option<String>, Query, description = "Effective healths, as `passing,warning`."),
-        ("source" = Option<String>, Query, description = "Only this source's records, as it declared them."),
-        ("limit" = Option<u32>, Query, description = "Most items, 1 to 1000; default 500."),
-        ("continue" = Option<String>, Query, description = "From the page before."),
-        ("minRevision" = Option<String>, Query, description = "Wait until this position is shown, at most 5 s.")),
-    responses((status = 200, body = ListDocument<InstanceDocument>), (status = "4XX", body = ProblemDocument)))]
+        Page, ByHealth, MinRevision),
+    responses((status = 200, description = "A page.", body = ListDocument<InstanceDocument>), ReadProblems))]
 pub(crate) async fn list_service_instances(
     State(app): AppState,
     Path((namespace, service)): Path<(String, String)>,
@@ -295,7 +269,6 @@ async fn instances(
 ) -> Result<Response, Problem> {
     let mut given = Params::new(query.as_deref())?;
     params::loaded(app)?;
-    params::min_revision(app, &mut given).await?;
     let (selector, health, limit) = (given.selector()?, given.health()?, limit(&mut given)?);
     let after = after(app, &mut given)?
         .map(|key| match key.parse() {
@@ -304,7 +277,9 @@ async fn instances(
         })
         .transpose()?;
     let source: Option<Source> = given.parse("source")?;
+    let min_revision = given.min_revision()?;
     given.finish()?;
+    params::shown(app, min_revision).await?;
     let query = InstanceQuery {
         namespace: namespace.as_deref(),
         service: service.as_deref().map(Some),

@@ -5,14 +5,17 @@
 
 mod batch;
 mod body;
+mod described;
 mod docs;
 mod export;
+mod instances;
 mod lists;
 mod metrics;
 mod objects;
 mod operations;
 mod params;
 mod problem;
+mod strict;
 mod watches;
 
 use crate::live::LiveReplica;
@@ -25,10 +28,11 @@ use axum::extract::{Request, State};
 use axum::http::{StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use fingerpost_catalog::document::InstanceDocument;
+use fingerpost_catalog::document::{InstanceDocument, ProblemDocument};
 use problem::Problem;
 use std::sync::Arc;
 use std::time::Instant;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
@@ -76,16 +80,21 @@ pub(crate) struct App {
     api: Api,
     writer: Writer,
     lists: lists::ListCache,
+    /// Held by the import under way.
+    importing: Arc<Semaphore>,
 }
 
 type AppState = State<Arc<App>>;
 
 #[derive(OpenApi)]
-#[openapi(info(
-    title = "Fingerpost",
-    description = "Service discovery: register services and instances, list and watch them by label and health.",
-    license(name = "Apache-2.0 OR MIT")
-))]
+#[openapi(
+    info(
+        title = "Fingerpost",
+        description = "Service discovery: register services and instances, list and watch them by label and health.",
+        license(name = "Apache-2.0 OR MIT", identifier = "Apache-2.0 OR MIT")
+    ),
+    components(schemas(ProblemDocument))
+)]
 struct Description;
 
 fn described() -> OpenApiRouter<Arc<App>> {
@@ -95,23 +104,23 @@ fn described() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(lists::list_services))
         .routes(routes!(lists::list_all_instances))
         .routes(routes!(lists::list_namespace_instances))
-        .routes(routes!(lists::list_service_instances, objects::replace_instances))
+        .routes(routes!(lists::list_service_instances, instances::replace_instances))
         .routes(routes!(objects::get_namespace, objects::put_namespace, objects::delete_namespace))
         .routes(routes!(objects::get_service, objects::put_service, objects::delete_service))
         .routes(routes!(
-            objects::get_instance,
-            objects::put_instance,
-            objects::patch_instance,
-            objects::delete_instance
+            instances::get_instance,
+            instances::put_instance,
+            instances::patch_instance,
+            instances::delete_instance
         ))
         .routes(routes!(
-            objects::get_bare_instance,
-            objects::put_bare_instance,
-            objects::patch_bare_instance,
-            objects::delete_bare_instance
+            instances::get_bare_instance,
+            instances::put_bare_instance,
+            instances::patch_bare_instance,
+            instances::delete_bare_instance
         ))
-        .routes(routes!(objects::put_instance_health))
-        .routes(routes!(objects::put_bare_instance_health))
+        .routes(routes!(instances::put_instance_health))
+        .routes(routes!(instances::put_bare_instance_health))
         .routes(routes!(batch::batch))
         .routes(routes!(watches::watch, watches::watch_many))
         .routes(routes!(watches::change_watch))
@@ -138,6 +147,7 @@ pub fn router(api: Api) -> Router {
     let app = Arc::new(App {
         writer: Writer::new(Arc::clone(&api.store), Arc::clone(&api.live)),
         lists: lists::ListCache::new(),
+        importing: Arc::new(Semaphore::new(1)),
         api,
     });
     router
@@ -197,7 +207,8 @@ impl From<WriteError> for Problem {
             WriteError::Guard(_) => Problem::new(StatusCode::PRECONDITION_FAILED, error),
             WriteError::Contended(_) => Problem::new(StatusCode::CONFLICT, error),
             WriteError::Commit(error) => error.into(),
-            WriteError::NotVisible(_, wait) => Problem::not_visible(wait),
+            WriteError::Interrupted { ref source, .. } => Problem::from(source.clone()).detail(&error),
+            WriteError::NotVisible(position, wait) => Problem::not_visible(position, wait),
         }
     }
 }
@@ -205,7 +216,7 @@ impl From<WriteError> for Problem {
 /// Reads a document from JSON that is already parsed, with the same strictness as from bytes.
 pub(crate) fn json_value(value: serde_json::Value) -> Result<InstanceDocument, Invalid> {
     let bytes = serde_json::to_vec(&value).map_err(|error| Invalid::new("", error))?;
-    body::json(&bytes).map_err(|problem| {
+    body::json_part(&bytes).map_err(|problem| {
         let document = problem.document();
         Invalid { pointer: document.pointer.unwrap_or_default(), detail: document.detail }
     })

@@ -1,50 +1,27 @@
-//! One namespace, service or instance: read, write, remove.
+//! One namespace or service: read, write, remove.
 
-use super::body::{self, MAX_BODY, MAX_LARGE_BODY};
-use super::params::{self, Params};
+use super::AppState;
+use super::body::{self, MAX_BODY};
+use super::described::{
+    Acting, BodyProblems, IfMatch, IfNoneMatch, MinRevision, NotFound, ReadProblems, WriteProblems,
+};
+use super::params::{self, Params, Path};
 use super::problem::Problem;
-use super::{App, AppState};
 use crate::writes::{self, Written};
 use axum::body::Body;
-use axum::extract::{Path, RawQuery, State};
+use axum::extract::{RawQuery, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use fingerpost_catalog::document::{
-    HealthDocument, InstanceDocument, ListDocument, NamespaceDocument, ProblemDocument, ServiceDocument,
-};
-use fingerpost_catalog::{InstanceKey, InstanceView, Position, Report, Source};
+use fingerpost_catalog::Position;
+use fingerpost_catalog::document::{ListDocument, NamespaceDocument, ServiceDocument};
 use serde::{Deserialize, Serialize};
-use std::sync::Arc;
 
 /// The reply to a removal.
 #[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
 pub(crate) struct Removed {
     /// The position that the removal made.
     #[schema(value_type = String)]
-    revision: Position,
-}
-
-/// The body that replaces a source's instances of a service.
-#[derive(Debug, Deserialize, utoipa::ToSchema)]
-pub(crate) struct ReplaceSet {
-    /// All instances that the source is to have there, each with its `id`.
-    items: Vec<InstanceDocument>,
-}
-
-/// What replacing a set did.
-#[derive(Debug, Serialize, utoipa::ToSchema)]
-pub(crate) struct SetReplaced {
-    /// The position of the last commit.
-    #[schema(value_type = String)]
-    revision: Position,
-    /// Instances that were not there.
-    added: usize,
-    /// Instances that were there and differ.
-    updated: usize,
-    /// Instances that are gone.
-    removed: usize,
-    /// Instances that stayed as they were.
-    unchanged: usize,
+    pub(super) revision: Position,
 }
 
 /// JSON with a status and, where there is one, an ETag.
@@ -61,12 +38,12 @@ pub(crate) fn reply(status: StatusCode, value: &impl Serialize, revision: Option
     response
 }
 
-fn written(status: &Written) -> StatusCode {
+pub(super) fn written(status: &Written) -> StatusCode {
     if status.created { StatusCode::CREATED } else { StatusCode::OK }
 }
 
 /// A write whose object is gone again before the reply: the position is still told.
-fn removed_meanwhile(written: Written) -> Response {
+pub(super) fn removed_meanwhile(written: Written) -> Response {
     reply(StatusCode::OK, &Removed { revision: written.position }, Some(written.position))
 }
 
@@ -74,8 +51,9 @@ fn removed_meanwhile(written: Written) -> Response {
 #[utoipa::path(get, path = "/v1/namespaces/{namespace}", tag = "namespaces",
     params(("namespace" = String, Path, description = "The namespace."),
         ("view" = Option<String>, Query, description = "`sources`: each source's declaration, as a list."),
-        ("minRevision" = Option<String>, Query, description = "Wait until this position is shown, at most 5 s.")),
-    responses((status = 200, body = NamespaceDocument), (status = "4XX", body = ProblemDocument)))]
+        MinRevision),
+    responses((status = 200, description = "It exists; with `?view=sources`, a list.", body = NamespaceDocument),
+        NotFound, ReadProblems))]
 pub(crate) async fn get_namespace(
     State(app): AppState,
     Path(namespace): Path<String>,
@@ -84,11 +62,14 @@ pub(crate) async fn get_namespace(
     params::namespace(&namespace)?;
     let mut given = Params::new(query.as_deref())?;
     params::loaded(&app)?;
-    params::min_revision(&app, &mut given).await?;
+    let min_revision = given.min_revision()?;
     let by_source = by_source(&mut given)?;
     given.finish()?;
-    let epoch = app.api.live.epoch();
+    params::shown(&app, min_revision).await?;
     let replica = app.api.live.read();
+    // Under the lock: a later position could be one that the items below do not show.
+    let revision = app.api.live.position();
+    let epoch = revision.epoch;
     let view =
         replica.namespace(&namespace).ok_or_else(|| Problem::not_found(format_args!("namespace `{namespace}`")))?;
     if !by_source {
@@ -107,7 +88,7 @@ pub(crate) async fn get_namespace(
         })
         .collect();
     drop(replica);
-    let list = ListDocument { revision: app.api.live.position(), items, continue_token: None };
+    let list = ListDocument { revision, items, continue_token: None };
     Ok(reply(StatusCode::OK, &list, None))
 }
 
@@ -122,10 +103,11 @@ fn by_source(given: &mut Params) -> Result<bool, Problem> {
 /// Declare a namespace.
 #[utoipa::path(put, path = "/v1/namespaces/{namespace}", tag = "namespaces",
     params(("namespace" = String, Path, description = "The namespace, a DNS label."),
-        ("source" = Option<String>, Query, description = "The acting source; default `api`.")),
+        Acting, IfMatch, IfNoneMatch),
     request_body = NamespaceDocument,
-    responses((status = 200, body = NamespaceDocument), (status = 201, body = NamespaceDocument),
-        (status = "4XX", body = ProblemDocument)))]
+    responses((status = 200, description = "It was there; as it is now.", body = NamespaceDocument),
+        (status = 201, description = "It is new.", body = NamespaceDocument),
+        WriteProblems, BodyProblems))]
 pub(crate) async fn put_namespace(
     State(app): AppState,
     Path(namespace): Path<String>,
@@ -149,8 +131,8 @@ pub(crate) async fn put_namespace(
 /// Withdraw a namespace's declaration.
 #[utoipa::path(delete, path = "/v1/namespaces/{namespace}", tag = "namespaces",
     params(("namespace" = String, Path, description = "The namespace."),
-        ("source" = Option<String>, Query, description = "The acting source; default `api`.")),
-    responses((status = 200, body = Removed), (status = "4XX", body = ProblemDocument)))]
+        Acting, IfMatch),
+    responses((status = 200, description = "It was removed.", body = Removed), NotFound, WriteProblems))]
 pub(crate) async fn delete_namespace(
     State(app): AppState,
     Path(namespace): Path<String>,
@@ -172,8 +154,9 @@ pub(crate) async fn delete_namespace(
     params(("namespace" = String, Path, description = "The namespace."),
         ("service" = String, Path, description = "The service."),
         ("view" = Option<String>, Query, description = "`sources`: each source's declaration, as a list."),
-        ("minRevision" = Option<String>, Query, description = "Wait until this position is shown, at most 5 s.")),
-    responses((status = 200, body = ServiceDocument), (status = "4XX", body = ProblemDocument)))]
+        MinRevision),
+    responses((status = 200, description = "It exists; with `?view=sources`, a list.", body = ServiceDocument),
+        NotFound, ReadProblems))]
 pub(crate) async fn get_service(
     State(app): AppState,
     Path((namespace, service)): Path<(String, String)>,
@@ -183,11 +166,14 @@ pub(crate) async fn get_service(
     params::service(&service)?;
     let mut given = Params::new(query.as_deref())?;
     params::loaded(&app)?;
-    params::min_revision(&app, &mut given).await?;
+    let min_revision = given.min_revision()?;
     let by_source = by_source(&mut given)?;
     given.finish()?;
-    let epoch = app.api.live.epoch();
+    params::shown(&app, min_revision).await?;
     let replica = app.api.live.read();
+    // Under the lock: a later position could be one that the items below do not show.
+    let revision = app.api.live.position();
+    let epoch = revision.epoch;
     let view = replica
         .service(&namespace, &service)
         .ok_or_else(|| Problem::not_found(format_args!("service `{namespace}/{service}`")))?;
@@ -216,7 +202,7 @@ pub(crate) async fn get_service(
             revision: Some(Position::new(epoch, revision)),
         })
         .collect();
-    let list = ListDocument { revision: app.api.live.position(), items, continue_token: None };
+    let list = ListDocument { revision, items, continue_token: None };
     Ok(reply(StatusCode::OK, &list, None))
 }
 
@@ -224,11 +210,11 @@ pub(crate) async fn get_service(
 #[utoipa::path(put, path = "/v1/namespaces/{namespace}/services/{service}", tag = "services",
     params(("namespace" = String, Path, description = "The namespace, a DNS label."),
         ("service" = String, Path, description = "The service, a DNS label."),
-        ("source" = Option<String>, Query, description = "The acting source; default `api`."),
-        ("If-Match" = Option<String>, Header, description = "`*` or the ETag that the declaration must have.")),
+        Acting, IfMatch, IfNoneMatch),
     request_body = ServiceDocument,
-    responses((status = 200, body = ServiceDocument), (status = 201, body = ServiceDocument),
-        (status = "4XX", body = ProblemDocument)))]
+    responses((status = 200, description = "It was there; as it is now.", body = ServiceDocument),
+        (status = 201, description = "It is new.", body = ServiceDocument),
+        WriteProblems, BodyProblems))]
 pub(crate) async fn put_service(
     State(app): AppState,
     Path((namespace, service)): Path<(String, String)>,
@@ -254,8 +240,8 @@ pub(crate) async fn put_service(
 #[utoipa::path(delete, path = "/v1/namespaces/{namespace}/services/{service}", tag = "services",
     params(("namespace" = String, Path, description = "The namespace."),
         ("service" = String, Path, description = "The service."),
-        ("source" = Option<String>, Query, description = "The acting source; default `api`.")),
-    responses((status = 200, body = Removed), (status = "4XX", body = ProblemDocument)))]
+        Acting, IfMatch),
+    responses((status = 200, description = "It was removed.", body = Removed), NotFound, WriteProblems))]
 pub(crate) async fn delete_service(
     State(app): AppState,
     Path((namespace, service)): Path<(String, String)>,
@@ -271,330 +257,4 @@ pub(crate) async fn delete_service(
     let key = writes::service_key(&acting, &namespace, &service)?;
     let done = app.writer.delete_declaration(key, params::guard(&headers)?).await?;
     Ok(reply(StatusCode::OK, &Removed { revision: done.position }, None))
-}
-
-/// Replace all instances that a source has in a service.
-#[utoipa::path(put, path = "/v1/namespaces/{namespace}/services/{service}/instances", tag = "instances",
-    params(("namespace" = String, Path, description = "The namespace."),
-        ("service" = String, Path, description = "The service."),
-        ("source" = String, Query, description = "Whose instances; not the bare `api`.")),
-    request_body = ReplaceSet,
-    responses((status = 200, body = SetReplaced), (status = "4XX", body = ProblemDocument)))]
-pub(crate) async fn replace_instances(
-    State(app): AppState,
-    Path((namespace, service)): Path<(String, String)>,
-    RawQuery(query): RawQuery,
-    body: Body,
-) -> Result<Response, Problem> {
-    params::namespace(&namespace)?;
-    params::service(&service)?;
-    let mut given = Params::new(query.as_deref())?;
-    let acting = given.acting()?;
-    given.finish()?;
-    if acting == Source::api() {
-        return Err(Problem::parameter(
-            "source",
-            "replacing a whole set needs a source of its own, so that it can't sweep away what others registered: \
-             say `?source=api/<owner>`",
-        ));
-    }
-    params::loaded(&app)?;
-    let set: ReplaceSet = body::json(&body::read(body, MAX_LARGE_BODY).await?)?;
-    let (replaced, revision) = app.writer.replace_instances(&acting, &namespace, &service, set.items).await?;
-    let writes::Replaced { added, updated, removed, unchanged } = replaced;
-    Ok(reply(StatusCode::OK, &SetReplaced { revision, added, updated, removed, unchanged }, None))
-}
-
-/// Where an instance stands in the path.
-struct Place {
-    namespace: String,
-    service: Option<String>,
-    id: String,
-}
-
-impl Place {
-    fn of_service((namespace, service, id): (String, String, String)) -> Result<Self, Problem> {
-        params::service(&service)?;
-        Self { namespace, service: Some(service), id }.checked()
-    }
-
-    fn of_none((namespace, id): (String, String)) -> Result<Self, Problem> {
-        Self { namespace, service: None, id }.checked()
-    }
-
-    fn checked(self) -> Result<Self, Problem> {
-        params::namespace(&self.namespace)?;
-        params::id(&self.id)?;
-        Ok(self)
-    }
-
-    fn key(&self, acting: &Source) -> Result<InstanceKey, Problem> {
-        Ok(writes::instance_key(acting, &self.namespace, self.service.as_deref(), &self.id)?)
-    }
-}
-
-fn instance_reply(app: &App, status: StatusCode, view: &InstanceView) -> Response {
-    let document = InstanceDocument::from_view(view, app.api.live.epoch());
-    reply(status, &document, document.revision)
-}
-
-async fn get_at(app: Arc<App>, place: Place, query: Option<String>) -> Result<Response, Problem> {
-    let mut given = Params::new(query.as_deref())?;
-    params::loaded(&app)?;
-    params::min_revision(&app, &mut given).await?;
-    let source: Option<Source> = given.parse("source")?;
-    given.finish()?;
-    let views = app.api.live.read().instances_named(&place.namespace, place.service.as_deref(), &place.id);
-    // Where several sources have an instance of this id, the highest-ranked one is meant.
-    let found = views.into_iter().find(|view| source.as_ref().is_none_or(|source| view.key.source == *source));
-    let view = found.ok_or_else(|| Problem::not_found(format_args!("instance `{}`", place.id)))?;
-    Ok(instance_reply(&app, StatusCode::OK, &view))
-}
-
-async fn put_at(
-    app: Arc<App>,
-    place: Place,
-    query: Option<String>,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Response, Problem> {
-    let mut given = Params::new(query.as_deref())?;
-    let acting = given.acting()?;
-    given.finish()?;
-    let guard = params::guard(&headers)?;
-    params::loaded(&app)?;
-    let document = body::json(&body::read(body, MAX_BODY).await?)?;
-    let key = place.key(&acting)?;
-    let done = app.writer.put_instance(key.clone(), document, guard).await?;
-    finish_instance(&app, &key, done)
-}
-
-fn finish_instance(app: &App, key: &InstanceKey, done: Written) -> Result<Response, Problem> {
-    let view = app.api.live.read().instance(key);
-    Ok(match view {
-        Some(view) => instance_reply(app, written(&done), &view),
-        None => removed_meanwhile(done),
-    })
-}
-
-async fn patch_at(
-    app: Arc<App>,
-    place: Place,
-    query: Option<String>,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Response, Problem> {
-    let mut given = Params::new(query.as_deref())?;
-    let acting = given.acting()?;
-    given.finish()?;
-    let guard = params::guard(&headers)?;
-    params::loaded(&app)?;
-    body::require_json(&headers)?;
-    let patch: serde_json::Value = body::json(&body::read(body, MAX_BODY).await?)?;
-    let key = place.key(&acting)?;
-    let done = app.writer.patch_instance(key.clone(), &patch, guard).await?;
-    finish_instance(&app, &key, done)
-}
-
-async fn delete_at(
-    app: Arc<App>,
-    place: Place,
-    query: Option<String>,
-    headers: HeaderMap,
-) -> Result<Response, Problem> {
-    let mut given = Params::new(query.as_deref())?;
-    let acting = given.acting()?;
-    given.finish()?;
-    params::loaded(&app)?;
-    let done = app.writer.delete_instance(place.key(&acting)?, params::guard(&headers)?).await?;
-    Ok(reply(StatusCode::OK, &Removed { revision: done.position }, None))
-}
-
-async fn health_at(
-    app: Arc<App>,
-    place: Place,
-    query: Option<String>,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Response, Problem> {
-    let mut given = Params::new(query.as_deref())?;
-    let acting = given.acting()?;
-    given.finish()?;
-    let guard = params::guard(&headers)?;
-    params::loaded(&app)?;
-    let HealthDocument { health, note } = body::json(&body::read(body, MAX_BODY).await?)?;
-    let key = place.key(&acting)?;
-    let done =
-        app.writer.report_health(key.clone(), Report { health, note, unknown: serde_json::Map::new() }, guard).await?;
-    finish_instance(&app, &key, done)
-}
-
-/// Read an instance of a service.
-#[utoipa::path(get, path = "/v1/namespaces/{namespace}/services/{service}/instances/{id}", tag = "instances",
-    params(("namespace" = String, Path, description = "The namespace."),
-        ("service" = String, Path, description = "The service."),
-        ("id" = String, Path, description = "The instance's id."),
-        ("source" = Option<String>, Query, description = "Whose; default: the highest-ranked source that has the id."),
-        ("minRevision" = Option<String>, Query, description = "Wait until this position is shown, at most 5 s.")),
-    responses((status = 200, body = InstanceDocument), (status = "4XX", body = ProblemDocument)))]
-pub(crate) async fn get_instance(
-    State(app): AppState,
-    Path(path): Path<(String, String, String)>,
-    RawQuery(query): RawQuery,
-) -> Result<Response, Problem> {
-    get_at(app, Place::of_service(path)?, query).await
-}
-
-/// Register an instance of a service.
-#[utoipa::path(put, path = "/v1/namespaces/{namespace}/services/{service}/instances/{id}", tag = "instances",
-    params(("namespace" = String, Path, description = "The namespace, a DNS label."),
-        ("service" = String, Path, description = "The service, a DNS label; it need not be declared."),
-        ("id" = String, Path, description = "The instance's id."),
-        ("source" = Option<String>, Query, description = "The acting source; default `api`."),
-        ("If-Match" = Option<String>, Header, description = "`*` or the ETag that the instance must have."),
-        ("If-None-Match" = Option<String>, Header, description = "`*`: only if it does not exist.")),
-    request_body = InstanceDocument,
-    responses((status = 200, body = InstanceDocument), (status = 201, body = InstanceDocument),
-        (status = "4XX", body = ProblemDocument), (status = 507, body = ProblemDocument)))]
-pub(crate) async fn put_instance(
-    State(app): AppState,
-    Path(path): Path<(String, String, String)>,
-    RawQuery(query): RawQuery,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Response, Problem> {
-    put_at(app, Place::of_service(path)?, query, headers, body).await
-}
-
-/// Change an instance of a service by a JSON merge patch (RFC 7396).
-#[utoipa::path(patch, path = "/v1/namespaces/{namespace}/services/{service}/instances/{id}", tag = "instances",
-    params(("namespace" = String, Path, description = "The namespace."),
-        ("service" = String, Path, description = "The service."),
-        ("id" = String, Path, description = "The instance's id."),
-        ("source" = Option<String>, Query, description = "The acting source; default `api`.")),
-    request_body(content = InstanceDocument, content_type = "application/merge-patch+json"),
-    responses((status = 200, body = InstanceDocument), (status = "4XX", body = ProblemDocument)))]
-pub(crate) async fn patch_instance(
-    State(app): AppState,
-    Path(path): Path<(String, String, String)>,
-    RawQuery(query): RawQuery,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Response, Problem> {
-    patch_at(app, Place::of_service(path)?, query, headers, body).await
-}
-
-/// Deregister an instance of a service.
-#[utoipa::path(delete, path = "/v1/namespaces/{namespace}/services/{service}/instances/{id}", tag = "instances",
-    params(("namespace" = String, Path, description = "The namespace."),
-        ("service" = String, Path, description = "The service."),
-        ("id" = String, Path, description = "The instance's id."),
-        ("source" = Option<String>, Query, description = "The acting source; default `api`.")),
-    responses((status = 200, body = Removed), (status = "4XX", body = ProblemDocument)))]
-pub(crate) async fn delete_instance(
-    State(app): AppState,
-    Path(path): Path<(String, String, String)>,
-    RawQuery(query): RawQuery,
-    headers: HeaderMap,
-) -> Result<Response, Problem> {
-    delete_at(app, Place::of_service(path)?, query, headers).await
-}
-
-/// Report an instance's health.
-#[utoipa::path(put, path = "/v1/namespaces/{namespace}/services/{service}/instances/{id}/health", tag = "instances",
-    params(("namespace" = String, Path, description = "The namespace."),
-        ("service" = String, Path, description = "The service."),
-        ("id" = String, Path, description = "The instance's id."),
-        ("source" = Option<String>, Query, description = "The acting source; default `api`.")),
-    request_body = HealthDocument,
-    responses((status = 200, body = InstanceDocument), (status = "4XX", body = ProblemDocument)))]
-pub(crate) async fn put_instance_health(
-    State(app): AppState,
-    Path(path): Path<(String, String, String)>,
-    RawQuery(query): RawQuery,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Response, Problem> {
-    health_at(app, Place::of_service(path)?, query, headers, body).await
-}
-
-/// Read an instance of no service.
-#[utoipa::path(get, path = "/v1/namespaces/{namespace}/instances/{id}", tag = "instances",
-    params(("namespace" = String, Path, description = "The namespace."),
-        ("id" = String, Path, description = "The instance's id."),
-        ("source" = Option<String>, Query, description = "Whose; default: the highest-ranked source that has the id.")),
-    responses((status = 200, body = InstanceDocument), (status = "4XX", body = ProblemDocument)))]
-pub(crate) async fn get_bare_instance(
-    State(app): AppState,
-    Path(path): Path<(String, String)>,
-    RawQuery(query): RawQuery,
-) -> Result<Response, Problem> {
-    get_at(app, Place::of_none(path)?, query).await
-}
-
-/// Register an instance of no service.
-#[utoipa::path(put, path = "/v1/namespaces/{namespace}/instances/{id}", tag = "instances",
-    params(("namespace" = String, Path, description = "The namespace, a DNS label."),
-        ("id" = String, Path, description = "The instance's id."),
-        ("source" = Option<String>, Query, description = "The acting source; default `api`.")),
-    request_body = InstanceDocument,
-    responses((status = 200, body = InstanceDocument), (status = 201, body = InstanceDocument),
-        (status = "4XX", body = ProblemDocument)))]
-pub(crate) async fn put_bare_instance(
-    State(app): AppState,
-    Path(path): Path<(String, String)>,
-    RawQuery(query): RawQuery,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Response, Problem> {
-    put_at(app, Place::of_none(path)?, query, headers, body).await
-}
-
-/// Change an instance of no service by a JSON merge patch (RFC 7396).
-#[utoipa::path(patch, path = "/v1/namespaces/{namespace}/instances/{id}", tag = "instances",
-    params(("namespace" = String, Path, description = "The namespace."),
-        ("id" = String, Path, description = "The instance's id."),
-        ("source" = Option<String>, Query, description = "The acting source; default `api`.")),
-    request_body(content = InstanceDocument, content_type = "application/merge-patch+json"),
-    responses((status = 200, body = InstanceDocument), (status = "4XX", body = ProblemDocument)))]
-pub(crate) async fn patch_bare_instance(
-    State(app): AppState,
-    Path(path): Path<(String, String)>,
-    RawQuery(query): RawQuery,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Response, Problem> {
-    patch_at(app, Place::of_none(path)?, query, headers, body).await
-}
-
-/// Deregister an instance of no service.
-#[utoipa::path(delete, path = "/v1/namespaces/{namespace}/instances/{id}", tag = "instances",
-    params(("namespace" = String, Path, description = "The namespace."),
-        ("id" = String, Path, description = "The instance's id."),
-        ("source" = Option<String>, Query, description = "The acting source; default `api`.")),
-    responses((status = 200, body = Removed), (status = "4XX", body = ProblemDocument)))]
-pub(crate) async fn delete_bare_instance(
-    State(app): AppState,
-    Path(path): Path<(String, String)>,
-    RawQuery(query): RawQuery,
-    headers: HeaderMap,
-) -> Result<Response, Problem> {
-    delete_at(app, Place::of_none(path)?, query, headers).await
-}
-
-/// Report the health of an instance of no service.
-#[utoipa::path(put, path = "/v1/namespaces/{namespace}/instances/{id}/health", tag = "instances",
-    params(("namespace" = String, Path, description = "The namespace."),
-        ("id" = String, Path, description = "The instance's id."),
-        ("source" = Option<String>, Query, description = "The acting source; default `api`.")),
-    request_body = HealthDocument,
-    responses((status = 200, body = InstanceDocument), (status = "4XX", body = ProblemDocument)))]
-pub(crate) async fn put_bare_instance_health(
-    State(app): AppState,
-    Path(path): Path<(String, String)>,
-    RawQuery(query): RawQuery,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Response, Problem> {
-    health_at(app, Place::of_none(path)?, query, headers, body).await
 }

@@ -1,6 +1,7 @@
 //! What operators ask: is it alive, is it ready, how does it do, and why does this name not resolve?
 
 use super::AppState;
+use super::described::{Always, Refused};
 use super::objects::reply;
 use super::params::Params;
 use super::problem::Problem;
@@ -15,7 +16,10 @@ use serde_json::{Map, Value, json};
 #[utoipa::path(get, path = "/v1/explain", tag = "operations",
     params(("name" = String, Query, description = "A whole domain name."),
         ("type" = Option<String>, Query, description = "The record type; default `A`.")),
-    responses((status = 200, body = Object), (status = "4XX", body = ProblemDocument)))]
+    responses((status = 200, description = "The steps and the answer.", body = Object),
+        (status = 501, description = "This process serves no DNS.", body = ProblemDocument,
+            content_type = "application/problem+json"),
+        Refused))]
 pub(crate) async fn explain(State(app): AppState, RawQuery(query): RawQuery) -> Result<Response, Problem> {
     let mut given = Params::new(query.as_deref())?;
     let name = given.take("name").ok_or_else(|| Problem::parameter("name", "say which name to explain"))?;
@@ -29,7 +33,8 @@ pub(crate) async fn explain(State(app): AppState, RawQuery(query): RawQuery) -> 
 }
 
 /// How the server does.
-#[utoipa::path(get, path = "/v1/status", tag = "operations", responses((status = 200, body = Object)))]
+#[utoipa::path(get, path = "/v1/status", tag = "operations",
+    responses((status = 200, description = "Figures of store, catalog, streams and DNS.", body = Object), Always))]
 pub(crate) async fn status(State(app): AppState) -> Response {
     let api = &app.api;
     let store = api.store.status();
@@ -73,7 +78,8 @@ pub(crate) async fn status(State(app): AppState) -> Response {
 }
 
 /// The process is alive.
-#[utoipa::path(get, path = "/livez", tag = "operations", responses((status = 200, body = String)))]
+#[utoipa::path(get, path = "/livez", tag = "operations",
+    responses((status = 200, description = "It is.", body = String), Always))]
 pub(crate) async fn livez() -> &'static str {
     "ok\n"
 }
@@ -81,7 +87,8 @@ pub(crate) async fn livez() -> &'static str {
 /// The process answers truthfully: its catalog is loaded, and DNS answers from it. A store that can't take writes does
 /// not make it unready, because reads and DNS go on; the text says so.
 #[utoipa::path(get, path = "/readyz", tag = "operations",
-    responses((status = 200, body = String), (status = 503, body = String)))]
+    responses((status = 200, description = "It does.", body = String),
+        (status = 503, description = "Not yet, or not any more; the text says why.", body = String), Always))]
 pub(crate) async fn readyz(State(app): AppState) -> Response {
     let api = &app.api;
     let mut lines = Vec::new();
@@ -106,13 +113,16 @@ pub(crate) async fn readyz(State(app): AppState) -> Response {
 }
 
 /// The server's version.
-#[utoipa::path(get, path = "/version", tag = "operations", responses((status = 200, body = Object)))]
+#[utoipa::path(get, path = "/version", tag = "operations",
+    responses((status = 200, description = "Its name, version and API.", body = Object), Always))]
 pub(crate) async fn version() -> Response {
     reply(StatusCode::OK, &json!({"name": "fingerpost", "version": env!("CARGO_PKG_VERSION"), "api": "v1"}), None)
 }
 
 /// Metrics, in the OpenMetrics text format.
-#[utoipa::path(get, path = "/metrics", tag = "operations", responses((status = 200, body = String)))]
+#[utoipa::path(get, path = "/metrics", tag = "operations",
+    responses((status = 200, description = "All metrics.", body = String,
+        content_type = "application/openmetrics-text"), Always))]
 pub(crate) async fn metrics(State(app): AppState) -> Result<Response, Problem> {
     let mut text = String::new();
     prometheus_client::encoding::text::encode(&mut text, &app.api.metrics)

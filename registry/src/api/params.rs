@@ -3,8 +3,11 @@
 use super::App;
 use super::problem::Problem;
 use crate::writes::Guard;
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use fingerpost_catalog::{HealthSet, Position, Selector, Source, validate_dns_label, validate_instance_id};
+use serde::de::DeserializeOwned;
 use std::time::Duration;
 
 /// How long `?minRevision=` may wait.
@@ -70,6 +73,11 @@ impl Params {
         Ok(self.parse("health")?.unwrap_or_default())
     }
 
+    /// The position that a read must show; [`shown`] waits for it.
+    pub(crate) fn min_revision(&mut self) -> Result<Option<Position>, Problem> {
+        self.parse("minRevision")
+    }
+
     /// Refuses parameters that nobody took.
     pub(crate) fn finish(self) -> Result<(), Problem> {
         match self.0.into_iter().next() {
@@ -105,9 +113,10 @@ fn decode(text: &str) -> Result<String, Problem> {
     String::from_utf8(out).map_err(|_| Problem::parameter("query", "not UTF-8"))
 }
 
-/// Waits for `?minRevision=` where it is given.
-pub(crate) async fn min_revision(app: &App, params: &mut Params) -> Result<(), Problem> {
-    let Some(position) = params.parse::<Position>("minRevision")? else { return Ok(()) };
+/// Waits until `?minRevision=` is shown, where it is given. Everything else is parsed before: nobody should wait for a
+/// refusal.
+pub(crate) async fn shown(app: &App, min_revision: Option<Position>) -> Result<(), Problem> {
+    let Some(position) = min_revision else { return Ok(()) };
     use crate::live::WaitError;
     app.api.live.wait_for(position, MIN_REVISION_WAIT).await.map_err(|error| match error {
         WaitError::Timeout => Problem::new(
@@ -134,29 +143,72 @@ pub(crate) fn loaded(app: &App) -> Result<(), Problem> {
 
 /// The guard that a write's headers state (RFC 9110 §13.1).
 pub(crate) fn guard(headers: &HeaderMap) -> Result<Guard, Problem> {
-    let text = |name: header::HeaderName, label: &'static str| -> Result<Option<&str>, Problem> {
-        headers
-            .get(name)
-            .map(|value| value.to_str().map(str::trim).map_err(|_| Problem::parameter(label, "not text")))
-            .transpose()
-    };
-    let matching = text(header::IF_MATCH, "If-Match")?;
-    let none_matching = text(header::IF_NONE_MATCH, "If-None-Match")?;
-    match (matching, none_matching) {
+    let matching = joined(headers, &header::IF_MATCH);
+    let none_matching = joined(headers, &header::IF_NONE_MATCH);
+    match (matching.as_deref(), none_matching.as_deref()) {
         (None, None) => Ok(Guard::None),
         (Some("*"), None) => Ok(Guard::Present),
         (None, Some("*")) => Ok(Guard::Absent),
         (None, Some(_)) => {
             Err(Problem::parameter("If-None-Match", "only `*` is taken on writes: write unless it exists"))
         }
-        (Some(tag), None) => tag
-            .strip_prefix('"')
-            .and_then(|tag| tag.strip_suffix('"'))
-            .unwrap_or(tag)
-            .parse()
-            .map(Guard::At)
-            .map_err(|error| Problem::parameter("If-Match", error)),
+        (Some(list), None) => {
+            let tags = strong_tags(list).ok_or_else(|| {
+                Problem::parameter("If-Match", "not `*` or a list of ETags; a tag stands in double quotes")
+            })?;
+            let mut positions: Vec<Position> = Vec::new();
+            for position in tags.into_iter().filter_map(|tag| tag.parse().ok()) {
+                if !positions.contains(&position) {
+                    positions.push(position);
+                }
+            }
+            match positions.as_slice() {
+                [] => Err(Problem::new(
+                    StatusCode::PRECONDITION_FAILED,
+                    "no tag in If-Match is one that this registry gives, so none can match",
+                )),
+                [position] => Ok(Guard::At(*position)),
+                _ => Err(Problem::parameter("If-Match", "at most one position is taken")),
+            }
+        }
         (Some(_), Some(_)) => Err(Problem::parameter("If-Match", "give either If-Match or If-None-Match")),
+    }
+}
+
+/// A header whose value is a list, which may stand on several lines (RFC 9110 §5.3).
+fn joined(headers: &HeaderMap, name: &header::HeaderName) -> Option<String> {
+    let mut lines = headers.get_all(name).iter().map(|line| String::from_utf8_lossy(line.as_bytes()));
+    let mut whole = lines.next()?.trim().to_owned();
+    for line in lines {
+        whole.push(',');
+        whole.push_str(line.trim());
+    }
+    Some(whole)
+}
+
+/// The tags of an `If-Match` list without the weak ones, which never match there (RFC 9110 §13.1.1); none where its
+/// syntax is broken. Empty elements are allowed (RFC 9110 §5.6.1.2).
+fn strong_tags(list: &str) -> Option<Vec<&str>> {
+    let blank = [' ', '\t', ','];
+    let mut tags = Vec::new();
+    let mut rest = list.trim_start_matches(blank);
+    loop {
+        let weak = rest.strip_prefix("W/");
+        let (tag, after) = weak.unwrap_or(rest).strip_prefix('"')?.split_once('"')?;
+        if tag.contains(|c: char| c <= ' ' || c == '\x7f') {
+            return None;
+        }
+        if weak.is_none() {
+            tags.push(tag);
+        }
+        let after = after.trim_start_matches([' ', '\t']);
+        if !after.is_empty() && !after.starts_with(',') {
+            return None;
+        }
+        rest = after.trim_start_matches(blank);
+        if rest.is_empty() {
+            return Some(tags);
+        }
     }
 }
 
@@ -164,6 +216,20 @@ pub(crate) fn guard(headers: &HeaderMap) -> Result<Guard, Problem> {
 pub(crate) fn etag(position: Position) -> HeaderValue {
     // Hexadecimal digits, a dash and decimal digits are valid in a header.
     HeaderValue::from_str(&format!("\"{position}\"")).unwrap_or_else(|_| HeaderValue::from_static("\"\""))
+}
+
+/// The parts of the path; one that can't be taken is a problem like any other.
+pub(crate) struct Path<T>(pub(crate) T);
+
+impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Path<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let taken = axum::extract::Path::<T>::from_request_parts(parts, state).await;
+        taken
+            .map(|axum::extract::Path(parts)| Self(parts))
+            .map_err(|rejection| Problem::parameter("path", rejection.body_text()))
+    }
 }
 
 /// A namespace in the path.
@@ -195,5 +261,14 @@ mod tests {
         assert!(Params::new(Some("a=%ff")).is_err());
         assert!(Params::new(Some("a=1&a=2")).is_err());
         assert!(Params::new(Some("a=1")).unwrap().finish().is_err());
+    }
+
+    #[test]
+    fn tags_of_if_match() {
+        assert_eq!(strong_tags(r#""a""#), Some(vec!["a"]));
+        assert_eq!(strong_tags(r#" ,"a,b" , W/"c",,"", "#), Some(vec!["a,b", ""]));
+        for broken in ["", "a", r#""a"#, r#""a""b""#, r#""a b""#, r#"w/"a""#, r#"*,"a""#] {
+            assert_eq!(strong_tags(broken), None, "{broken}");
+        }
     }
 }

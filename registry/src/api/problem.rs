@@ -5,6 +5,7 @@ use crate::store::{CommitError, StoreError};
 use crate::validate::Invalid;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use fingerpost_catalog::Position;
 use fingerpost_catalog::document::ProblemDocument;
 
 /// A refused or failed request.
@@ -42,6 +43,18 @@ impl Problem {
 
     pub(crate) fn not_found(what: impl std::fmt::Display) -> Self {
         Self::new(StatusCode::NOT_FOUND, format!("{what} does not exist"))
+    }
+
+    /// The same problem in other words.
+    pub(crate) fn detail(mut self, detail: impl ToString) -> Self {
+        self.detail = detail.to_string();
+        self
+    }
+
+    /// Says more about how far it came.
+    pub(crate) fn and(mut self, more: impl std::fmt::Display) -> Self {
+        self.detail = format!("{}; {more}", self.detail);
+        self
     }
 
     pub(crate) fn retry_after(mut self, seconds: u32) -> Self {
@@ -104,14 +117,11 @@ impl From<StoreError> for Problem {
 }
 
 impl Problem {
-    /// A write was committed, but this process did not come to show it in time.
-    pub(crate) fn not_visible(error: WaitError) -> Self {
-        Self {
-            outcome_unknown: true,
-            ..Self::new(
-                StatusCode::GATEWAY_TIMEOUT,
-                format!("the write was committed, but this server does not show it yet: {error}"),
-            )
-        }
+    /// A write was committed at `position`, but this process did not come to show it in time.
+    pub(crate) fn not_visible(position: Position, error: WaitError) -> Self {
+        Self::new(
+            StatusCode::GATEWAY_TIMEOUT,
+            format!("the write was committed at {position}, but this server does not show it yet: {error}"),
+        )
     }
 }

@@ -1,13 +1,14 @@
 //! Watch streams over Server-Sent Events.
 
 use super::body::{self, MAX_BODY};
+use super::described::{BodyProblems, NotFound, OnlyJson, Refused, Unavailable};
 use super::objects::reply;
-use super::params::{self, Params};
+use super::params::{self, Params, Path};
 use super::problem::Problem;
 use super::{App, AppState};
 use crate::watch::{Filter, Subscribe, WatchStream};
 use axum::body::Body;
-use axum::extract::{Path, RawQuery, State};
+use axum::extract::{RawQuery, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
@@ -125,9 +126,9 @@ fn too_many(error: crate::watch::TooManyStreams) -> Problem {
         ("Last-Event-ID" = Option<String>, Header, description = "Resume after this event.")),
     responses((status = 200, content_type = "text/event-stream", body = String,
             description = "Events `put` and `delete` (data: kind and object), `synced`, `bookmark` (data: revision), \
-                `reset` (data: reason; what was known is void, the state follows). An id stands on `synced`, `bookmark` \
-                and the last event of a position."),
-        (status = "4XX", body = ProblemDocument)))]
+                `reset` (data: reason; what was known is void, the state follows). An id stands on `synced`, \
+                `bookmark` and the last event of a position."),
+        Refused, Unavailable))]
 pub(crate) async fn watch(
     State(app): AppState,
     RawQuery(query): RawQuery,
@@ -172,7 +173,9 @@ pub(crate) async fn watch(
 /// Watch with many subscriptions on one stream. Its first event, `stream`, names it for `PATCH`; every other event's
 /// data carries its `subscription`.
 #[utoipa::path(post, path = "/v1/watch", tag = "watch", request_body = WatchMany,
-    responses((status = 200, content_type = "text/event-stream", body = String), (status = "4XX", body = ProblemDocument)))]
+    responses((status = 200, content_type = "text/event-stream", body = String,
+            description = "Events as those of a single watch, each with its `subscription`."),
+        Refused, BodyProblems, OnlyJson, Unavailable))]
 pub(crate) async fn watch_many(State(app): AppState, headers: HeaderMap, body: Body) -> Result<Response, Problem> {
     params::loaded(&app)?;
     body::require_json(&headers)?;
@@ -199,7 +202,14 @@ fn limit(app: &App, count: usize, pointer: &str) -> Result<(), Problem> {
 #[utoipa::path(patch, path = "/v1/watch/{stream}", tag = "watch",
     params(("stream" = String, Path, description = "From the stream's first event.")),
     request_body = ChangeWatch,
-    responses((status = 200, body = WatchChanged), (status = "4XX", body = ProblemDocument)))]
+    responses((status = 200, description = "All of it was done.", body = WatchChanged),
+        (status = 409, description = "A subscription of this id runs already.", body = ProblemDocument,
+            content_type = "application/problem+json"),
+        (status = 422, description = "There is no such subscription, or there are too many.", body = ProblemDocument,
+            content_type = "application/problem+json"),
+        (status = 504, description = "The stream did not take the change in time.", body = ProblemDocument,
+            content_type = "application/problem+json"),
+        Refused, NotFound, BodyProblems, OnlyJson))]
 pub(crate) async fn change_watch(
     State(app): AppState,
     Path(stream): Path<String>,

@@ -2,28 +2,18 @@
 
 use super::filter::Filter;
 use super::history::{Batch, Gone, History};
+use super::queue::{Behind, Delivery, Queue};
 use super::stream::{ControlError, StreamControl, Subscribe};
 use crate::live::Observer;
 use bytes::{BufMut, Bytes, BytesMut};
 use fingerpost_catalog::{Effects, Position, Replica};
 use parking_lot::Mutex;
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
-use tokio::sync::mpsc;
 
 /// How much memory the history may take, in bytes, about.
 const HISTORY_WEIGHT: usize = 24 << 20;
-
-/// Everything that one position means to one subscription, ready to be sent.
-pub(crate) struct Delivery {
-    /// The subscription's number in its stream.
-    pub(crate) subscription: u32,
-    /// The position.
-    pub(crate) position: Position,
-    /// The events, whole.
-    pub(crate) chunk: Bytes,
-}
 
 /// A subscription that is up to date and gets deliveries.
 pub(crate) struct Live {
@@ -31,9 +21,7 @@ pub(crate) struct Live {
     pub(crate) filter: Arc<Filter>,
     /// What stands before the object in an event's data, on streams of many subscriptions.
     pub(crate) tag: Option<Bytes>,
-    pub(crate) queue: mpsc::Sender<Delivery>,
-    /// Set when a delivery did not fit, or the history broke: the stream has to catch up, and is no longer live.
-    pub(crate) behind: Arc<AtomicBool>,
+    pub(crate) queue: Queue,
 }
 
 #[derive(Default)]
@@ -50,7 +38,12 @@ struct Inner {
     subscriptions: Subscriptions,
     /// Equal filters share one allocation, so that what they match is rendered once.
     filters: HashMap<String, Weak<Filter>>,
+    /// At this many, those that nobody has any more are dropped.
+    sweep_filters_at: usize,
 }
+
+/// The least number of filters that is worth a sweep.
+const SWEEP: usize = 1024;
 
 /// The hub of all watch streams of this process.
 pub struct Hub {
@@ -85,6 +78,7 @@ impl Hub {
                 published: None,
                 subscriptions: Subscriptions::default(),
                 filters: HashMap::new(),
+                sweep_filters_at: SWEEP,
             }),
             streams: Mutex::new(HashMap::new()),
             open_streams: AtomicU64::new(0),
@@ -116,8 +110,9 @@ impl Hub {
         if let Some(shared) = inner.filters.get(&key).and_then(Weak::upgrade) {
             return shared;
         }
-        if inner.filters.len() >= 1024 {
+        if inner.filters.len() >= inner.sweep_filters_at {
             inner.filters.retain(|_, filter| filter.strong_count() > 0);
+            inner.sweep_filters_at = SWEEP.max(2 * inner.filters.len());
         }
         let shared = Arc::new(filter);
         inner.filters.insert(key, Arc::downgrade(&shared));
@@ -133,15 +128,14 @@ impl Hub {
         live: impl FnOnce() -> Live,
     ) -> Result<CaughtUp, Gone> {
         let mut inner = self.inner.lock();
-        // A position ahead of this history is of one that this one has lost.
-        if !inner.published.is_some_and(|published| published.includes(&position)) {
-            return Err(Gone);
+        let published = inner.published.ok_or(Gone)?;
+        if published.epoch == position.epoch && published.number < position.number {
+            return Ok(CaughtUp::Ahead);
         }
         let batches = inner.history.after(position, most)?;
         if !batches.is_empty() {
             return Ok(CaughtUp::Behind(batches));
         }
-        let published = inner.published.ok_or(Gone)?;
         let id = inner.subscriptions.next;
         inner.subscriptions.next += 1;
         let live = live();
@@ -187,7 +181,7 @@ impl Hub {
         }
     }
 
-    fn publish(&self, batch: &Batch, subscriptions: &mut Subscriptions) {
+    fn publish(&self, batch: &Batch, before: Position, subscriptions: &mut Subscriptions) {
         // Filters that share an allocation share the rendering.
         let mut rendered: HashMap<*const Filter, Option<Bytes>> = HashMap::new();
         let (mut handed, mut lagged) = (0u64, 0u64);
@@ -202,13 +196,11 @@ impl Hub {
                 };
                 let Some(chunk) = chunk else { return true };
                 let delivery = Delivery { subscription: live.subscription, position: batch.position, chunk };
-                if live.queue.try_send(delivery).is_ok() {
-                    handed += 1;
-                    return true;
-                }
-                lagged += 1;
-                live.behind.store(true, Ordering::Release);
-                false
+                // Whoever is live has been handed everything before this batch.
+                let pushed = live.queue.push(delivery, before);
+                handed += u64::from(pushed);
+                lagged += u64::from(!pushed);
+                pushed
             });
         };
         deliver(&mut subscriptions.broad);
@@ -234,6 +226,8 @@ impl Hub {
 pub(crate) enum CaughtUp {
     /// There is more to go through.
     Behind(Vec<Arc<Batch>>),
+    /// The position is not published here yet, if it ever will be.
+    Ahead,
     /// The subscription is live from `published` on.
     Live {
         /// For [`Hub::leave`].
@@ -292,10 +286,15 @@ impl Observer for Hub {
         }
     }
 
+    fn ready(&self, _: Position) {}
+
     fn apply(&self, effects: &Effects, reset: bool) {
         let mut guard = self.inner.lock();
         let inner = &mut *guard;
-        if reset && inner.published.is_none_or(|published| published.epoch != effects.position.epoch) {
+        if let Some(published) = inner.published
+            && reset
+            && published.epoch != effects.position.epoch
+        {
             // Another history: what streams hold can't be carried over. Each catches up, finds its position gone, and
             // starts again.
             inner.history.restart(effects.position);
@@ -307,17 +306,14 @@ impl Observer for Hub {
                 .flat_map(|(_, group)| group)
                 .chain(inner.subscriptions.broad.drain());
             for (_, live) in all {
-                live.behind.store(true, Ordering::Release);
-                // Wakes the stream; it may already be awake with a full queue.
-                let wake =
-                    Delivery { subscription: live.subscription, position: effects.position, chunk: Bytes::new() };
-                let _ = live.queue.try_send(wake);
+                live.queue.fall_behind(Behind { subscription: live.subscription, complete: published });
             }
             return;
         }
         if !effects.changes.is_empty() {
             let batch = Batch::new(effects);
-            self.publish(&batch, &mut inner.subscriptions);
+            let before = inner.published.unwrap_or(effects.position);
+            self.publish(&batch, before, &mut inner.subscriptions);
             inner.history.push(batch);
         }
         inner.published = Some(effects.position);

@@ -8,6 +8,7 @@
 mod filter;
 mod history;
 mod hub;
+mod queue;
 mod stream;
 
 pub use filter::Filter;

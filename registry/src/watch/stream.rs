@@ -6,14 +6,16 @@
 
 use super::filter::Filter;
 use super::history::{Gone, render_object};
-use super::hub::{CaughtUp, Delivery, Hub, Live, render_batch};
+use super::hub::{CaughtUp, Hub, Live, render_batch};
+use super::queue::{Delivery, Queue};
 use crate::live::LiveReplica;
 use bytes::{BufMut, Bytes, BytesMut};
 use fingerpost_catalog::document::{InstanceDocument, NamespaceDocument, ServiceDocument};
 use fingerpost_catalog::{InstanceKey, InstanceQuery, Kind, NamespaceQuery, Page, Position, ServiceQuery};
+use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
@@ -21,8 +23,8 @@ use tokio_util::sync::CancellationToken;
 const PAGE_SIZE: usize = 200;
 /// Batches taken from the history in one hold of its lock.
 const CATCH_UP: usize = 64;
-/// Deliveries that may wait for a slow reader before its subscription has to catch up from the history.
-const QUEUE: usize = 64;
+/// How long a position that is not published yet is waited for.
+const AHEAD: Duration = Duration::from_secs(2);
 /// Deliveries are joined up to about this size before they are written.
 const COALESCE: usize = 32 << 10;
 
@@ -109,7 +111,7 @@ enum Phase {
     /// Going through the history; `synced` is owed once up to date.
     CatchUp { position: Position },
     /// In the hub.
-    Live { id: u64, position: Position, behind: Arc<AtomicBool> },
+    Live { id: u64 },
 }
 
 struct Subscription {
@@ -125,10 +127,13 @@ pub struct WatchStream {
     hub: Arc<Hub>,
     live: Arc<LiveReplica>,
     limits: StreamLimits,
+    /// By number, which only grows.
     subscriptions: Vec<Subscription>,
+    /// The numbers of those that are not live; each gets its step in turn.
+    unfinished: VecDeque<u32>,
     next_number: u32,
-    queue: mpsc::Receiver<Delivery>,
-    queue_sender: mpsc::Sender<Delivery>,
+    queue: Queue,
+    bookmark_at: Instant,
     /// Present on streams of many subscriptions.
     control: Option<mpsc::Receiver<Control>>,
     stream_id: Option<String>,
@@ -187,15 +192,15 @@ impl WatchStream {
             hub.open_streams.fetch_sub(1, Ordering::Relaxed);
             return Err(TooManyStreams);
         }
-        let (queue_sender, queue) = mpsc::channel(QUEUE);
         Ok(Self {
             hub: Arc::clone(hub),
             live: Arc::clone(live),
             limits,
             subscriptions: Vec::new(),
+            unfinished: VecDeque::new(),
             next_number: 0,
-            queue,
-            queue_sender,
+            queue: Queue::new(),
+            bookmark_at: Instant::now() + limits.bookmark,
             control: None,
             stream_id: None,
             greeting: None,
@@ -219,7 +224,8 @@ impl WatchStream {
             tag,
             phase,
         });
-        self.next_number = self.next_number.wrapping_add(1);
+        self.unfinished.push_back(self.next_number);
+        self.next_number += 1;
     }
 
     fn leave(&self, subscription: &Subscription) {
@@ -230,11 +236,15 @@ impl WatchStream {
 
     fn control(&mut self, control: Control) {
         let Control::Change { add, remove, done } = control;
+        if done.is_closed() {
+            // The asker was told that it took too long; it must not be done behind its back.
+            return;
+        }
         let outcome = self.check_change(&add, &remove);
         if outcome.is_ok() {
             for id in remove {
                 if let Some(at) = self.subscriptions.iter().position(|subscription| subscription.id == id) {
-                    let gone = self.subscriptions.swap_remove(at);
+                    let gone = self.subscriptions.remove(at);
                     self.leave(&gone);
                 }
             }
@@ -276,11 +286,32 @@ impl WatchStream {
             while let Some(control) = self.control.as_mut().and_then(|control| control.try_recv().ok()) {
                 self.control(control);
             }
-            if let Some(at) = self.unfinished() {
-                if let Some(chunk) = self.step(at) {
+            // What is live goes before what has a long way to go.
+            if let Some(delivery) = self.queue.pop() {
+                if let Some(chunk) = self.collect(delivery) {
                     return Some(chunk);
                 }
                 continue;
+            }
+            for behind in self.queue.take_behind() {
+                if let Some(subscription) = self.numbered(behind.subscription) {
+                    subscription.phase = Phase::CatchUp { position: behind.complete };
+                    self.unfinished.push_back(behind.subscription);
+                }
+            }
+            if let Some(number) = self.unfinished.pop_front() {
+                if let Some(chunk) = self.step(number).await {
+                    return Some(chunk);
+                }
+                // A long way through what does not match must not hold the thread.
+                tokio::task::yield_now().await;
+                continue;
+            }
+            if Instant::now() >= self.bookmark_at {
+                self.bookmark_at = Instant::now() + self.limits.bookmark;
+                if let Some(chunk) = self.bookmark() {
+                    return Some(chunk);
+                }
             }
             let shutdown = self.shutdown.clone();
             let control = async {
@@ -296,43 +327,22 @@ impl WatchStream {
                         self.control(control);
                     }
                 }
-                // The stream holds a sender itself, so the queue does not close.
-                delivery = self.queue.recv() => {
-                    if let Some(chunk) = delivery.and_then(|delivery| self.collect(delivery)) {
-                        return Some(chunk);
-                    }
-                }
-                () = tokio::time::sleep(self.limits.bookmark) => {
-                    if let Some(chunk) = self.bookmark() {
-                        return Some(chunk);
-                    }
-                }
+                () = self.queue.arrived() => {}
+                () = tokio::time::sleep_until(self.bookmark_at.into()) => {}
             }
         }
     }
 
-    /// A subscription that is not live, or fell behind and has drained what it was handed before.
-    fn unfinished(&mut self) -> Option<usize> {
-        let drained = self.queue.is_empty();
-        for (at, subscription) in self.subscriptions.iter_mut().enumerate() {
-            match &subscription.phase {
-                Phase::Live { position, behind, .. } => {
-                    if drained && behind.load(Ordering::Acquire) {
-                        subscription.phase = Phase::CatchUp { position: *position };
-                        return Some(at);
-                    }
-                }
-                Phase::State { .. } | Phase::CatchUp { .. } => return Some(at),
-            }
-        }
-        None
+    fn numbered(&mut self, number: u32) -> Option<&mut Subscription> {
+        let at = self.subscriptions.binary_search_by_key(&number, |subscription| subscription.number).ok()?;
+        self.subscriptions.get_mut(at)
     }
 
     /// Joins a delivery with those that wait behind it.
     fn collect(&mut self, first: Delivery) -> Option<Bytes> {
         let mut chunk = self.accept(first);
         let mut joined = BytesMut::new();
-        while let Ok(delivery) = self.queue.try_recv() {
+        while let Some(delivery) = self.queue.pop() {
             if let Some(more) = self.accept(delivery) {
                 match chunk.take() {
                     Some(only) if joined.is_empty() => {
@@ -350,50 +360,34 @@ impl WatchStream {
         if joined.is_empty() { chunk } else { Some(joined.freeze()) }
     }
 
+    /// A delivery's events, unless its subscription has ended meanwhile.
     fn accept(&mut self, delivery: Delivery) -> Option<Bytes> {
-        let subscription =
-            self.subscriptions.iter_mut().find(|subscription| subscription.number == delivery.subscription)?;
-        // An empty delivery only wakes the stream.
-        if delivery.chunk.is_empty() {
-            return None;
-        }
-        if let Phase::Live { position, .. } = &mut subscription.phase {
-            *position = delivery.position;
-            return Some(delivery.chunk);
-        }
-        None
+        self.numbered(delivery.subscription).map(|_| delivery.chunk)
     }
 
+    /// Tells the client up to where it knows everything, so that it can resume from there.
     fn bookmark(&mut self) -> Option<Bytes> {
         let published = self.hub.published()?;
         // The hub hands out a position's deliveries before it counts it as published, so an empty queue now means that
         // the client has been sent everything up to it.
-        if !self.queue.is_empty() {
+        if !self.queue.is_settled() || !self.unfinished.is_empty() {
             return None;
-        }
-        for subscription in &mut self.subscriptions {
-            match &mut subscription.phase {
-                Phase::Live { position, behind, .. } if !behind.load(Ordering::Acquire) => *position = published,
-                _ => return None,
-            }
         }
         Some(Bytes::from(format!("event: bookmark\ndata: {{\"revision\":\"{published}\"}}\nid: {published}\n\n")))
     }
 
     /// Moves a subscription that is not live one step on.
-    fn step(&mut self, at: usize) -> Option<Bytes> {
-        let (hub, live, queue) = (&self.hub, &self.live, &self.queue_sender);
-        let subscription = self.subscriptions.get_mut(at)?;
-        match &mut subscription.phase {
-            Phase::State { .. } => read_page(live, subscription),
+    async fn step(&mut self, number: u32) -> Option<Bytes> {
+        let (hub, live, queue) = (Arc::clone(&self.hub), Arc::clone(&self.live), self.queue.clone());
+        let subscription = self.numbered(number)?;
+        let chunk = match &mut subscription.phase {
+            Phase::State { .. } => read_page(&hub, &live, subscription),
             Phase::CatchUp { position } => {
-                let behind = Arc::new(AtomicBool::new(false));
                 let caught_up = hub.catch_up(*position, CATCH_UP, || Live {
-                    subscription: subscription.number,
+                    subscription: number,
                     filter: Arc::clone(&subscription.filter),
                     tag: subscription.tag.clone(),
-                    queue: queue.clone(),
-                    behind: Arc::clone(&behind),
+                    queue,
                 });
                 match caught_up {
                     Ok(CaughtUp::Behind(batches)) => {
@@ -407,33 +401,50 @@ impl WatchStream {
                         (!out.is_empty()).then(|| out.freeze())
                     }
                     Ok(CaughtUp::Live { id, published }) => {
-                        subscription.phase = Phase::Live { id, position: published, behind };
-                        let tag = subscription.tag.as_deref().unwrap_or_default();
-                        let mut out = BytesMut::new();
-                        out.put_slice(b"event: synced\ndata: {");
-                        out.put_slice(tag);
-                        out.put_slice(format!("\"revision\":\"{published}\"}}\nid: {published}\n\n").as_bytes());
-                        Some(out.freeze())
+                        subscription.phase = Phase::Live { id };
+                        return Some(subscription.synced(published));
+                    }
+                    Ok(CaughtUp::Ahead) => {
+                        // Seen in a reply of another replica, or a moment ago here.
+                        let position = *position;
+                        if live.wait_for(position, AHEAD).await.is_err()
+                            && let Some(subscription) = self.numbered(number)
+                        {
+                            subscription.start_over();
+                        }
+                        None
                     }
                     Err(Gone) => {
-                        subscription.phase = Phase::State {
-                            cursor: Cursor::Namespaces(None),
-                            since: None,
-                            reset: Some(
-                                "the changes since that position are no longer kept, or it belongs to another history",
-                            ),
-                        };
+                        subscription.start_over();
                         None
                     }
                 }
             }
-            Phase::Live { .. } => None,
-        }
+            Phase::Live { .. } => return None,
+        };
+        self.unfinished.push_back(number);
+        chunk
+    }
+}
+
+impl Subscription {
+    /// Back to the state of the world: what the client holds can't be continued.
+    fn start_over(&mut self) {
+        let reason = "the changes since that position are no longer kept, or it belongs to another history";
+        self.phase = Phase::State { cursor: Cursor::Namespaces(None), since: None, reset: Some(reason) };
+    }
+
+    fn synced(&self, position: Position) -> Bytes {
+        let mut out = BytesMut::new();
+        out.put_slice(b"event: synced\ndata: {");
+        out.put_slice(self.tag.as_deref().unwrap_or_default());
+        out.put_slice(format!("\"revision\":\"{position}\"}}\nid: {position}\n\n").as_bytes());
+        out.freeze()
     }
 }
 
 /// Reads the next page of a subscription's state; moves it to catch-up after the last.
-fn read_page(live: &LiveReplica, subscription: &mut Subscription) -> Option<Bytes> {
+fn read_page(hub: &Hub, live: &LiveReplica, subscription: &mut Subscription) -> Option<Bytes> {
     let Phase::State { cursor, since, reset } = &mut subscription.phase else { return None };
     let filter = &subscription.filter;
     let mut out = BytesMut::new();
@@ -448,9 +459,10 @@ fn read_page(live: &LiveReplica, subscription: &mut Subscription) -> Option<Byte
         out.put_slice(&object);
         out.put_slice(b"}\n\n");
     };
+    // Published before the first page is read, so the replica is there or ahead: whatever changed meanwhile, or on later
+    // pages, comes again from the history.
+    let position = *since.get_or_insert(hub.published()?);
     let replica = live.read();
-    // The position at the first page: what changed on later ones meanwhile comes again from the history.
-    let position = *since.get_or_insert(replica.position()?);
     let epoch = position.epoch;
     let namespace = filter.namespace.as_deref();
     let source = filter.source.as_ref();

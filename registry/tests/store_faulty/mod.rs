@@ -9,7 +9,7 @@
 use fingerpost_registry::store::embedded::Medium;
 use parking_lot::Mutex;
 use rand::rngs::StdRng;
-use rand::{Rng, SeedableRng};
+use rand::{RngExt, SeedableRng};
 use redb::StorageBackend;
 use std::collections::HashSet;
 use std::io::{self, ErrorKind};

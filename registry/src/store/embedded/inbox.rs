@@ -114,6 +114,15 @@ impl Inbox {
         self.ready.notify_one();
     }
 
+    /// Refuses everything from now on and lets go of what waits: nobody will ever take it. Its callers are told by the
+    /// loss of their reply's sender.
+    pub(super) fn abandon(&self) {
+        self.close();
+        let mut queue = self.queue.lock();
+        queue.jobs.clear();
+        queue.requests.clear();
+    }
+
     /// Whether it was closed.
     pub(super) fn closing(&self) -> bool {
         self.queue.lock().closing

@@ -188,7 +188,7 @@ impl EmbeddedStore {
         open::open(options, medium, None)
     }
 
-    /// Begins another history, after an import: every position handed out so far becomes foreign.
+    /// Begins another history (where numbers would go backwards): every position handed out so far becomes foreign.
     pub async fn renew_epoch(&self) -> Result<Epoch, StoreError> {
         let (sender, receiver) = oneshot::channel();
         self.shared.inbox.ask(Request::Renew(sender)).await.map_err(|_| StoreError::Closed)?;

@@ -178,12 +178,22 @@ pub(super) fn open(
     writer.note_seen(false);
     let ended = shared.ended.clone().drop_guard();
     let thread = std::thread::Builder::new().name("store-writer".to_owned()).spawn(move || {
-        // However it ends, whoever waits for it is told.
+        // However it ends, even by a panic, whoever waits for it is told.
         let _ended = ended;
+        let _abandoned = Abandon(Arc::clone(&writer.shared));
         writer.run();
     });
     let thread = thread.map_err(|error| OpenError::Io { path: dir, problem: format!("no thread: {error}") })?;
     Ok(Arc::new(EmbeddedStore { shared, hasher, writer: Mutex::new(Some(thread)) }))
+}
+
+/// Lets go of the callers that wait when the writer is gone.
+struct Abandon(Arc<Shared>);
+
+impl Drop for Abandon {
+    fn drop(&mut self) {
+        self.0.inbox.abandon();
+    }
 }
 
 /// Reads the database's own account of itself, after making it if it is new.

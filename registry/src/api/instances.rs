@@ -1,0 +1,376 @@
+//! One instance, of a service or of none, and all instances that a source has in a service.
+
+use super::body::{self, MAX_BODY, MAX_LARGE_BODY};
+use super::described::{
+    Acting, BodyProblems, IfMatch, IfNoneMatch, MinRevision, NotFound, OnlyJson, ReadProblems, WriteProblems,
+};
+use super::objects::{Removed, removed_meanwhile, reply, written};
+use super::params::{self, Params, Path};
+use super::problem::Problem;
+use super::{App, AppState};
+use crate::writes::{self, Written};
+use axum::body::Body;
+use axum::extract::{RawQuery, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::Response;
+use fingerpost_catalog::document::{HealthDocument, InstanceDocument};
+use fingerpost_catalog::{InstanceKey, InstanceView, Position, Report, Source};
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+
+/// The body that replaces a source's instances of a service.
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
+pub(crate) struct ReplaceSet {
+    /// All instances that the source is to have there, each with its `id`.
+    items: Vec<InstanceDocument>,
+}
+
+/// What replacing a set did.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub(crate) struct SetReplaced {
+    /// The position of the last commit.
+    #[schema(value_type = String)]
+    revision: Position,
+    /// Instances that were not there.
+    added: usize,
+    /// Instances that were there and differ.
+    updated: usize,
+    /// Instances that are gone.
+    removed: usize,
+    /// Instances that stayed as they were.
+    unchanged: usize,
+}
+
+/// Replace all instances that a source has in a service: additions first, then removals, in commits of at most 100. A
+/// call that fails says how far it came; repeating it completes it.
+#[utoipa::path(put, path = "/v1/namespaces/{namespace}/services/{service}/instances", tag = "instances",
+    params(("namespace" = String, Path, description = "The namespace."),
+        ("service" = String, Path, description = "The service."),
+        ("source" = String, Query, description = "Whose instances; not the bare `api`.")),
+    request_body = ReplaceSet,
+    responses((status = 200, description = "The source has these instances now.", body = SetReplaced),
+        WriteProblems, BodyProblems))]
+pub(crate) async fn replace_instances(
+    State(app): AppState,
+    Path((namespace, service)): Path<(String, String)>,
+    RawQuery(query): RawQuery,
+    body: Body,
+) -> Result<Response, Problem> {
+    params::namespace(&namespace)?;
+    params::service(&service)?;
+    let mut given = Params::new(query.as_deref())?;
+    let acting = given.acting()?;
+    given.finish()?;
+    if acting == Source::api() {
+        return Err(Problem::parameter(
+            "source",
+            "replacing a whole set needs a source of its own, so that it can't sweep away what others registered: \
+             say `?source=api/<owner>`",
+        ));
+    }
+    params::loaded(&app)?;
+    let set: ReplaceSet = body::json(&body::read(body, MAX_LARGE_BODY).await?)?;
+    let (replaced, revision) = app.writer.replace_instances(&acting, &namespace, &service, set.items).await?;
+    let writes::Replaced { added, updated, removed, unchanged } = replaced;
+    Ok(reply(StatusCode::OK, &SetReplaced { revision, added, updated, removed, unchanged }, None))
+}
+
+/// Where an instance stands in the path.
+struct Place {
+    namespace: String,
+    service: Option<String>,
+    id: String,
+}
+
+impl Place {
+    fn of_service((namespace, service, id): (String, String, String)) -> Result<Self, Problem> {
+        params::service(&service)?;
+        Self { namespace, service: Some(service), id }.checked()
+    }
+
+    fn of_none((namespace, id): (String, String)) -> Result<Self, Problem> {
+        Self { namespace, service: None, id }.checked()
+    }
+
+    fn checked(self) -> Result<Self, Problem> {
+        params::namespace(&self.namespace)?;
+        params::id(&self.id)?;
+        Ok(self)
+    }
+
+    fn key(&self, acting: &Source) -> Result<InstanceKey, Problem> {
+        Ok(writes::instance_key(acting, &self.namespace, self.service.as_deref(), &self.id)?)
+    }
+}
+
+fn instance_reply(app: &App, status: StatusCode, view: &InstanceView) -> Response {
+    let document = InstanceDocument::from_view(view, app.api.live.epoch());
+    reply(status, &document, document.revision)
+}
+
+async fn get_at(app: Arc<App>, place: Place, query: Option<String>) -> Result<Response, Problem> {
+    let mut given = Params::new(query.as_deref())?;
+    params::loaded(&app)?;
+    let min_revision = given.min_revision()?;
+    let source: Option<Source> = given.parse("source")?;
+    given.finish()?;
+    params::shown(&app, min_revision).await?;
+    let views = app.api.live.read().instances_named(&place.namespace, place.service.as_deref(), &place.id);
+    // Where several sources have an instance of this id, the highest-ranked one is meant.
+    let found = views.into_iter().find(|view| source.as_ref().is_none_or(|source| view.key.source == *source));
+    let view = found.ok_or_else(|| Problem::not_found(format_args!("instance `{}`", place.id)))?;
+    Ok(instance_reply(&app, StatusCode::OK, &view))
+}
+
+async fn put_at(
+    app: Arc<App>,
+    place: Place,
+    query: Option<String>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Problem> {
+    let mut given = Params::new(query.as_deref())?;
+    let acting = given.acting()?;
+    given.finish()?;
+    let guard = params::guard(&headers)?;
+    params::loaded(&app)?;
+    let document = body::json(&body::read(body, MAX_BODY).await?)?;
+    let key = place.key(&acting)?;
+    let done = app.writer.put_instance(key.clone(), document, guard).await?;
+    finish_instance(&app, &key, done)
+}
+
+fn finish_instance(app: &App, key: &InstanceKey, done: Written) -> Result<Response, Problem> {
+    let view = app.api.live.read().instance(key);
+    Ok(match view {
+        Some(view) => instance_reply(app, written(&done), &view),
+        None => removed_meanwhile(done),
+    })
+}
+
+async fn patch_at(
+    app: Arc<App>,
+    place: Place,
+    query: Option<String>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Problem> {
+    let mut given = Params::new(query.as_deref())?;
+    let acting = given.acting()?;
+    given.finish()?;
+    let guard = params::guard(&headers)?;
+    params::loaded(&app)?;
+    body::require_json(&headers)?;
+    let patch: serde_json::Value = body::json(&body::read(body, MAX_BODY).await?)?;
+    let key = place.key(&acting)?;
+    let done = app.writer.patch_instance(key.clone(), &patch, guard).await?;
+    finish_instance(&app, &key, done)
+}
+
+async fn delete_at(
+    app: Arc<App>,
+    place: Place,
+    query: Option<String>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let mut given = Params::new(query.as_deref())?;
+    let acting = given.acting()?;
+    given.finish()?;
+    params::loaded(&app)?;
+    let done = app.writer.delete_instance(place.key(&acting)?, params::guard(&headers)?).await?;
+    Ok(reply(StatusCode::OK, &Removed { revision: done.position }, None))
+}
+
+async fn health_at(
+    app: Arc<App>,
+    place: Place,
+    query: Option<String>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Problem> {
+    let mut given = Params::new(query.as_deref())?;
+    let acting = given.acting()?;
+    given.finish()?;
+    let guard = params::guard(&headers)?;
+    params::loaded(&app)?;
+    let HealthDocument { health, note } = body::json(&body::read(body, MAX_BODY).await?)?;
+    let key = place.key(&acting)?;
+    let done =
+        app.writer.report_health(key.clone(), Report { health, note, unknown: serde_json::Map::new() }, guard).await?;
+    finish_instance(&app, &key, done)
+}
+
+/// Read an instance of a service.
+#[utoipa::path(get, path = "/v1/namespaces/{namespace}/services/{service}/instances/{id}", tag = "instances",
+    params(("namespace" = String, Path, description = "The namespace."),
+        ("service" = String, Path, description = "The service."),
+        ("id" = String, Path, description = "The instance's id."),
+        ("source" = Option<String>, Query, description = "Whose; default: the highest-ranked source that has the id."),
+        MinRevision),
+    responses((status = 200, description = "It exists.", body = InstanceDocument), NotFound, ReadProblems))]
+pub(crate) async fn get_instance(
+    State(app): AppState,
+    Path(path): Path<(String, String, String)>,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Problem> {
+    get_at(app, Place::of_service(path)?, query).await
+}
+
+/// Register an instance of a service.
+#[utoipa::path(put, path = "/v1/namespaces/{namespace}/services/{service}/instances/{id}", tag = "instances",
+    params(("namespace" = String, Path, description = "The namespace, a DNS label."),
+        ("service" = String, Path, description = "The service, a DNS label; it need not be declared."),
+        ("id" = String, Path, description = "The instance's id."),
+        Acting, IfMatch, IfNoneMatch),
+    request_body = InstanceDocument,
+    responses((status = 200, description = "It was there; as it is now.", body = InstanceDocument),
+        (status = 201, description = "It is new.", body = InstanceDocument),
+        WriteProblems, BodyProblems))]
+pub(crate) async fn put_instance(
+    State(app): AppState,
+    Path(path): Path<(String, String, String)>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Problem> {
+    put_at(app, Place::of_service(path)?, query, headers, body).await
+}
+
+/// Change an instance of a service by a JSON merge patch (RFC 7396).
+#[utoipa::path(patch, path = "/v1/namespaces/{namespace}/services/{service}/instances/{id}", tag = "instances",
+    params(("namespace" = String, Path, description = "The namespace."),
+        ("service" = String, Path, description = "The service."),
+        ("id" = String, Path, description = "The instance's id."),
+        Acting, IfMatch),
+    request_body(content = InstanceDocument, content_type = "application/merge-patch+json"),
+    responses((status = 200, description = "As it is now.", body = InstanceDocument),
+        NotFound, WriteProblems, BodyProblems, OnlyJson))]
+pub(crate) async fn patch_instance(
+    State(app): AppState,
+    Path(path): Path<(String, String, String)>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Problem> {
+    patch_at(app, Place::of_service(path)?, query, headers, body).await
+}
+
+/// Deregister an instance of a service.
+#[utoipa::path(delete, path = "/v1/namespaces/{namespace}/services/{service}/instances/{id}", tag = "instances",
+    params(("namespace" = String, Path, description = "The namespace."),
+        ("service" = String, Path, description = "The service."),
+        ("id" = String, Path, description = "The instance's id."),
+        Acting, IfMatch),
+    responses((status = 200, description = "It was removed.", body = Removed), NotFound, WriteProblems))]
+pub(crate) async fn delete_instance(
+    State(app): AppState,
+    Path(path): Path<(String, String, String)>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    delete_at(app, Place::of_service(path)?, query, headers).await
+}
+
+/// Report an instance's health.
+#[utoipa::path(put, path = "/v1/namespaces/{namespace}/services/{service}/instances/{id}/health", tag = "instances",
+    params(("namespace" = String, Path, description = "The namespace."),
+        ("service" = String, Path, description = "The service."),
+        ("id" = String, Path, description = "The instance's id."),
+        Acting, IfMatch),
+    request_body = HealthDocument,
+    responses((status = 200, description = "As it is now.", body = InstanceDocument),
+        NotFound, WriteProblems, BodyProblems))]
+pub(crate) async fn put_instance_health(
+    State(app): AppState,
+    Path(path): Path<(String, String, String)>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Problem> {
+    health_at(app, Place::of_service(path)?, query, headers, body).await
+}
+
+/// Read an instance of no service.
+#[utoipa::path(get, path = "/v1/namespaces/{namespace}/instances/{id}", tag = "instances",
+    params(("namespace" = String, Path, description = "The namespace."),
+        ("id" = String, Path, description = "The instance's id."),
+        ("source" = Option<String>, Query, description = "Whose; default: the highest-ranked source that has the id."),
+        MinRevision),
+    responses((status = 200, description = "It exists.", body = InstanceDocument), NotFound, ReadProblems))]
+pub(crate) async fn get_bare_instance(
+    State(app): AppState,
+    Path(path): Path<(String, String)>,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Problem> {
+    get_at(app, Place::of_none(path)?, query).await
+}
+
+/// Register an instance of no service.
+#[utoipa::path(put, path = "/v1/namespaces/{namespace}/instances/{id}", tag = "instances",
+    params(("namespace" = String, Path, description = "The namespace, a DNS label."),
+        ("id" = String, Path, description = "The instance's id."),
+        Acting, IfMatch, IfNoneMatch),
+    request_body = InstanceDocument,
+    responses((status = 200, description = "It was there; as it is now.", body = InstanceDocument),
+        (status = 201, description = "It is new.", body = InstanceDocument),
+        WriteProblems, BodyProblems))]
+pub(crate) async fn put_bare_instance(
+    State(app): AppState,
+    Path(path): Path<(String, String)>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Problem> {
+    put_at(app, Place::of_none(path)?, query, headers, body).await
+}
+
+/// Change an instance of no service by a JSON merge patch (RFC 7396).
+#[utoipa::path(patch, path = "/v1/namespaces/{namespace}/instances/{id}", tag = "instances",
+    params(("namespace" = String, Path, description = "The namespace."),
+        ("id" = String, Path, description = "The instance's id."),
+        Acting, IfMatch),
+    request_body(content = InstanceDocument, content_type = "application/merge-patch+json"),
+    responses((status = 200, description = "As it is now.", body = InstanceDocument),
+        NotFound, WriteProblems, BodyProblems, OnlyJson))]
+pub(crate) async fn patch_bare_instance(
+    State(app): AppState,
+    Path(path): Path<(String, String)>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Problem> {
+    patch_at(app, Place::of_none(path)?, query, headers, body).await
+}
+
+/// Deregister an instance of no service.
+#[utoipa::path(delete, path = "/v1/namespaces/{namespace}/instances/{id}", tag = "instances",
+    params(("namespace" = String, Path, description = "The namespace."),
+        ("id" = String, Path, description = "The instance's id."),
+        Acting, IfMatch),
+    responses((status = 200, description = "It was removed.", body = Removed), NotFound, WriteProblems))]
+pub(crate) async fn delete_bare_instance(
+    State(app): AppState,
+    Path(path): Path<(String, String)>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    delete_at(app, Place::of_none(path)?, query, headers).await
+}
+
+/// Report the health of an instance of no service.
+#[utoipa::path(put, path = "/v1/namespaces/{namespace}/instances/{id}/health", tag = "instances",
+    params(("namespace" = String, Path, description = "The namespace."),
+        ("id" = String, Path, description = "The instance's id."),
+        Acting, IfMatch),
+    request_body = HealthDocument,
+    responses((status = 200, description = "As it is now.", body = InstanceDocument),
+        NotFound, WriteProblems, BodyProblems))]
+pub(crate) async fn put_bare_instance_health(
+    State(app): AppState,
+    Path(path): Path<(String, String)>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Problem> {
+    health_at(app, Place::of_none(path)?, query, headers, body).await
+}
