@@ -60,7 +60,7 @@ pub enum WriteError {
     Commit(#[from] CommitError),
     /// A set was replaced in part; the rest was not applied.
     #[error(
-        "{applied} of the set's {total} changes were applied, the others were not; repeating the call completes it: {source}"
+        "{applied} of the set's {total} changes were applied before this; repeating the call completes it: {source}"
     )]
     Interrupted {
         /// Changes that were applied.
@@ -658,14 +658,18 @@ impl Writer {
         }
         replaced.removed = gone.len();
         let mut removals: Vec<Operation> = Vec::new();
+        let mut waiting = 0;
         for key in &gone {
             let operations = self.plan_delete_instance(key).operations;
             if removals.len() + operations.len() > crate::store::MAX_OPERATIONS {
+                let removed = waiting;
+                waiting = 0;
                 let commit = Commit { operations: std::mem::take(&mut removals), ..Commit::default() };
                 position = self.store_commit(commit).await.map_err(|e| interrupted(applied)(e.into()))?.position;
+                applied += removed;
             }
             removals.extend(operations);
-            applied += 1;
+            waiting += 1;
         }
         if !removals.is_empty() {
             let commit = Commit { operations: removals, ..Commit::default() };

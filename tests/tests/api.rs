@@ -511,6 +511,9 @@ async fn export_and_import() {
     assert_eq!(two.get(WEB1).await.json["effectiveHealth"], "warning");
     assert_eq!(two.get("/v1/namespaces/prod/services/old").await.status, 404);
     let revision = two.get("/v1/status").await.json["revision"].clone();
+    let cut: String = export.lines().take(2).map(|line| format!("{line}\n")).collect();
+    let refused = two.send(Method::POST, "/v1/import?replace=true", &json_lines, cut).await;
+    assert!(refused.status == 400 && refused.text.contains("cut short"), "{}", refused.text);
     let spoiled = export.replace("10.0.0.1", "0.0.0.0");
     let refused = two.send(Method::POST, "/v1/import", &json_lines, spoiled).await;
     assert_eq!(refused.status, 400, "{}", refused.text);
@@ -583,7 +586,8 @@ async fn what_broke_off_says_how_far_it_came() {
         let record = json!({"addresses": ["10.0.0.1"], "node": filler, "zone": filler});
         format!("{}\n", json!({"key": format!("instances/a/b/api/i{n}"), "value": record}))
     });
-    let import: String = std::iter::once(format!("{header}\n")).chain(lines).collect();
+    let footer = format!("{}\n", json!({"fingerpost": "end", "records": 28_000}));
+    let import: String = std::iter::once(format!("{header}\n")).chain(lines).chain([footer]).collect();
     let import = server.send(Method::POST, "/v1/import", &[("content-type", "application/x-ndjson")], import).await;
     let written = applied(&import, "of 28000 records were written");
     assert!((100..28_000).contains(&written), "{}", import.text);

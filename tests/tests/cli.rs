@@ -241,7 +241,7 @@ fn an_export_is_imported_whole() {
     let service = "kind: service\nnamespace: prod\nname: db\ntype: ExternalName\nexternalName: db.example.com\n";
     assert_eq!(piped(&first, "apply -f -", service).0, 0);
     let export = ok(&first, "export");
-    assert_eq!(export.lines().count(), 4, "{export}");
+    assert_eq!(export.lines().count(), 5, "{export}");
 
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("export.jsonl");

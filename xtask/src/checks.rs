@@ -15,6 +15,8 @@ pub(crate) fn lint() -> Result<()> {
         .args(["doc", "--workspace", "--no-deps", "--document-private-items", "--locked"])
         .env("RUSTDOCFLAGS", "-D warnings")
         .checked()?;
+    // The fuzz targets are a workspace of their own; they must not rot.
+    run::cargo(["check", "--manifest-path", "fuzz/Cargo.toml", "--target-dir", "target/fuzz", "--locked"])?;
     let deny = peers::cargo_deny()?;
     // The advisories need a database from the internet; bans, licences and sources do not.
     run::command(deny).args(["--workspace", "check", "bans", "licenses", "sources"]).checked()

@@ -32,7 +32,8 @@ pub(super) async fn export(context: &Context, args: ExportArgs) -> anyhow::Resul
     };
     tokio::fs::rename(&part, &path).await.with_context(|| format!("can't rename {} to its place", part.display()))?;
     // The first line is the header.
-    let records = super::status::counted(lines.saturating_sub(1), "record");
+    // The first line and the last are about the export itself.
+    let records = super::status::counted(lines.saturating_sub(2), "record");
     context.output.note(&format!("{records} written to {}", path.display()));
     Ok(())
 }

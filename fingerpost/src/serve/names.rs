@@ -102,6 +102,10 @@ impl DnsNames {
 impl NameService for DnsNames {
     fn explain(&self, name: &str, qtype: &str) -> Result<Value, String> {
         let explanation = explain(&self.index, name, qtype, &Views(&self.live));
+        // Without an answer, there was no question: the name or the type can't be asked for, and the step says why.
+        if explanation.rcode.is_empty() {
+            return Err(explanation.steps.into_iter().map(|step| step.text).collect::<Vec<_>>().join("; "));
+        }
         serde_json::to_value(explanation).map_err(|error| error.to_string())
     }
 

@@ -6,7 +6,9 @@ use super::objects::reply;
 use super::params::{self, Params};
 use super::problem::Problem;
 use super::{App, AppState};
-use crate::store::{Action, Commit, CommitError, Contents, MAX_OPERATIONS, Operation, ReadAt, StoreError};
+use crate::store::{
+    Action, Commit, CommitError, Contents, MAX_OPERATIONS, Operation, ReadAt, StoreError, StoredRecord,
+};
 use crate::validate::{self, Invalid};
 use crate::writes::instance_document;
 use axum::body::Body;
@@ -36,6 +38,13 @@ struct Header {
     fingerpost: String,
     version: u32,
     revision: Position,
+}
+
+/// The last line of an export, by which an import knows that it is whole.
+#[derive(Debug, Serialize, Deserialize)]
+struct Footer {
+    fingerpost: String,
+    records: usize,
 }
 
 /// Every other line.
@@ -74,7 +83,8 @@ fn line(key: &Key, record: &Record, out: &mut BytesMut) {
     }
 }
 
-/// All records at one position, as JSON lines. The first line says `{"fingerpost":"export",…}`.
+/// All records at one position, as JSON lines. The first line says `{"fingerpost":"export",…}`,
+/// the last `{"fingerpost":"end","records":…}`.
 #[utoipa::path(get, path = "/v1/export", tag = "operations",
     responses((status = 200, description = "The export.", content_type = "application/x-ndjson", body = String),
         Always, Unavailable))]
@@ -83,16 +93,26 @@ pub(crate) async fn export(State(app): AppState) -> Result<Response, Problem> {
     let header = Header { fingerpost: "export".to_owned(), version: FORMAT, revision: position };
     let mut first = serde_json::to_vec(&header).unwrap_or_default();
     first.push(b'\n');
-    let rest = futures_util::stream::unfold(records, |mut records| async move {
-        let batch: Result<_, StoreError> = records.recv().await?;
-        let chunk = batch.map(|batch| {
-            let mut out = BytesMut::with_capacity(batch.len() * 300);
-            for stored in &batch {
-                line(&stored.key, &stored.record, &mut out);
+    let rest = futures_util::stream::unfold(Some((records, 0)), |state| async move {
+        let (mut records, count) = state?;
+        let Some(batch) = records.recv().await else {
+            let mut last =
+                serde_json::to_vec(&Footer { fingerpost: "end".to_owned(), records: count }).unwrap_or_default();
+            last.push(b'\n');
+            return Some((Ok(Bytes::from(last)), None));
+        };
+        let batch: Result<Vec<StoredRecord>, StoreError> = batch;
+        match batch {
+            Ok(batch) => {
+                let mut out = BytesMut::with_capacity(batch.len() * 300);
+                for stored in &batch {
+                    line(&stored.key, &stored.record, &mut out);
+                }
+                Some((Ok(out.freeze()), Some((records, count + batch.len()))))
             }
-            out.freeze()
-        });
-        Some((chunk, records))
+            // The stream breaks off, and without its last line nobody takes it for whole.
+            Err(error) => Some((Err(error), None)),
+        }
     });
     let all = futures_util::stream::once(async { Ok(Bytes::from(first)) }).chain(rest);
     let mut response = Body::from_stream(all).into_response();
@@ -144,7 +164,19 @@ fn parse(text: &[u8]) -> Result<Parsed, Problem> {
     }
     let mut operations = Vec::new();
     let mut keys = HashSet::new();
+    let mut whole = false;
     for (n, line) in lines {
+        if whole {
+            return Err(bad(n + 1, &"there is more after the export's last line"));
+        }
+        if let Ok(footer) = serde_json::from_slice::<Footer>(line) {
+            if footer.fingerpost != "end" || footer.records != operations.len() {
+                let (said, came) = (footer.records, operations.len());
+                return Err(bad(n + 1, &format!("the export had {said} records, and {came} came: lines are missing")));
+            }
+            whole = true;
+            continue;
+        }
         let line: OwnedLine = serde_json::from_slice(line)
             .map_err(|error| bad(n + 1, &format!("{} (column {})", body::fault(&error), error.column())))?;
         let key: Key = line.key.parse().map_err(|error| bad(n + 1, &error))?;
@@ -157,6 +189,12 @@ fn parse(text: &[u8]) -> Result<Parsed, Problem> {
             return Err(bad(n + 1, &format!("`{key}` comes twice")));
         }
         operations.push(Operation { key, action: Action::Put(Arc::new(record)) });
+    }
+    if !whole {
+        return Err(Problem::body(
+            "",
+            "the export was cut short: its last line, `{\"fingerpost\":\"end\",…}`, is missing",
+        ));
     }
     Ok((operations, keys))
 }

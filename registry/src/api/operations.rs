@@ -53,7 +53,7 @@ pub(crate) async fn status(State(app): AppState) -> Response {
             "records": store.records,
             "diskBytes": store.disk_bytes,
             "writeError": store.write_error,
-            "oldest": store.oldest,
+            "oldest": fingerpost_catalog::Position::new(store.position.epoch, store.oldest),
             "lastSyncMicroseconds": store.last_sync.map(|time| time.as_micros() as u64),
         },
         "catalog": {
