@@ -95,13 +95,16 @@ async fn serve(config: &ServeConfig, store: Arc<dyn Store>, started: Instant) ->
 
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let mut failed = None;
-    tokio::select! {
-        () = live.wait_loaded() => {}
-        ended = parts.join_next() => failed = Some(unexpected(ended)),
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
-    if failed.is_none() && live.is_loaded() {
+    let loaded = tokio::select! {
+        () = live.wait_loaded() => true,
+        ended = parts.join_next() => {
+            failed = Some(unexpected(ended));
+            false
+        }
+        _ = terminate.recv() => false,
+        _ = interrupt.recv() => false,
+    };
+    if loaded {
         greeting::print(config, &http_addresses, &dns_addresses)?;
         info!(http = ?http_addresses, dns = ?dns_addresses, zone = %config.zone, "ready");
         failed = tokio::select! {
@@ -111,23 +114,31 @@ async fn serve(config: &ServeConfig, store: Arc<dyn Store>, started: Instant) ->
         };
     }
     info!("shutting down");
-    // Requests under way first: their writes need the feed, and their clients may be told of it by DNS.
-    for (stop, part) in [(stop_http, "the HTTP server"), (stop_dns, "DNS"), (stop_feed, "the feed")] {
-        stop.cancel();
-        while !parts.is_empty() {
-            let ended = tokio::select! {
-                ended = parts.join_next() => ended,
-                // Told twice: whoever is still served has to go, but the store is closed in order all the same.
-                _ = terminate.recv() => return failed.map_or(Ok(()), Err),
-                _ = interrupt.recv() => return failed.map_or(Ok(()), Err),
-            };
-            match ended {
-                Some(Ok((ended, Ok(())))) if ended == part => break,
-                Some(Ok((_, Ok(())))) | None => {}
-                other => {
-                    failed.get_or_insert_with(|| unexpected(other));
-                    break;
-                }
+    // Requests under way first: their writes need the feed, and their clients may be told of it by DNS. Where a part has
+    // failed, there is no order to keep.
+    let mut stops = [("the HTTP server", stop_http), ("DNS", stop_dns), ("the feed", stop_feed)].into_iter();
+    let mut waiting_for = None;
+    loop {
+        if failed.is_some() {
+            stops.by_ref().for_each(|(_, stop)| stop.cancel());
+        } else if waiting_for.is_none()
+            && let Some((part, stop)) = stops.next()
+        {
+            stop.cancel();
+            waiting_for = Some(part);
+        }
+        let ended = tokio::select! {
+            ended = parts.join_next() => ended,
+            // Told twice: whoever is still served has to go, but the store is closed in order all the same.
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+        };
+        match ended {
+            None => break,
+            Some(Ok((part, Ok(())))) if waiting_for == Some(part) => waiting_for = None,
+            Some(Ok((_, Ok(())))) if failed.is_some() => {}
+            other => {
+                failed.get_or_insert_with(|| unexpected(other));
             }
         }
     }

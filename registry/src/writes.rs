@@ -12,10 +12,10 @@ use fingerpost_catalog::{
     Instance, InstanceKey, Key, Kind, Position, Record, Report, Source, validate_dns_label, validate_instance_id,
 };
 use std::collections::HashMap;
-use std::hash::{BuildHasher, RandomState};
+use std::hash::{BuildHasher, Hash, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, MutexGuard};
 
 /// How long a reply may wait for this process to show what it committed.
 const VISIBLE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -25,6 +25,8 @@ const COMMIT_TIMEOUT: Duration = Duration::from_secs(30);
 const ATTEMPTS: usize = 32;
 /// Locks over all instances' keys.
 const LOCKS: usize = 4096;
+/// Locks over all sets.
+const SET_LOCKS: usize = 256;
 
 /// What a writer demands of the object's present state.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -117,6 +119,8 @@ pub struct Writer {
     /// Whoever reads an instance to write it again holds its lock meanwhile: so writers of one instance queue up here
     /// instead of failing each other's conditions. Those remain, for batches and for other processes.
     locks: Arc<[Mutex<()>]>,
+    /// The same for whoever replaces a set: two at once would leave a mixture of both.
+    set_locks: Arc<[Mutex<()>]>,
     hasher: RandomState,
 }
 
@@ -190,8 +194,8 @@ struct Planned {
 impl Writer {
     /// A writer to `store`, whose changes `live` shows.
     pub fn new(store: Arc<dyn Store>, live: Arc<LiveReplica>) -> Self {
-        let locks = (0..LOCKS).map(|_| Mutex::new(())).collect();
-        Self { store, live, locks, hasher: RandomState::new() }
+        let locks = |count| (0..count).map(|_| Mutex::new(())).collect();
+        Self { store, live, locks: locks(LOCKS), set_locks: locks(SET_LOCKS), hasher: RandomState::new() }
     }
 
     /// Commits, and waits until this process shows it.
@@ -202,6 +206,12 @@ impl Writer {
             .await
             .map_err(|error| WriteError::NotVisible(committed.position, error))?;
         Ok(committed)
+    }
+
+    /// Waits for the turn of whoever writes what `what` names; none where it does not come in time.
+    async fn turn<'a>(&self, locks: &'a [Mutex<()>], what: &impl Hash) -> Option<MutexGuard<'a, ()>> {
+        let lock = locks.get(self.hasher.hash_one(what) as usize % locks.len().max(1))?;
+        tokio::time::timeout(COMMIT_TIMEOUT, lock.lock()).await.ok()
     }
 
     async fn store_commit(&self, commit: Commit) -> Result<Committed, CommitError> {
@@ -317,11 +327,10 @@ impl Writer {
         guard: Guard,
         change: impl Fn(Option<&Instance>) -> Result<Option<Instance>, WriteError>,
     ) -> Result<Written, WriteError> {
-        let lock = self.locks.get(self.hasher.hash_one(&key) as usize % LOCKS);
-        let _turn = match lock {
-            Some(lock) => Some(lock.lock().await),
-            None => None,
-        };
+        let _turn = self
+            .turn(&self.locks, &key)
+            .await
+            .ok_or_else(|| WriteError::Contended(described(&Key::Instance(key.clone()))))?;
         let key = Key::Instance(key);
         for _ in 0..ATTEMPTS {
             let mut conditions = self.guard(&key, guard)?;
@@ -601,6 +610,10 @@ impl Writer {
         service: &str,
         documents: Vec<InstanceDocument>,
     ) -> Result<(Replaced, Position), WriteError> {
+        let _turn = self
+            .turn(&self.set_locks, &(acting, namespace, service))
+            .await
+            .ok_or_else(|| WriteError::Contended(format!("the set of source `{acting}` in `{namespace}/{service}`")))?;
         let mut wanted = std::collections::BTreeMap::new();
         for (n, document) in documents.into_iter().enumerate() {
             let pointer = format!("/items/{n}");
@@ -613,6 +626,9 @@ impl Writer {
             let key = check().map_err(|invalid| invalid.below(&pointer))?;
             let health = document.health;
             let instance = validate::instance(document).map_err(|invalid| invalid.below(&pointer))?;
+            if let Err(WriteError::Invalid(invalid)) = self.check_session(&Key::Instance(key.clone()), &instance) {
+                return Err(invalid.below(&pointer).into());
+            }
             if wanted.insert(key, Wanted { index: n, instance, health }).is_some() {
                 return Err(Invalid::new(format!("{pointer}/id"), "two items have this id").into());
             }
@@ -647,14 +663,18 @@ impl Writer {
         let mut applied = 0;
         let interrupted = |applied: usize| {
             move |error: WriteError| match error {
-                WriteError::Commit(source) if applied > 0 => WriteError::Interrupted { applied, total, source },
-                other => other,
+                other if applied == 0 => other,
+                WriteError::Commit(source) => WriteError::Interrupted { applied, total, source },
+                other => {
+                    WriteError::Interrupted { applied, total, source: CommitError::Unavailable(other.to_string()) }
+                }
             }
         };
         for chunk in wanted.chunks(crate::store::MAX_OPERATIONS) {
+            let before = replaced;
             let done = self.replace_chunk(chunk, &mut replaced).await.map_err(interrupted(applied))?;
             position = done.unwrap_or(position);
-            applied += chunk.len();
+            applied += replaced.added + replaced.updated - before.added - before.updated;
         }
         replaced.removed = gone.len();
         let mut removals: Vec<Operation> = Vec::new();

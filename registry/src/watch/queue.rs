@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 
 /// Positions that may wait for a slow reader before its subscriptions have to catch up from the history.
 const POSITIONS: usize = 64;
-/// Bytes that may wait; a single position may be larger.
+/// Bytes that may wait; the last delivery may go beyond.
 const BYTES: usize = 1 << 20;
 
 /// Everything that one position means to one subscription, ready to be sent.
@@ -59,7 +59,7 @@ impl Queue {
     pub(crate) fn push(&self, delivery: Delivery, complete: Position) -> bool {
         let mut state = self.0.state.lock();
         let new = state.waiting.back().is_none_or(|last| last.position != delivery.position);
-        let full = new && (state.positions >= POSITIONS || state.bytes >= BYTES);
+        let full = state.bytes >= BYTES || (new && state.positions >= POSITIONS);
         if full {
             state.behind.push(Behind { subscription: delivery.subscription, complete });
         } else {

@@ -12,7 +12,7 @@ use crate::live::LiveReplica;
 use bytes::{BufMut, Bytes, BytesMut};
 use fingerpost_catalog::document::{InstanceDocument, NamespaceDocument, ServiceDocument};
 use fingerpost_catalog::{InstanceKey, InstanceQuery, Kind, NamespaceQuery, Page, Position, ServiceQuery};
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -242,12 +242,13 @@ impl WatchStream {
         }
         let outcome = self.check_change(&add, &remove);
         if outcome.is_ok() {
-            for id in remove {
-                if let Some(at) = self.subscriptions.iter().position(|subscription| subscription.id == id) {
-                    let gone = self.subscriptions.remove(at);
-                    self.leave(&gone);
-                }
-            }
+            let remove: HashSet<String> = remove.into_iter().collect();
+            let (gone, kept) = std::mem::take(&mut self.subscriptions)
+                .into_iter()
+                .partition(|subscription| remove.contains(&subscription.id));
+            self.subscriptions = kept;
+            let gone: Vec<Subscription> = gone;
+            gone.iter().for_each(|subscription| self.leave(subscription));
             for subscribe in add {
                 self.add(subscribe, true);
             }
@@ -257,18 +258,21 @@ impl WatchStream {
     }
 
     fn check_change(&self, add: &[Subscribe], remove: &[String]) -> Result<(), ControlError> {
-        let has = |id: &str| self.subscriptions.iter().any(|subscription| subscription.id == id);
-        if let Some(absent) = remove.iter().find(|id| !has(id)) {
-            return Err(ControlError::Absent(absent.clone()));
-        }
-        for (n, subscribe) in add.iter().enumerate() {
-            let twice = add.iter().take(n).any(|earlier| earlier.id == subscribe.id);
-            if twice || (has(&subscribe.id) && !remove.contains(&subscribe.id)) {
-                return Err(ControlError::Exists(subscribe.id.clone()));
+        let present: HashSet<&str> = self.subscriptions.iter().map(|subscription| &*subscription.id).collect();
+        let mut removed = HashSet::new();
+        for id in remove {
+            // Once it is removed, it is not there.
+            if !present.contains(&**id) || !removed.insert(&**id) {
+                return Err(ControlError::Absent(id.clone()));
             }
         }
-        if self.subscriptions.len() + add.len() - remove.len().min(self.subscriptions.len()) > self.limits.subscriptions
-        {
+        let mut added = HashSet::new();
+        for Subscribe { id, .. } in add {
+            if !added.insert(&**id) || (present.contains(&**id) && !removed.contains(&**id)) {
+                return Err(ControlError::Exists(id.clone()));
+            }
+        }
+        if present.len() + added.len() - removed.len() > self.limits.subscriptions {
             return Err(ControlError::TooMany(self.limits.subscriptions));
         }
         Ok(())
