@@ -74,6 +74,28 @@ impl Server {
         server
     }
 
+    /// A server whose data folder is a file system of its own of so many megabytes, in a mount namespace of its own, so that
+    /// nothing of it is left behind. Needs `unshare` and the right to make user namespaces, or root.
+    pub fn start_on_small_disk(megabytes: u32) -> Self {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        let data = folder.path().join("data");
+        std::fs::create_dir(&data).expect("data folder");
+        let unshare = |script: &str| {
+            let mut command = Command::new("unshare");
+            command.args(["--mount", "--map-root-user", "sh", "-c", script, "sh"]).arg(&data);
+            command
+        };
+        let mount = format!("mount -t tmpfs -o size={megabytes}m none \"$1\"");
+        let allowed = unshare(&mount).status().is_ok_and(|status| status.success());
+        assert!(allowed, "this test mounts a small file system: run it as root, or allow user namespaces");
+        let inner = Self::command(&data, &[]);
+        let mut command = unshare(&format!("{mount} && shift && exec \"$@\""));
+        command.arg(inner.get_program()).args(inner.get_args()).env("FINGERPOST_LOG", "off").stderr(Stdio::null());
+        let mut server = Self::start_command(command, &data);
+        server.folder = Some(folder);
+        server
+    }
+
     /// A server on data that may be there already.
     pub fn start_in(data: &Path, flags: &[&str]) -> Self {
         Self::start_command(Self::command(data, flags), data)
@@ -92,8 +114,7 @@ impl Server {
 
     /// Starts a prepared command and reads from it where it listens.
     pub fn start_command(mut command: Command, data: &Path) -> Self {
-        let mut child =
-            command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn().expect("start");
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().expect("start");
         let stdout = child.stdout.take().expect("stdout");
         let (mut http, mut dns) = (None, None);
         let mut lines = BufReader::new(stdout).lines();

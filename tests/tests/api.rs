@@ -5,7 +5,6 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::process::{Command, Stdio};
 
 const WEB1: &str = "/v1/namespaces/prod/services/web/instances/web-1";
 
@@ -554,17 +553,6 @@ async fn imports_come_one_at_a_time() {
 /// A set or an import that breaks off says how far it came.
 #[tokio::test]
 async fn what_broke_off_says_how_far_it_came() {
-    let small_disk = || {
-        let folder = tempfile::tempdir().unwrap();
-        let data = folder.path().join("data");
-        std::fs::create_dir(&data).unwrap();
-        let script = "mount -t tmpfs -o size=12m none \"$1\" && shift && exec \"$@\"";
-        let inner = Server::command(&data, &[]);
-        let mut command = Command::new("unshare");
-        command.args(["--mount", "--map-root-user", "sh", "-c", script, "sh"]).arg(&data).arg(inner.get_program());
-        command.args(inner.get_args()).env("FINGERPOST_LOG", "off").stderr(Stdio::null());
-        (Server::start_command(command, &data), folder)
-    };
     let applied = |answer: &fingerpost_tests::Answer, words: &str| -> usize {
         assert_eq!(answer.status, 507, "{}", answer.text);
         let detail = answer.json["detail"].as_str().unwrap();
@@ -573,14 +561,14 @@ async fn what_broke_off_says_how_far_it_came() {
     };
     let filler = "x".repeat(250);
 
-    let (server, _folder) = small_disk();
+    let server = Server::start_on_small_disk(12);
     let items: Vec<Value> = (0..28_000)
         .map(|n| json!({"id": format!("i{n}"), "addresses": ["10.0.0.1"], "node": filler, "zone": filler}))
         .collect();
     let set = server.put("/v1/namespaces/a/services/b/instances?source=api/x", json!({"items": items})).await;
     assert!((100..28_000).contains(&applied(&set, "of the set's 28000 changes were applied")), "{}", set.text);
 
-    let (server, _folder) = small_disk();
+    let server = Server::start_on_small_disk(12);
     let header = server.get("/v1/export").await.text.lines().next().unwrap().to_owned();
     let lines = (0..28_000).map(|n| {
         let record = json!({"addresses": ["10.0.0.1"], "node": filler, "zone": filler});

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -244,18 +244,9 @@ async fn terminates_after_what_is_under_way() {
 /// A full disk refuses writes, reads and DNS go on, and writes succeed again when there is room.
 #[tokio::test]
 async fn a_full_disk_is_survived() {
-    let folder = tempfile::tempdir().unwrap();
-    let data = folder.path().join("data");
-    std::fs::create_dir(&data).unwrap();
-    // A small file system of its own, in a mount namespace of its own, so that nothing of it is left behind.
-    let script = "mount -t tmpfs -o size=12m none \"$1\" && shift && exec \"$@\"";
-    let inner = Server::command(&data, &[]);
-    let mut command = Command::new("unshare");
-    command.args(["--mount", "--map-root-user", "sh", "-c", script, "sh"]).arg(&data).arg(inner.get_program());
-    command.args(inner.get_args()).env("FINGERPOST_LOG", "off").stderr(Stdio::null());
-    let server = Server::start_command(command, &data);
+    let server = Server::start_on_small_disk(12);
     // The folder as the server sees it.
-    let inside = format!("/proc/{}/root{}", server.pid(), data.display());
+    let inside = format!("/proc/{}/root{}", server.pid(), server.data.display());
     let path = |n: usize| format!("/v1/namespaces/full/services/s/instances/i{n}");
     let body = || json!({"addresses": ["10.0.0.1"]});
     assert_eq!(server.put(&path(0), body()).await.status, 201);
