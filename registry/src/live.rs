@@ -33,7 +33,6 @@ const SETS_PER_HOLD: usize = 64;
 pub struct LiveReplica {
     replica: RwLock<Replica>,
     applied: RwLock<Position>,
-    applied_at: Mutex<Instant>,
     loaded: tokio::sync::watch::Sender<bool>,
     waiters: Mutex<BTreeMap<u64, Vec<oneshot::Sender<()>>>>,
 }
@@ -73,7 +72,6 @@ impl LiveReplica {
         Arc::new(Self {
             replica: RwLock::new(Replica::new(own_cluster)),
             applied: RwLock::new(Position::new(Epoch(0), 0)),
-            applied_at: Mutex::new(Instant::now()),
             loaded: tokio::sync::watch::Sender::new(false),
             waiters: Mutex::new(BTreeMap::new()),
         })
@@ -103,11 +101,6 @@ impl LiveReplica {
     pub async fn wait_loaded(&self) {
         // The sender lives in self, so waiting can't fail.
         let _ = self.loaded.subscribe().wait_for(|loaded| *loaded).await;
-    }
-
-    /// The time since the replica last moved.
-    pub fn age(&self) -> Duration {
-        self.applied_at.lock().elapsed()
     }
 
     fn reached(&self, position: Position) -> Result<bool, WaitError> {
@@ -145,7 +138,6 @@ impl LiveReplica {
 
     fn mark_applied(&self, position: Position, reset: bool) {
         *self.applied.write() = position;
-        *self.applied_at.lock() = Instant::now();
         let ready = {
             let mut waiters = self.waiters.lock();
             if reset {

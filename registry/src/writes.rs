@@ -9,7 +9,7 @@ use crate::store::{Action, Commit, CommitError, Committed, Condition, Durability
 use crate::validate::{self, Invalid};
 use fingerpost_catalog::document::{InstanceDocument, NamespaceDocument, ObjectDocument, ServiceDocument};
 use fingerpost_catalog::{
-    Instance, InstanceKey, Key, Kind, Position, Record, Report, Source, validate_dns_label, validate_instance_id,
+    Instance, InstanceKey, Key, Position, Record, Report, Source, validate_dns_label, validate_instance_id,
 };
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hash, RandomState};
@@ -838,11 +838,6 @@ fn merge_patch(target: &mut serde_json::Value, patch: &serde_json::Value) {
             merge_patch(target.entry(key.clone()).or_insert(Value::Null), value);
         }
     }
-}
-
-/// The kind of object in a batch's operation.
-pub fn kind_of(object: &ObjectDocument) -> Kind {
-    object.kind()
 }
 
 #[cfg(test)]
