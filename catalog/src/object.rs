@@ -257,6 +257,10 @@ pub struct Drain {
     pub unknown: Map<String, Value>,
 }
 
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
 /// The liveness of a writer, on which any number of instances hang.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -264,14 +268,24 @@ pub struct Session {
     /// What its owner calls it.
     #[serde(default)]
     pub name: String,
-    /// The source that made it.
+    /// The source that made it; instances of no other may hang on it.
     pub source: crate::Source,
+    /// Who made it, by the name of its token; only they (and administrators) may renew and end it. Absent: made where
+    /// there was no access control.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<String>,
     /// Seconds without a renewal after which it is overdue.
     pub ttl_seconds: u32,
     /// Seconds after expiry until its instances are removed.
     pub grace_seconds: u32,
     /// Where it stands.
     pub state: SessionState,
+    /// When it came to that state, in milliseconds since 1970 (UTC); 0 where that was not noted.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub since: u64,
+    /// Counts renewals that were noted in the store because the replica that keeps the deadline could not be reached.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub renewals: u64,
     /// Fields written by a newer version, kept as they are.
     #[serde(flatten)]
     pub unknown: Map<String, Value>,

@@ -1,8 +1,10 @@
 //! The registry: every write goes to the [`store`] and comes back as a change; the [`live`] replica follows; [`api`]
 //! serves reads from it, [`watch`] streams its changes, and [`writes`] turns documents into commits.
 
+pub mod access;
 pub mod api;
 pub mod live;
+pub mod members;
 pub mod server;
 pub mod store;
 pub mod validate;

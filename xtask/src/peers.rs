@@ -5,9 +5,10 @@
 
 use crate::run::{self, Checked};
 use anyhow::{Context, Result, bail};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 const COREDNS: &str = "1.15.0";
+const ETCD: &str = "3.6.8";
 const RNACOS: &str = "0.8.8";
 const CARGO_DENY: &str = "0.20.2";
 
@@ -57,6 +58,36 @@ fn go(program: &'static str, module: &str, version: &str) -> Result<PathBuf> {
     Ok(path)
 }
 
+/// etcd, server and client. `go install` refuses its modules for their replace lines, so each is built from a module of
+/// a few lines that requires them.
+fn etcd() -> Result<(PathBuf, PathBuf)> {
+    let folder = cache("etcd", ETCD)?;
+    let server = etcd_program(&folder, "etcd", "go.etcd.io/etcd/server/v3", "etcdmain", "etcdmain.Main(os.Args)")?;
+    let client = etcd_program(&folder, "etcdctl", "go.etcd.io/etcd/etcdctl/v3", "ctlv3", "ctlv3.MustStart()")?;
+    Ok((server, client))
+}
+
+fn etcd_program(folder: &Path, program: &str, module: &str, package: &str, call: &str) -> Result<PathBuf> {
+    let path = folder.join("bin").join(program);
+    if path.is_file() {
+        return Ok(path);
+    }
+    let source = folder.join("src").join(program);
+    std::fs::create_dir_all(&source).with_context(|| format!("can't make {}", source.display()))?;
+    let os = if call.contains("os.") { "import \"os\"\n" } else { "" };
+    let main = format!("package main\n\nimport \"{module}/{package}\"\n{os}\nfunc main() {{ {call} }}\n");
+    std::fs::write(source.join("main.go"), main)?;
+    std::fs::write(source.join("go.mod"), format!("module {program}\n\ngo 1.24\n\nrequire {module} v{ETCD}\n"))?;
+    let go = |arguments: &[&str]| run::command("go").current_dir(&source).args(arguments).checked();
+    go(&["mod", "tidy"])?;
+    // Under another name first: what is there is whole.
+    let building = folder.join("bin").join(format!("{program}.new"));
+    let output = building.display().to_string();
+    go(&["build", "-trimpath", "-ldflags", "-s -w", "-o", &output, "."])?;
+    std::fs::rename(&building, &path)?;
+    Ok(path)
+}
+
 fn crates_io(program: &'static str, version: &str) -> Result<PathBuf> {
     let folder = cache(program, version)?;
     let path = folder.join("bin").join(program);
@@ -80,14 +111,18 @@ pub(crate) fn cargo_deny() -> Result<PathBuf> {
 pub(crate) fn for_tests() -> Result<Peers> {
     debian("dig", "bind9-dnsutils")?;
     debian("curl", "curl")?;
-    Ok(Peers::default())
+    let (etcd, etcdctl) = etcd()?;
+    Ok(Peers(vec![("ETCD_BIN", etcd), ("ETCDCTL_BIN", etcdctl)]))
 }
 
 /// What benchmarks compare with.
 pub(crate) fn for_benchmarks() -> Result<Peers> {
     debian("dnsperf", "dnsperf")?;
     debian("knotd", "knot")?;
+    let (etcd, etcdctl) = etcd()?;
     Ok(Peers(vec![
+        ("ETCD_BIN", etcd),
+        ("ETCDCTL_BIN", etcdctl),
         ("RNACOS_BIN", crates_io("rnacos", RNACOS)?),
         ("COREDNS_BIN", go("coredns", "github.com/coredns/coredns", COREDNS)?),
     ]))

@@ -115,8 +115,17 @@ fn health() -> impl Strategy<Value = Health> {
 fn session() -> impl Strategy<Value = Record> {
     (source(), select(&[SessionState::Alive, SessionState::Suspect, SessionState::Expired][..]), 1..3_u32).prop_map(
         |(source, state, ttl_seconds)| {
-            let unknown = serde_json::Map::new();
-            Record::Session(Session { name: String::new(), source, ttl_seconds, grace_seconds: 1, state, unknown })
+            Record::Session(Session {
+                name: String::new(),
+                source,
+                owner: None,
+                ttl_seconds,
+                grace_seconds: 1,
+                state,
+                since: 0,
+                renewals: 0,
+                unknown: serde_json::Map::new(),
+            })
         },
     )
 }

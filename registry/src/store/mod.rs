@@ -7,14 +7,19 @@
 
 pub mod embedded;
 
+use crate::members::Members;
 use fingerpost_catalog::{ChangeSet, Key, Position, Record};
 use futures_util::future::BoxFuture;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 /// Most operations in one commit; etcd's limit of 128 leaves room for bookkeeping.
 pub const MAX_OPERATIONS: usize = 100;
+
+/// The schema of stored records that this version writes, and the newest that it reads. Additive changes don't raise it:
+/// records keep the fields that a version doesn't know.
+pub const SCHEMA: u32 = 1;
 
 /// When the reply to a commit may come.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -189,6 +194,41 @@ pub struct StoreStatus {
     pub write_error: Option<String>,
     /// The time that the last durable write took.
     pub last_sync: Option<Duration>,
+    /// For how long there has been no word from the store, so that what is known may be old; none while it is in touch.
+    pub out_of_touch: Option<Duration>,
+    /// The schema of its records.
+    pub schema: u32,
+    /// Keys under its prefix that are no records of ours, or whose values can't be read: passed over, never touched.
+    pub foreign: u64,
+    /// Some of them.
+    pub foreign_keys: Vec<String>,
+}
+
+/// Why the stored records were not brought to the newest schema.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum MigrateError {
+    /// A replica that is alive could not read them any more.
+    #[error("replica {member} runs version {version}, which reads schema {supports} at most; upgrade it first")]
+    Unsupported {
+        /// Which replica.
+        member: String,
+        /// What it runs.
+        version: String,
+        /// What it can read.
+        supports: u32,
+    },
+    /// The store can't take writes now.
+    #[error("the store can't take writes now: {0}")]
+    Unavailable(String),
+}
+
+/// What a migration did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Migrated {
+    /// The schema before.
+    pub from: u32,
+    /// The schema now.
+    pub to: u32,
 }
 
 /// A place where records are kept. Cheap to share behind an [`Arc`]; every call may run beside every other.
@@ -207,6 +247,12 @@ pub trait Store: Send + Sync + 'static {
 
     /// How the store does.
     fn status(&self) -> StoreStatus;
+
+    /// The replicas that run over this store, as they come and go.
+    fn members(&self) -> watch::Receiver<Arc<Members>>;
+
+    /// Raises the schema of the stored records to the newest that this version knows, once every live replica can read it.
+    fn migrate(&self) -> BoxFuture<'_, Result<Migrated, MigrateError>>;
 
     /// Persists what is pending, refuses further commits and lets go of the disk.
     fn close(&self) -> BoxFuture<'_, ()>;

@@ -37,7 +37,11 @@ mod writer;
 pub use disk::Medium;
 pub use open::OpenError;
 
-use super::{Commit, CommitError, Committed, Contents, FollowError, Follower, ReadAt, Store, StoreError, StoreStatus};
+use super::{
+    Commit, CommitError, Committed, Contents, FollowError, Follower, MigrateError, Migrated, ReadAt, SCHEMA, Store,
+    StoreError, StoreStatus,
+};
+use crate::members::Members;
 use disk::{Disk, Trouble};
 use fingerpost_catalog::{Epoch, Position};
 use folder::Folder;
@@ -54,7 +58,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::runtime::Handle;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 /// How an embedded store is kept.
@@ -167,6 +171,8 @@ pub struct EmbeddedStore {
     shared: Arc<Shared>,
     hasher: KeyHasher,
     writer: Mutex<Option<JoinHandle<()>>>,
+    /// Only this process, for as long as it runs.
+    members: watch::Sender<Arc<Members>>,
 }
 
 impl std::fmt::Debug for EmbeddedStore {
@@ -256,7 +262,20 @@ impl Store for EmbeddedStore {
             disk_bytes: Some(shared.disk.gauge.length()),
             write_error: shared.write_error.lock().clone(),
             last_sync: (nanoseconds > 0).then(|| Duration::from_nanos(nanoseconds)),
+            out_of_touch: None,
+            schema: SCHEMA,
+            foreign: 0,
+            foreign_keys: Vec::new(),
         }
+    }
+
+    fn members(&self) -> watch::Receiver<Arc<Members>> {
+        self.members.subscribe()
+    }
+
+    fn migrate(&self) -> BoxFuture<'_, Result<Migrated, MigrateError>> {
+        // There is one schema so far, and nobody else who would have to read another.
+        async move { Ok(Migrated { from: SCHEMA, to: SCHEMA }) }.boxed()
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {

@@ -10,6 +10,7 @@ use super::segments::Due;
 use super::tables::{self, LOG, META, Meta, SCHEMA, head_of, initialize, meta, read_meta, set_meta};
 use super::writer::Writer;
 use super::{EmbeddedOptions, EmbeddedStore, Shared};
+use crate::members::Members;
 use fingerpost_catalog::{Epoch, Position};
 use parking_lot::{Mutex, RwLock};
 use redb::{Database, ReadableDatabase, TableError};
@@ -18,6 +19,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Instant;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 /// Why a store could not be opened.
@@ -184,7 +186,8 @@ pub(super) fn open(
         writer.run();
     });
     let thread = thread.map_err(|error| OpenError::Io { path: dir, problem: format!("no thread: {error}") })?;
-    Ok(Arc::new(EmbeddedStore { shared, hasher, writer: Mutex::new(Some(thread)) }))
+    let members = watch::Sender::new(Arc::new(Members::alone()));
+    Ok(Arc::new(EmbeddedStore { shared, hasher, writer: Mutex::new(Some(thread)), members }))
 }
 
 /// Lets go of the callers that wait when the writer is gone.
