@@ -24,13 +24,14 @@ pub use health::{Health, HealthParts, PartState, SessionState};
 pub use labels::{LabelError, Labels, MAX_LABELS};
 pub use name::{NameError, validate_dns_label, validate_domain_name, validate_instance_id, validate_text};
 pub use object::{
-    AllCritical, Attachment, CheckResult, Conditions, Drain, Instance, Namespace, Pod, Port, Protocol, Report, Service,
-    ServiceType, Session,
+    AllCritical, Attachment, CheckResult, Conditions, Drain, Instance, Mark, Namespace, Pod, Port, Protocol, Report,
+    Service, ServiceType, Session,
 };
 pub use position::{Epoch, ParsePositionError, Position};
 pub use record::{Change, ChangeSet, DecodeError, InstanceKey, Key, Kind, Record};
 pub use replica::{
     HealthSet, InstanceQuery, NamespaceQuery, Page, ParseHealthSetError, Replica, ReplicaStats, ServiceQuery,
+    SourceStats,
 };
 pub use selector::{Operator, ParseSelectorError, Requirement, Selector};
 pub use source::{ParseSourceError, Rank, Source};

@@ -290,3 +290,15 @@ pub struct Session {
     #[serde(flatten)]
     pub unknown: Map<String, Value>,
 }
+
+/// When a source was last heard, so that what it declared can be told for orphaned if it never comes back. Written now
+/// and then, not at every word.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Mark {
+    /// In milliseconds since 1970 (UTC), by the clock of the replica that heard it.
+    pub seen: u64,
+    /// Fields written by a newer version, kept as they are.
+    #[serde(flatten)]
+    pub unknown: Map<String, Value>,
+}

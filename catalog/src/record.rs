@@ -1,6 +1,6 @@
 //! Records: what a store keeps under which key, and the changes that it emits.
 
-use crate::object::{CheckResult, Drain, Instance, Namespace, Service, Session};
+use crate::object::{CheckResult, Drain, Instance, Mark, Namespace, Service, Session};
 use crate::{Position, Source, validate_dns_label, validate_instance_id};
 use std::fmt;
 use std::str::FromStr;
@@ -67,6 +67,11 @@ pub enum Key {
         /// Its id.
         id: Arc<str>,
     },
+    /// When a source was last heard.
+    Mark {
+        /// Which source.
+        source: Source,
+    },
 }
 
 impl Key {
@@ -74,7 +79,7 @@ impl Key {
     pub fn instance(&self) -> Option<&InstanceKey> {
         match self {
             Key::Instance(key) | Key::Drain(key) | Key::Check { instance: key, .. } => Some(key),
-            Key::Namespace { .. } | Key::Service { .. } | Key::Session { .. } => None,
+            Key::Namespace { .. } | Key::Service { .. } | Key::Session { .. } | Key::Mark { .. } => None,
         }
     }
 }
@@ -110,6 +115,7 @@ impl fmt::Display for Key {
             Key::Check { instance, check } => write!(f, "checks/{instance}/{check}"),
             Key::Drain(instance) => write!(f, "drains/{instance}"),
             Key::Session { id } => write!(f, "sessions/{id}"),
+            Key::Mark { source } => write!(f, "marks/{}", InKey(source)),
         }
     }
 }
@@ -172,6 +178,7 @@ fn parse_key(text: &str) -> Option<Key> {
         ["drains", rest @ ..] => Key::Drain(instance(rest)?),
         ["checks", rest @ .., check] => Key::Check { instance: instance(rest)?, check: label(check)? },
         &["sessions", name] => Key::Session { id: id(name)? },
+        &["marks", from] => Key::Mark { source: source(from)? },
         _ => return None,
     })
 }
@@ -192,6 +199,8 @@ pub enum Record {
     Drain(Drain),
     /// A session.
     Session(Session),
+    /// When a source was last heard.
+    Mark(Mark),
 }
 
 impl Record {
@@ -205,6 +214,7 @@ impl Record {
                 | (Record::Check(_), Key::Check { .. })
                 | (Record::Drain(_), Key::Drain(_))
                 | (Record::Session(_), Key::Session { .. })
+                | (Record::Mark(_), Key::Mark { .. })
         )
     }
 
@@ -219,6 +229,7 @@ impl Record {
             Record::Check(value) => serde_json::to_writer(&mut out, value),
             Record::Drain(value) => serde_json::to_writer(&mut out, value),
             Record::Session(value) => serde_json::to_writer(&mut out, value),
+            Record::Mark(value) => serde_json::to_writer(&mut out, value),
         };
         debug_assert!(written.is_ok());
         out
@@ -233,6 +244,7 @@ impl Record {
             Key::Check { .. } => serde_json::from_slice(value).map(Record::Check),
             Key::Drain(_) => serde_json::from_slice(value).map(Record::Drain),
             Key::Session { .. } => serde_json::from_slice(value).map(Record::Session),
+            Key::Mark { .. } => serde_json::from_slice(value).map(Record::Mark),
         };
         decoded.map_err(|source| DecodeError::Value { key: key.to_string(), source })
     }
@@ -273,6 +285,7 @@ mod tests {
             "checks/prod/web/api/web-1/http",
             "drains/prod/web/api/web-1",
             "sessions/0f3c",
+            "marks/kubernetes:main",
         ] {
             assert_eq!(text.parse::<Key>().map(|key| key.to_string()).ok().as_deref(), Some(text));
         }

@@ -181,6 +181,7 @@ fn described(key: &Key) -> String {
             None => format!("instance `{}` of namespace `{}` and source `{}`", key.id, key.namespace, key.source),
         },
         Key::Session { id } => format!("session `{id}`"),
+        Key::Mark { source } => format!("the mark of source `{source}`"),
     }
 }
 
@@ -433,7 +434,7 @@ impl Writer {
                         .filter(|(other, ..)| other != source)
                         .map(|(source, ..)| Key::Namespace { name: name.clone(), source })
                         .collect(),
-                    Key::Check { .. } | Key::Drain(_) | Key::Session { .. } => Vec::new(),
+                    Key::Check { .. } | Key::Drain(_) | Key::Session { .. } | Key::Mark { .. } => Vec::new(),
                 };
                 let others: Vec<(Key, u64)> = others
                     .into_iter()

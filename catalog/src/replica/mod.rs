@@ -14,7 +14,8 @@
 //! - [`group`]: services and namespaces; [`merge`]: how several sources' words become one.
 //! - [`mod@write`] and [`members`]: how records go in and out; [`apply`]: the effects of that; [`reload`]: a whole new
 //!   state as differences.
-//! - [`query`]: lists and pages, found by [`plan`]; [`read`]: single objects and records.
+//! - [`query`]: lists and pages, found by [`plan`]; [`read`]: single objects and records; [`mod@sources`]: what each
+//!   source holds.
 
 mod addresses;
 mod apply;
@@ -33,16 +34,18 @@ mod query;
 mod read;
 mod reload;
 mod slab;
+mod sources;
 mod table;
 mod write;
 mod writers;
 
 pub use query::{HealthSet, InstanceQuery, NamespaceQuery, Page, ParseHealthSetError, ServiceQuery};
+pub use sources::SourceStats;
 
 use crate::object::Port;
 use crate::record::{ChangeSet, InstanceKey, Key, Record};
 use crate::view::Effects;
-use crate::{Health, Position};
+use crate::{Health, Position, Source};
 use addresses::AddressIndex;
 use ahash::RandomState;
 use apply::Transaction;
@@ -53,6 +56,7 @@ use interner::Interner;
 use labels::LabelIndex;
 use roaring::RoaringBitmap;
 use slab::Slab;
+use sources::StoredMark;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use table::Table;
@@ -79,6 +83,8 @@ pub struct Replica {
     addresses: AddressIndex,
     sources: Sources,
     sessions: Sessions,
+    /// When sources were last heard.
+    marks: HashMap<Source, StoredMark, RandomState>,
     /// Zones and nodes.
     texts: Interner<str>,
     ports: Interner<[Port]>,
@@ -127,6 +133,7 @@ impl Replica {
             addresses: AddressIndex::default(),
             sources: Sources::default(),
             sessions: Sessions::default(),
+            marks: HashMap::with_hasher(RandomState::new()),
             texts: Interner::default(),
             ports: Interner::default(),
             namespaces: Slab::default(),

@@ -116,6 +116,10 @@ impl Replica {
                 let stored = self.sessions.get(self.sessions.find(id)?).stored.as_deref()?;
                 Some((Record::Session(stored.value.clone()), stored.revision))
             }
+            Key::Mark { source } => {
+                let stored = self.marks.get(source)?;
+                Some((Record::Mark(stored.value.clone()), stored.revision))
+            }
         }
     }
 
@@ -135,6 +139,7 @@ impl Replica {
                 Some(parts.checks[parts.check(check).ok()?].1.revision)
             }
             Key::Session { id } => Some(self.sessions.get(self.sessions.find(id)?).stored.as_ref()?.revision),
+            Key::Mark { source } => Some(self.marks.get(source)?.revision),
         }
     }
 
@@ -151,7 +156,7 @@ impl Replica {
     }
 
     /// Every record with its revision: namespaces and services, instances each with its parts, parts without an
-    /// instance, sessions. Made one by one, as they are asked for.
+    /// instance, sessions, marks. Made one by one, as they are asked for.
     pub fn records(&self) -> impl Iterator<Item = (Key, Record, u64)> + '_ {
         let namespaces = || self.namespace_order.values().map(|&handle| &self.namespaces[handle]);
         let groups = move || namespaces().flat_map(|slot| slot.groups()).map(|handle| &self.groups[handle]);
@@ -181,7 +186,10 @@ impl Replica {
             let stored = slot.stored.as_deref()?;
             Some((Key::Session { id: slot.id.clone() }, Record::Session(stored.value.clone()), stored.revision))
         });
-        of_namespaces.chain(of_services).chain(of_instances).chain(of_orphans).chain(of_sessions)
+        let of_marks = self.marks.iter().map(|(source, stored)| {
+            (Key::Mark { source: source.clone() }, Record::Mark(stored.value.clone()), stored.revision)
+        });
+        of_namespaces.chain(of_services).chain(of_instances).chain(of_orphans).chain(of_sessions).chain(of_marks)
     }
 }
 

@@ -74,6 +74,11 @@ impl Replica {
                     stored.revision = revision;
                 }
             }
+            Key::Mark { source } => {
+                if let Some(stored) = self.marks.get_mut(source) {
+                    stored.revision = revision;
+                }
+            }
             Key::Drain(key) => self.with_part(key, PartName::Drain, |part| part.revision = revision),
             Key::Check { instance, check } => {
                 self.with_part(instance, PartName::Check(check), |part| part.revision = revision);
@@ -113,6 +118,11 @@ impl Replica {
             Key::Session { id } => {
                 let slot = self.sessions.find(id).map(|handle| self.sessions.get_mut(handle));
                 if let Some(stored) = slot.and_then(|slot| slot.stored.as_mut()) {
+                    stored.seen = true;
+                }
+            }
+            Key::Mark { source } => {
+                if let Some(stored) = self.marks.get_mut(source) {
                     stored.seen = true;
                 }
             }
@@ -166,6 +176,11 @@ impl Replica {
                 && !std::mem::take(&mut stored.seen)
             {
                 unseen.push(Key::Session { id: slot.id.clone() });
+            }
+        }
+        for (source, stored) in &mut self.marks {
+            if !std::mem::take(&mut stored.seen) {
+                unseen.push(Key::Mark { source: source.clone() });
             }
         }
         unseen

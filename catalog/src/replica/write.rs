@@ -5,6 +5,7 @@ use super::Replica;
 use super::apply::Transaction;
 use super::entry::{Marks, Part, Parts};
 use super::group::{Declaration, Group, NamespaceSlot};
+use super::sources::StoredMark;
 use super::writers::StoredSession;
 use crate::object::{Namespace, Service, Session};
 use crate::record::{InstanceKey, Key, Record};
@@ -36,6 +37,10 @@ impl Replica {
                 self.put_part(transaction, instance, PartName::Check(check), Part::from_check(value, revision));
             }
             (Key::Session { id }, Record::Session(value)) => self.put_session(transaction, id, value, revision),
+            (Key::Mark { source }, Record::Mark(value)) => {
+                let stored = StoredMark { value: value.clone(), revision, seen: false };
+                self.records += usize::from(self.marks.insert(source.clone(), stored).is_none());
+            }
             _ => {}
         }
     }
@@ -69,6 +74,7 @@ impl Replica {
             Key::Drain(key) => self.delete_part(transaction, key, PartName::Drain),
             Key::Check { instance, check } => self.delete_part(transaction, instance, PartName::Check(check)),
             Key::Session { id } => self.delete_session(transaction, id),
+            Key::Mark { source } => self.records -= usize::from(self.marks.remove(source).is_some()),
         }
     }
 

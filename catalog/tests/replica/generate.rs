@@ -2,8 +2,8 @@
 
 use fingerpost_catalog::{
     AllCritical, Attachment, Change, ChangeSet, CheckResult, Conditions, Drain, Epoch, Health, Instance, InstanceKey,
-    Key, Labels, Namespace, Pod, Port, Position, Protocol, Record, Report, Service, ServiceType, Session, SessionState,
-    Source,
+    Key, Labels, Mark, Namespace, Pod, Port, Position, Protocol, Record, Report, Service, ServiceType, Session,
+    SessionState, Source,
 };
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -155,6 +155,9 @@ fn key_and_record() -> impl Strategy<Value = (Key, Record)> {
             (Key::Drain(key), Record::Drain(Drain { note, unknown }))
         }),
         2 => (name(&["s1", "s2", "s3"]), session()).prop_map(|(id, session)| (Key::Session { id }, session)),
+        1 => (source(), 1..9_u64, unknown()).prop_map(|(source, seen, unknown)| {
+            (Key::Mark { source }, Record::Mark(Mark { seen, unknown }))
+        }),
     ]
 }
 

@@ -1,0 +1,80 @@
+//! What each source holds, and when it was last heard.
+
+use super::Replica;
+use super::interner::NONE;
+use crate::Source;
+use crate::object::Mark;
+use crate::record::Key;
+use std::collections::BTreeMap;
+
+/// A source's mark as it is stored.
+#[derive(Debug)]
+pub(super) struct StoredMark {
+    pub(super) value: Mark,
+    pub(super) revision: u64,
+    /// The reload that is under way has brought it.
+    pub(super) seen: bool,
+}
+
+/// How much a source holds.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct SourceStats {
+    /// Namespaces that it declares.
+    pub namespaces: usize,
+    /// Services that it declares.
+    pub services: usize,
+    /// Its instances.
+    pub instances: usize,
+    /// Those of them that hang on no session, so that nothing ends them when the source is gone.
+    pub sessionless: usize,
+    /// When it was last heard, in milliseconds since 1970, and the revision of that record.
+    pub seen: Option<(u64, u64)>,
+}
+
+impl Replica {
+    /// All sources that hold anything or were ever heard. Looks at everything: for operators, not for every request.
+    pub fn source_stats(&self) -> BTreeMap<Source, SourceStats> {
+        let mut stats: BTreeMap<Source, SourceStats> = BTreeMap::new();
+        for slot in self.namespace_order.values().map(|&handle| &self.namespaces[handle]) {
+            for declaration in slot.declarations.iter() {
+                stats.entry(declaration.source.clone()).or_default().namespaces += 1;
+            }
+            for group in slot.groups().map(|handle| &self.groups[handle]) {
+                for declaration in group.declarations.iter() {
+                    stats.entry(declaration.source.clone()).or_default().services += 1;
+                }
+            }
+        }
+        for handle in self.sources.handles() {
+            let slot = self.sources.get(handle);
+            if slot.holders.is_empty() {
+                continue;
+            }
+            let own = stats.entry(slot.source.clone()).or_default();
+            for instance in self.sources.postings().iter(slot.holders) {
+                own.instances += 1;
+                own.sessionless += usize::from(self.entries[instance].session == NONE);
+            }
+        }
+        for (source, stored) in &self.marks {
+            stats.entry(source.clone()).or_default().seen = Some((stored.value.seen, stored.revision));
+        }
+        stats
+    }
+
+    /// The declarations of a source, at most `limit` of them: services before namespaces.
+    pub fn declarations_of(&self, source: &Source, limit: usize) -> Vec<Key> {
+        let slots = || self.namespace_order.values().map(|&handle| &self.namespaces[handle]);
+        let services = slots()
+            .flat_map(|slot| slot.groups().map(move |handle| (slot, &self.groups[handle])))
+            .filter_map(|(slot, group)| {
+                group.declarations.get(source)?;
+                Some(Key::Service { namespace: slot.name.clone(), name: group.name.clone()?, source: source.clone() })
+            });
+        let namespaces = slots().filter_map(|slot| {
+            slot.declarations.get(source)?;
+            Some(Key::Namespace { name: slot.name.clone(), source: source.clone() })
+        });
+        services.chain(namespaces).take(limit).collect()
+    }
+}
