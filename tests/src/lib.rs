@@ -5,7 +5,9 @@
 
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "in tests, a broken assumption ends the test")]
 
+pub mod etcd;
 pub mod events;
+pub mod proxy;
 
 use fingerpost_dns::query::{self, Reply};
 use reqwest::Method;
