@@ -163,6 +163,34 @@ pub struct InstanceDocument {
     pub revision: Option<Position>,
 }
 
+/// A source that holds something.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct SourceDocument {
+    /// Which source.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub source: Source,
+    /// Namespaces that it declares.
+    #[serde(default)]
+    pub namespaces: u64,
+    /// Services that it declares.
+    #[serde(default)]
+    pub services: u64,
+    /// Its instances.
+    #[serde(default)]
+    pub instances: u64,
+    /// Those of them that hang on no session.
+    #[serde(default)]
+    pub sessionless: u64,
+    /// When it was last heard, to within an hour or so (RFC 3339); absent where that was never noted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_seen: Option<String>,
+    /// Whether it has been silent for so long that what it left counts as orphaned.
+    #[serde(default)]
+    pub orphaned: bool,
+}
+
 /// The body of `PUT …/health`.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

@@ -2,6 +2,7 @@
 //! not know are passed over, so that both sides may be of different versions.
 
 use fingerpost_catalog::Position;
+use fingerpost_catalog::document::SourceDocument;
 use serde::{Deserialize, Deserializer, Serialize};
 
 /// The reply of `GET /v1/status`.
@@ -24,6 +25,8 @@ pub struct StatusDocument {
     pub dns: Option<DnsStatus>,
     /// Who follows.
     pub watch: WatchStatus,
+    /// Sources that have been silent for so long that what they left counts as orphaned.
+    pub orphans: Vec<SourceDocument>,
     /// Where the REST API listens.
     pub http_listen: Vec<String>,
     /// Whether it listens beyond loopback without access control.
@@ -105,6 +108,20 @@ pub struct WatchStatus {
     pub streams: u64,
     /// Subscriptions on them.
     pub subscriptions: u64,
+}
+
+/// The reply of `DELETE /v1/sources/…`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct RemovedSource {
+    /// The position at which all of it is gone.
+    pub revision: Option<Position>,
+    /// Instances that are gone.
+    pub instances: u64,
+    /// Declarations of services that are gone.
+    pub services: u64,
+    /// Declarations of namespaces that are gone.
+    pub namespaces: u64,
 }
 
 /// The reply of `GET /version`.

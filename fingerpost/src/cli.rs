@@ -74,6 +74,9 @@ pub(crate) enum Command {
     Export(ExportArgs),
     /// Read the records of an export back
     Import(ImportArgs),
+    /// Show who declares things, and remove what a source left that never comes back
+    #[command(subcommand)]
+    Source(SourceCommand),
     /// Show the state of the registry
     Status,
     /// Show the version of this program and of the registry
@@ -82,6 +85,17 @@ pub(crate) enum Command {
     Completions {
         /// For which shell
         shell: clap_complete::Shell,
+    },
+}
+
+#[derive(Subcommand, Debug)]
+pub(crate) enum SourceCommand {
+    /// List the sources that hold anything, and when they were last heard
+    List,
+    /// Remove all that a source declares: its instances, services and namespaces
+    Remove {
+        /// Which source, as in `kubernetes/old`
+        source: Source,
     },
 }
 

@@ -3,11 +3,13 @@
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum, ValueHint};
 use fingerpost_catalog::{Source, validate_domain_name};
+use fingerpost_registry::sources::SourceOptions;
 use serde::Deserialize;
 use std::ffi::OsString;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::time::Duration;
 
 /// The flags of `serve`.
 #[derive(Args, Debug, Default)]
@@ -50,12 +52,42 @@ pub(crate) struct Settings {
     /// Let anyone who reaches a REST address beyond loopback change everything [env: FINGERPOST_INSECURE]
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
     pub(crate) insecure: Option<bool>,
+    /// How long a source may be silent until what it left counts as orphaned, as in `24h` [env:
+    /// FINGERPOST_ORPHAN_AFTER] [default: 24h]
+    #[arg(long, value_name = "TIME")]
+    pub(crate) orphan_after: Option<Span>,
+    /// How long a source may be silent until what it left is removed, as in `30d`; at least as long as orphan-after
+    /// [env: FINGERPOST_ORPHAN_REMOVE_AFTER] [default: never]
+    #[arg(long, value_name = "TIME")]
+    pub(crate) orphan_remove_after: Option<Span>,
     /// How to write the log [env: FINGERPOST_LOG_FORMAT] [default: text]
     #[arg(long, value_name = "FORMAT")]
     pub(crate) log_format: Option<LogFormat>,
     /// What to log, as in `info` or `info,fingerpost_dns=debug` [env: FINGERPOST_LOG] [default: info]
     #[arg(long, value_name = "FILTER")]
     pub(crate) log: Option<String>,
+}
+
+/// A time with its unit, as in `15s` or `24h`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
+#[serde(try_from = "String")]
+pub(crate) struct Span(pub(crate) Duration);
+
+impl FromStr for Span {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = |error| format!("`{text}` is no time with a unit, as in `15s`, `10m`, `24h` or `30d`: {error}");
+        humantime::parse_duration(text).map(Self).map_err(wrong)
+    }
+}
+
+impl TryFrom<String> for Span {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
 }
 
 /// How to write the log.
@@ -70,7 +102,7 @@ pub(crate) enum LogFormat {
 }
 
 /// What `serve` runs with: every setting decided and checked.
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct ServeConfig {
     /// Where the store is kept; may not exist yet.
     pub(crate) data_dir: PathBuf,
@@ -88,6 +120,8 @@ pub(crate) struct ServeConfig {
     pub(crate) dns_negative_ttl: u32,
     /// The user accepts that there is no access control beyond loopback.
     pub(crate) insecure: bool,
+    /// When sources count as orphaned, and what then.
+    pub(crate) sources: SourceOptions,
     /// How to write the log.
     pub(crate) log_format: LogFormat,
     /// What to log, in the syntax of tracing's `EnvFilter`.
@@ -118,6 +152,12 @@ impl ServeConfig {
             dns_ttl: settings.dns_ttl.unwrap_or(5),
             dns_negative_ttl: settings.dns_negative_ttl.unwrap_or(5),
             insecure: settings.insecure.unwrap_or(false),
+            sources: SourceOptions {
+                orphan_after: settings
+                    .orphan_after
+                    .map_or_else(|| SourceOptions::default().orphan_after, |Span(time)| time),
+                remove_after: settings.orphan_remove_after.map(|Span(time)| time),
+            },
             log_format: settings.log_format.unwrap_or_default(),
             log: settings.log.unwrap_or_else(|| "info".to_owned()),
         };
@@ -140,6 +180,9 @@ impl ServeConfig {
         // The source is where the name will stand.
         if let Err(error) = Source::from_str(&format!("kubernetes/{}", self.cluster_name)) {
             bail!("cluster name `{}`: {error}", self.cluster_name);
+        }
+        if self.sources.remove_after.is_some_and(|time| time < self.sources.orphan_after) {
+            bail!("orphan-remove-after is shorter than orphan-after: what is removed should have been reported before");
         }
         for (name, ttl) in [("dns-ttl", self.dns_ttl), ("dns-negative-ttl", self.dns_negative_ttl)] {
             if ttl > 86_400 {
@@ -168,6 +211,8 @@ impl Settings {
             dns_ttl: value_from(env, "FINGERPOST_DNS_TTL")?,
             dns_negative_ttl: value_from(env, "FINGERPOST_DNS_NEGATIVE_TTL")?,
             insecure: value_from(env, "FINGERPOST_INSECURE")?,
+            orphan_after: value_from(env, "FINGERPOST_ORPHAN_AFTER")?,
+            orphan_remove_after: value_from(env, "FINGERPOST_ORPHAN_REMOVE_AFTER")?,
             log_format: value_from::<LogFormatText>(env, "FINGERPOST_LOG_FORMAT")?.map(|format| format.0),
             log: value_from(env, "FINGERPOST_LOG")?,
         })
@@ -184,6 +229,8 @@ impl Settings {
             dns_ttl: self.dns_ttl.or(below.dns_ttl),
             dns_negative_ttl: self.dns_negative_ttl.or(below.dns_negative_ttl),
             insecure: self.insecure.or(below.insecure),
+            orphan_after: self.orphan_after.or(below.orphan_after),
+            orphan_remove_after: self.orphan_remove_after.or(below.orphan_remove_after),
             log_format: self.log_format.or(below.log_format),
             log: self.log.or(below.log),
         }

@@ -10,9 +10,11 @@ use fingerpost_dns as dns;
 use fingerpost_registry::api::{self, Api, HttpMetrics};
 use fingerpost_registry::live::{Feed, LiveReplica, Observer};
 use fingerpost_registry::server::{self, ServerLimits};
+use fingerpost_registry::sources::Sources;
 use fingerpost_registry::store::Store;
 use fingerpost_registry::store::embedded::{EmbeddedOptions, EmbeddedStore};
 use fingerpost_registry::watch::{Hub, StreamLimits};
+use fingerpost_registry::writes::Writer;
 use names::{DnsNames, DnsObserver};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -67,10 +69,14 @@ async fn serve(config: &ServeConfig, store: Arc<dyn Store>, started: Instant) ->
     dns_server.metrics().register(&mut registry);
     metrics::register(&mut registry, &store, &live, &hub);
 
+    let sources = Sources::new(Arc::clone(&store), Arc::clone(&live), config.sources);
+    let writer = Writer::new(Arc::clone(&store), Arc::clone(&live)).noting(Arc::clone(&sources));
     let names = Arc::new(DnsNames::new(Arc::clone(&index), Arc::clone(&live), dns_addresses.clone()));
     let router = api::router(Api {
         store: Arc::clone(&store),
         live: Arc::clone(&live),
+        writer: writer.clone(),
+        sources: Arc::clone(&sources),
         hub: Arc::clone(&hub),
         stream_limits: StreamLimits::default(),
         names: Some(names),
@@ -83,6 +89,11 @@ async fn serve(config: &ServeConfig, store: Arc<dyn Store>, started: Instant) ->
     });
 
     let mut parts: Parts = JoinSet::new();
+    let sources = sources.run(writer, stop_feed.clone());
+    parts.spawn(async move {
+        sources.await;
+        ("the watch over sources", Ok(()))
+    });
     let observers: Vec<Arc<dyn Observer>> = vec![Arc::new(DnsObserver::new(index)), hub];
     let feed = Feed::new(Arc::clone(&store), Arc::clone(&live), observers).run(stop_feed.clone());
     parts.spawn(async move { ("the feed", feed.await.map_err(Into::into)) });

@@ -6,6 +6,7 @@ pub mod api;
 pub mod live;
 pub mod members;
 pub mod server;
+pub mod sources;
 pub mod store;
 pub mod validate;
 pub mod watch;

@@ -5,6 +5,7 @@
 //! of the commit, so that they are judged by the store in its own order and never by a stale reading.
 
 use crate::live::{LiveReplica, WaitError};
+use crate::sources::{Sources, removal};
 use crate::store::{Action, Commit, CommitError, Committed, Condition, Durability, Expect, Operation, Store};
 use crate::validate::{self, Invalid};
 use fingerpost_catalog::document::{InstanceDocument, NamespaceDocument, ObjectDocument, ServiceDocument};
@@ -122,6 +123,8 @@ pub struct Writer {
     /// The same for whoever replaces a set: two at once would leave a mixture of both.
     set_locks: Arc<[Mutex<()>]>,
     hasher: RandomState,
+    /// Who spoke, for whoever wants to know that a source still does.
+    heard: Option<Arc<Sources>>,
 }
 
 /// Checks an identity given in the path and perhaps again in the body.
@@ -196,7 +199,19 @@ impl Writer {
     /// A writer to `store`, whose changes `live` shows.
     pub fn new(store: Arc<dyn Store>, live: Arc<LiveReplica>) -> Self {
         let locks = |count| (0..count).map(|_| Mutex::new(())).collect();
-        Self { store, live, locks: locks(LOCKS), set_locks: locks(SET_LOCKS), hasher: RandomState::new() }
+        Self { store, live, locks: locks(LOCKS), set_locks: locks(SET_LOCKS), hasher: RandomState::new(), heard: None }
+    }
+
+    /// The same writer, which notes the sources that write.
+    #[must_use]
+    pub fn noting(self, sources: Arc<Sources>) -> Self {
+        Self { heard: Some(sources), ..self }
+    }
+
+    fn heard(&self, source: &Source) {
+        if let Some(sources) = &self.heard {
+            sources.heard(source);
+        }
     }
 
     /// Commits, and waits until this process shows it.
@@ -229,6 +244,7 @@ impl Writer {
         document: NamespaceDocument,
         guard: Guard,
     ) -> Result<Written, WriteError> {
+        self.heard(acting);
         same("/name", name, document.name.as_ref())?;
         same_source(acting, document.source.as_ref())?;
         let key = namespace_key(acting, name)?;
@@ -245,6 +261,7 @@ impl Writer {
         document: ServiceDocument,
         guard: Guard,
     ) -> Result<Written, WriteError> {
+        self.heard(acting);
         same("/namespace", namespace, document.namespace.as_ref())?;
         same("/name", name, document.name.as_ref())?;
         same_source(acting, document.source.as_ref())?;
@@ -263,6 +280,9 @@ impl Writer {
 
     /// Removes a namespace's or service's declaration.
     pub async fn delete_declaration(&self, key: Key, guard: Guard) -> Result<Written, WriteError> {
+        if let Key::Namespace { source, .. } | Key::Service { source, .. } = &key {
+            self.heard(source);
+        }
         let mut conditions = self.guard(&key, guard)?;
         conditions.push(Condition { key: key.clone(), expect: Expect::Present });
         let operations = vec![Operation { key, action: Action::Delete }];
@@ -328,6 +348,7 @@ impl Writer {
         guard: Guard,
         change: impl Fn(Option<&Instance>) -> Result<Option<Instance>, WriteError>,
     ) -> Result<Written, WriteError> {
+        self.heard(&key.source);
         let _turn = self
             .turn(&self.locks, &key)
             .await
@@ -393,6 +414,7 @@ impl Writer {
 
     /// Removes an instance and the parts of its health.
     pub async fn delete_instance(&self, key: InstanceKey, guard: Guard) -> Result<Written, WriteError> {
+        self.heard(&key.source);
         let planned = self.plan_delete_instance(&key);
         let key = Key::Instance(key);
         let mut conditions = self.guard(&key, guard)?;
@@ -572,6 +594,7 @@ impl Writer {
 
     /// Applies operations all together, at one position, or not at all.
     pub async fn batch(&self, acting: &Source, items: &[(Verb, ObjectDocument)]) -> Result<Vec<Written>, WriteError> {
+        self.heard(acting);
         for _ in 0..ATTEMPTS {
             let mut commit = Commit::default();
             let mut created = Vec::with_capacity(items.len());
@@ -611,6 +634,7 @@ impl Writer {
         service: &str,
         documents: Vec<InstanceDocument>,
     ) -> Result<(Replaced, Position), WriteError> {
+        self.heard(acting);
         let _turn = self
             .turn(&self.set_locks, &(acting, namespace, service))
             .await
@@ -699,6 +723,31 @@ impl Writer {
         // Positions are applied in order, so the last one is enough to wait for.
         self.live.wait_for(position, VISIBLE_TIMEOUT).await.map_err(|error| WriteError::NotVisible(position, error))?;
         Ok((replaced, position))
+    }
+
+    /// Removes instances with the parts of their health, in commits of bounded size; the position of the last one, none
+    /// where there is nothing to remove.
+    pub async fn remove_instances(&self, keys: &[InstanceKey]) -> Result<Option<Position>, WriteError> {
+        let mut last = None;
+        let mut waiting: Vec<Key> = Vec::new();
+        for (n, key) in keys.iter().enumerate() {
+            waiting.extend(self.plan_delete_instance(key).operations.into_iter().map(|operation| operation.key));
+            while waiting.len() >= crate::store::MAX_OPERATIONS || (n + 1 == keys.len() && !waiting.is_empty()) {
+                let rest = waiting.split_off(waiting.len().min(crate::store::MAX_OPERATIONS));
+                let some = std::mem::replace(&mut waiting, rest);
+                last = Some(self.store_commit(removal(some)).await?.position);
+            }
+        }
+        if let Some(position) = last {
+            let shown = self.live.wait_for(position, VISIBLE_TIMEOUT).await;
+            shown.map_err(|error| WriteError::NotVisible(position, error))?;
+        }
+        Ok(last)
+    }
+
+    /// Removes records together, at most as many as a commit takes.
+    pub async fn remove_records(&self, keys: Vec<Key>) -> Result<Position, WriteError> {
+        Ok(self.commit(removal(keys)).await?.position)
     }
 
     /// Puts some of a set's instances, all together; again if somebody changed one of them in between.

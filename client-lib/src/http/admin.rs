@@ -2,14 +2,17 @@
 
 use super::HttpRegistry;
 use super::call::{Call, origin, root_cause};
-use crate::status::{ImportReply, StatusDocument, VersionDocument};
+use crate::status::{ImportReply, RemovedSource, StatusDocument, VersionDocument};
 use crate::{Error, Result};
 use bytes::Bytes;
+use fingerpost_catalog::Source;
+use fingerpost_catalog::document::{ListDocument, SourceDocument};
 use futures_util::StreamExt;
 use futures_util::stream::{self, BoxStream};
 use reqwest::header::CONTENT_TYPE;
 use reqwest::{Body, Method};
 use serde::de::DeserializeOwned;
+use std::time::Duration;
 
 impl HttpRegistry {
     /// What the registry's process says of itself.
@@ -26,6 +29,18 @@ impl HttpRegistry {
     /// default the registry's choice. The reply's type belongs to the DNS server's crate.
     pub async fn explain<T: DeserializeOwned>(&self, name: &str, record_type: Option<&str>) -> Result<T> {
         self.get(Call::new(Method::GET, ["v1", "explain"]).query("name", Some(name)).query("type", record_type)).await
+    }
+
+    /// The sources that hold anything, and whether they still speak.
+    pub async fn sources(&self) -> Result<ListDocument<SourceDocument>> {
+        self.get(Call::new(Method::GET, ["v1", "sources"])).await
+    }
+
+    /// Removes all that a source declares. For one that never comes back.
+    pub async fn remove_source(&self, source: &Source) -> Result<RemovedSource> {
+        // Broken off in the middle, it goes on where it was; sources have any number of instances.
+        let call = Call::new(Method::DELETE, ["v1", "sources", source.as_str()]);
+        self.send(call.timeout(Duration::from_secs(120)).in_steps()).await?.json()
     }
 
     /// All records as JSON lines, in the portions in which they arrive. The stream has come to its end whole only if no

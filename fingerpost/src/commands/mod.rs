@@ -10,6 +10,7 @@ mod names;
 mod register;
 mod resolve;
 mod rows;
+mod source;
 mod status;
 pub(crate) mod target;
 mod transfer;
@@ -59,6 +60,7 @@ pub(crate) async fn run(global: &GlobalArgs, command: Command) -> anyhow::Result
         Command::Apply(args) => apply::apply(&context, args).await,
         Command::Export(args) => transfer::export(&context, args).await,
         Command::Import(args) => transfer::import(&context, args).await,
+        Command::Source(command) => source::source(&context, command).await,
         Command::Status => status::status(&context).await,
         Command::Version => status::version(&context).await,
         Command::Completions { shell } => {

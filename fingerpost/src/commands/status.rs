@@ -40,6 +40,12 @@ fn human(status: &StatusDocument, colour: bool) -> String {
         health.passing, health.warning, health.unknown, health.critical
     );
     fields.add("Health", Cell::styled(text, style));
+    for orphan in &status.orphans {
+        let last = orphan.last_seen.as_deref().unwrap_or("never");
+        let left = counted(orphan.instances, "instance");
+        let text = format!("{} was last heard {last} and left {left} (`source remove` removes them)", orphan.source);
+        fields.add("Orphaned", Cell::styled(text, Style::Warn));
+    }
     match &status.dns {
         None => fields.add("DNS", Cell::new("not in this process")),
         Some(dns) => {

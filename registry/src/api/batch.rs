@@ -136,7 +136,7 @@ pub(crate) async fn batch(
         .map(|(n, operation)| operation.parse(&format!("/operations/{n}/object")));
     if atomic {
         let items = parsed.collect::<Result<Vec<_>, Problem>>()?;
-        let written = app.writer.batch(&acting, &items).await?;
+        let written = app.api.writer.batch(&acting, &items).await?;
         let revision = written.first().map_or_else(|| app.api.live.position(), |written| written.position);
         let results = items.iter().zip(&written).map(|((verb, _), written)| result(*verb, written)).collect();
         return Ok(reply(StatusCode::OK, &BatchReply { revision, results }, None));
@@ -164,7 +164,7 @@ async fn apply_each(
     for run in pending.chunks(MAX_OPERATIONS) {
         let items: Vec<(Verb, ObjectDocument)> = run.iter().map(|(_, item)| item.clone()).collect();
         let absent: Vec<bool> = items.iter().map(|item| deletes_nothing(app, acting, item)).collect();
-        match app.writer.batch(acting, &items).await {
+        match app.api.writer.batch(acting, &items).await {
             Ok(written) => {
                 for (((n, (verb, _)), absent), written) in run.iter().zip(absent).zip(&written) {
                     results[*n] = if absent { nothing() } else { result(*verb, written) };
@@ -173,7 +173,7 @@ async fn apply_each(
             Err(WriteError::Invalid(_) | WriteError::Contended(_) | WriteError::Commit(CommitError::Malformed(_))) => {
                 for (n, item) in run {
                     let absent = deletes_nothing(app, acting, item);
-                    results[*n] = match app.writer.batch(acting, std::slice::from_ref(item)).await {
+                    results[*n] = match app.api.writer.batch(acting, std::slice::from_ref(item)).await {
                         Ok(written) => match written.first() {
                             Some(written) if !absent => result(item.0, written),
                             _ => nothing(),

@@ -70,7 +70,7 @@ pub(crate) async fn replace_instances(
     }
     params::loaded(&app)?;
     let set: ReplaceSet = body::json(&body::read(body, MAX_LARGE_BODY).await?)?;
-    let (replaced, revision) = app.writer.replace_instances(&acting, &namespace, &service, set.items).await?;
+    let (replaced, revision) = app.api.writer.replace_instances(&acting, &namespace, &service, set.items).await?;
     let writes::Replaced { added, updated, removed, unchanged } = replaced;
     Ok(reply(StatusCode::OK, &SetReplaced { revision, added, updated, removed, unchanged }, None))
 }
@@ -136,7 +136,7 @@ async fn put_at(
     params::loaded(&app)?;
     let document = body::json(&body::read(body, MAX_BODY).await?)?;
     let key = place.key(&acting)?;
-    let done = app.writer.put_instance(key.clone(), document, guard).await?;
+    let done = app.api.writer.put_instance(key.clone(), document, guard).await?;
     finish_instance(&app, &key, done)
 }
 
@@ -163,7 +163,7 @@ async fn patch_at(
     body::require_json(&headers)?;
     let patch: serde_json::Value = body::json(&body::read(body, MAX_BODY).await?)?;
     let key = place.key(&acting)?;
-    let done = app.writer.patch_instance(key.clone(), &patch, guard).await?;
+    let done = app.api.writer.patch_instance(key.clone(), &patch, guard).await?;
     finish_instance(&app, &key, done)
 }
 
@@ -177,7 +177,7 @@ async fn delete_at(
     let acting = given.acting()?;
     given.finish()?;
     params::loaded(&app)?;
-    let done = app.writer.delete_instance(place.key(&acting)?, params::guard(&headers)?).await?;
+    let done = app.api.writer.delete_instance(place.key(&acting)?, params::guard(&headers)?).await?;
     Ok(reply(StatusCode::OK, &Removed { revision: done.position }, None))
 }
 
@@ -195,8 +195,11 @@ async fn health_at(
     params::loaded(&app)?;
     let HealthDocument { health, note } = body::json(&body::read(body, MAX_BODY).await?)?;
     let key = place.key(&acting)?;
-    let done =
-        app.writer.report_health(key.clone(), Report { health, note, unknown: serde_json::Map::new() }, guard).await?;
+    let done = app
+        .api
+        .writer
+        .report_health(key.clone(), Report { health, note, unknown: serde_json::Map::new() }, guard)
+        .await?;
     finish_instance(&app, &key, done)
 }
 

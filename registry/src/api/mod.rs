@@ -15,10 +15,12 @@ mod objects;
 mod operations;
 mod params;
 mod problem;
+mod sources;
 mod strict;
 mod watches;
 
 use crate::live::LiveReplica;
+use crate::sources::Sources;
 use crate::store::Store;
 use crate::validate::Invalid;
 use crate::watch::{Hub, StreamLimits};
@@ -56,6 +58,10 @@ pub struct Api {
     pub store: Arc<dyn Store>,
     /// What reads see.
     pub live: Arc<LiveReplica>,
+    /// What turns calls into commits to that store.
+    pub writer: Writer,
+    /// Who speaks, and who no longer does.
+    pub sources: Arc<Sources>,
     /// What streams follow.
     pub hub: Arc<Hub>,
     /// Bounds of streams.
@@ -78,7 +84,6 @@ pub struct Api {
 
 pub(crate) struct App {
     api: Api,
-    writer: Writer,
     lists: lists::ListCache,
     /// Held by the import under way.
     importing: Arc<Semaphore>,
@@ -124,6 +129,8 @@ fn described() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(batch::batch))
         .routes(routes!(watches::watch, watches::watch_many))
         .routes(routes!(watches::change_watch))
+        .routes(routes!(sources::list_sources))
+        .routes(routes!(sources::delete_source))
         .routes(routes!(operations::explain))
         .routes(routes!(operations::status))
         .routes(routes!(export::export))
@@ -144,12 +151,7 @@ pub fn router(api: Api) -> Router {
     let (router, openapi) = described().split_for_parts();
     // A document of strings, numbers and maps always serializes.
     let openapi = bytes::Bytes::from(serde_json::to_vec(&openapi).unwrap_or_default());
-    let app = Arc::new(App {
-        writer: Writer::new(Arc::clone(&api.store), Arc::clone(&api.live)),
-        lists: lists::ListCache::new(),
-        importing: Arc::new(Semaphore::new(1)),
-        api,
-    });
+    let app = Arc::new(App { lists: lists::ListCache::new(), importing: Arc::new(Semaphore::new(1)), api });
     router
         .merge(docs::routes(openapi))
         .fallback(|| async { Problem::new(StatusCode::NOT_FOUND, "there is no such path; see /docs") })

@@ -122,7 +122,7 @@ pub(crate) async fn put_namespace(
     let guard = params::guard(&headers)?;
     params::loaded(&app)?;
     let document = body::json(&body::read(body, MAX_BODY).await?)?;
-    let done = app.writer.put_namespace(&acting, &namespace, document, guard).await?;
+    let done = app.api.writer.put_namespace(&acting, &namespace, document, guard).await?;
     let Some(view) = app.api.live.read().namespace(&namespace) else { return Ok(removed_meanwhile(done)) };
     let document = NamespaceDocument::from_view(&view, done.position.epoch);
     Ok(reply(written(&done), &document, document.revision))
@@ -145,7 +145,7 @@ pub(crate) async fn delete_namespace(
     given.finish()?;
     params::loaded(&app)?;
     let key = writes::namespace_key(&acting, &namespace)?;
-    let done = app.writer.delete_declaration(key, params::guard(&headers)?).await?;
+    let done = app.api.writer.delete_declaration(key, params::guard(&headers)?).await?;
     Ok(reply(StatusCode::OK, &Removed { revision: done.position }, None))
 }
 
@@ -230,7 +230,7 @@ pub(crate) async fn put_service(
     let guard = params::guard(&headers)?;
     params::loaded(&app)?;
     let document = body::json(&body::read(body, MAX_BODY).await?)?;
-    let done = app.writer.put_service(&acting, &namespace, &service, document, guard).await?;
+    let done = app.api.writer.put_service(&acting, &namespace, &service, document, guard).await?;
     let Some(view) = app.api.live.read().service(&namespace, &service) else { return Ok(removed_meanwhile(done)) };
     let document = ServiceDocument::from_view(&view, done.position.epoch);
     Ok(reply(written(&done), &document, document.revision))
@@ -255,6 +255,6 @@ pub(crate) async fn delete_service(
     given.finish()?;
     params::loaded(&app)?;
     let key = writes::service_key(&acting, &namespace, &service)?;
-    let done = app.writer.delete_declaration(key, params::guard(&headers)?).await?;
+    let done = app.api.writer.delete_declaration(key, params::guard(&headers)?).await?;
     Ok(reply(StatusCode::OK, &Removed { revision: done.position }, None))
 }

@@ -71,6 +71,11 @@ pub(crate) async fn status(State(app): AppState) -> Response {
         "httpListen": api.listen,
         "insecure": api.insecure,
     });
+    let orphans: Vec<_> =
+        api.sources.states().iter().filter(|state| state.orphaned).map(super::sources::document).collect();
+    if let Value::Object(status) = &mut status {
+        status.insert("orphans".to_owned(), json!(orphans));
+    }
     if let (Some(names), Value::Object(status)) = (&api.names, &mut status) {
         status.insert("dns".to_owned(), names.status());
     }

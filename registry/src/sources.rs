@@ -1,0 +1,264 @@
+//! Which sources still speak, and what those that fell silent left behind.
+//!
+//! A source repairs its own drift by replacing its whole set; a source that never comes back (a cluster torn down, a node
+//! gone for good) repairs nothing, and what it declared without a session would stay for ever. So whoever writes is
+//! noted, and now and then a *mark* with the time goes to the store. A source whose mark is older than a stated age is
+//! reported as orphaned. It is removed by an explicit call only, or, where an operator says so, after a stated time of
+//! silence. The bare `api` source is never orphaned: what people declare by hand is meant to stay.
+//!
+//! Clocks lie, and a replica whose clock is a day ahead must not take everybody for silent. Reports go by the time in the
+//! mark; removal also asks that this replica itself, by a clock that only moves forward, has seen no sign of the source
+//! for the whole of the stated time. A restart therefore begins that time anew.
+
+use crate::live::LiveReplica;
+use crate::store::{Action, Commit, Durability, MAX_OPERATIONS, Operation, Store};
+use crate::writes::{WriteError, Writer};
+use fingerpost_catalog::{HealthSet, InstanceQuery, Key, Mark, Position, Record, Selector, Source, SourceStats};
+use parking_lot::Mutex;
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+/// When sources count as orphaned, and what then.
+#[derive(Clone, Copy, Debug)]
+pub struct SourceOptions {
+    /// Silence after which a source is reported as orphaned. Default: 24 hours.
+    pub orphan_after: Duration,
+    /// Silence after which what it declared is removed. Default: never.
+    pub remove_after: Option<Duration>,
+}
+
+impl Default for SourceOptions {
+    fn default() -> Self {
+        Self { orphan_after: Duration::from_secs(24 * 3600), remove_after: None }
+    }
+}
+
+/// A source and how it stands.
+#[derive(Clone, Debug)]
+pub struct SourceState {
+    /// Which source.
+    pub source: Source,
+    /// What it holds.
+    pub stats: SourceStats,
+    /// Whether it has been silent for so long that what it left is orphaned.
+    pub orphaned: bool,
+}
+
+/// What removing a source's declarations did.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct RemovedSource {
+    /// Instances.
+    pub instances: usize,
+    /// Declarations of services.
+    pub services: usize,
+    /// Declarations of namespaces.
+    pub namespaces: usize,
+}
+
+/// Since when this replica has seen no sign of a source.
+struct Silence {
+    /// The mark's revision then: another one is a sign, from whichever replica.
+    revision: Option<u64>,
+    since: Instant,
+}
+
+/// Notes who speaks, and keeps the marks.
+pub struct Sources {
+    store: Arc<dyn Store>,
+    live: Arc<LiveReplica>,
+    options: SourceOptions,
+    /// Those heard here since their mark was last looked at. Bounded: only sources that hold something, or write now.
+    heard: Mutex<HashSet<Source>>,
+}
+
+/// Most sources that can be heard between two looks; what is beyond is heard the next time it speaks.
+const MOST_HEARD: usize = 100_000;
+
+fn now() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+impl Sources {
+    /// Nobody has been heard yet.
+    pub fn new(store: Arc<dyn Store>, live: Arc<LiveReplica>, options: SourceOptions) -> Arc<Self> {
+        Arc::new(Self { store, live, options, heard: Mutex::new(HashSet::new()) })
+    }
+
+    /// A source has written, be it that nothing changed.
+    pub fn heard(&self, source: &Source) {
+        let mut heard = self.heard.lock();
+        if !heard.contains(source) && heard.len() < MOST_HEARD {
+            heard.insert(source.clone());
+        }
+    }
+
+    /// Every source that holds anything, in the order of their names.
+    pub fn states(&self) -> Vec<SourceState> {
+        let (now, age) = (now(), self.options.orphan_after.as_millis() as u64);
+        let stats = self.live.read().source_stats();
+        let held = stats.into_iter().filter(|(_, stats)| stats.instances + stats.services + stats.namespaces > 0);
+        held.map(|(source, stats)| {
+            let silent = stats.seen.is_some_and(|(seen, _)| now.saturating_sub(seen) >= age);
+            let left = stats.sessionless + stats.services + stats.namespaces > 0;
+            SourceState { orphaned: silent && left && source != Source::api(), source, stats }
+        })
+        .collect()
+    }
+
+    /// How often a source that goes on speaking is marked.
+    fn mark_every(&self) -> Duration {
+        let shortest =
+            self.options.remove_after.map_or(self.options.orphan_after, |t| t.min(self.options.orphan_after));
+        (shortest / 8).clamp(Duration::from_millis(100), Duration::from_secs(3600))
+    }
+
+    /// Marks those that speak, and removes those that are to be removed, until `shutdown`.
+    pub async fn run(self: Arc<Self>, writer: Writer, shutdown: CancellationToken) {
+        tokio::select! {
+            () = self.live.wait_loaded() => {}
+            () = shutdown.cancelled() => return,
+        }
+        let pause = (self.mark_every() / 4).clamp(Duration::from_millis(50), Duration::from_secs(60));
+        let mut silences: HashMap<Source, Silence> = HashMap::new();
+        loop {
+            let look = async {
+                self.mark().await;
+                self.remove_silent(&writer, &mut silences).await;
+                tokio::time::sleep(pause.mul_f64(0.75 + rand::random::<f64>() / 2.0)).await;
+            };
+            tokio::select! {
+                () = look => {}
+                () = shutdown.cancelled() => return,
+            }
+        }
+    }
+
+    /// Writes the marks that are due. Whoever holds something and has no mark gets one, so that its time begins.
+    async fn mark(&self) {
+        let members = Arc::clone(&self.store.members().borrow());
+        let heard: Vec<Source> = self.heard.lock().iter().cloned().collect();
+        let stats = self.live.read().source_stats();
+        let (now, every) = (now(), self.mark_every().as_millis() as u64);
+        let due = |source: &Source| match stats.get(source).and_then(|stats| stats.seen) {
+            // A mark from the future is that of a clock that was wrong.
+            Some((seen, _)) => now.saturating_sub(seen) >= every || seen > now + every,
+            None => true,
+        };
+        let spoke = heard.iter().filter(|source| due(source));
+        let unmarked = stats.iter().filter(|(source, stats)| {
+            stats.seen.is_none() && **source != Source::api() && members.is_home(&format!("source:{source}"))
+        });
+        let mut marked: Vec<Source> = spoke.chain(unmarked.map(|(source, _)| source)).cloned().collect();
+        marked.sort_unstable();
+        marked.dedup();
+        // The bare source is never orphaned, so nobody needs its mark.
+        marked.retain(|source| *source != Source::api());
+        for some in marked.chunks(MAX_OPERATIONS) {
+            let operations = some.iter().map(|source| Operation {
+                key: Key::Mark { source: source.clone() },
+                action: Action::Put(Arc::new(Record::Mark(Mark { seen: now, ..Mark::default() }))),
+            });
+            let commit = Commit { operations: operations.collect(), ..Commit::default() };
+            match tokio::time::timeout(Duration::from_secs(10), self.store.commit(commit)).await {
+                Ok(Ok(_)) => {}
+                // They stay heard, and the next look tries again.
+                Ok(Err(error)) => return warn!(%error, "can't note which sources were heard"),
+                Err(_) => return warn!("the store did not take the note of which sources were heard in time"),
+            }
+        }
+        let mut still = self.heard.lock();
+        heard.iter().for_each(|source| {
+            still.remove(source);
+        });
+    }
+
+    async fn remove_silent(&self, writer: &Writer, silences: &mut HashMap<Source, Silence>) {
+        let Some(remove_after) = self.options.remove_after else { return };
+        let members = Arc::clone(&self.store.members().borrow());
+        if !members.in_touch {
+            // Marks that others write would not be seen.
+            return silences.clear();
+        }
+        let stats = self.live.read().source_stats();
+        silences.retain(|source, _| stats.contains_key(source));
+        for (source, stats) in &stats {
+            let revision = stats.seen.map(|(_, revision)| revision);
+            let silence = silences.entry(source.clone()).or_insert_with(|| Silence { revision, since: Instant::now() });
+            if silence.revision != revision || self.heard.lock().contains(source) {
+                *silence = Silence { revision, since: Instant::now() };
+            }
+            let long = silence.since.elapsed() >= remove_after
+                && stats.seen.is_some_and(|(seen, _)| now().saturating_sub(seen) >= remove_after.as_millis() as u64);
+            if !long || *source == Source::api() || !members.is_home(&format!("source:{source}")) {
+                continue;
+            }
+            match self.remove(writer, source, true).await {
+                Ok((removed, _)) => info!(
+                    %source, removed.instances, removed.services, removed.namespaces,
+                    "removed what a source left that has been silent for long"
+                ),
+                Err(error) => warn!(%source, %error, "can't remove what a silent source left; trying again later"),
+            }
+        }
+    }
+
+    /// Removes what a source declared, and its mark; `left` spares the instances that hang on a session, which end with
+    /// that. Broken off in the middle, it can be repeated.
+    pub async fn remove(
+        &self,
+        writer: &Writer,
+        source: &Source,
+        left: bool,
+    ) -> Result<(RemovedSource, Position), WriteError> {
+        let mut removed = RemovedSource::default();
+        let mut position = self.live.position();
+        let selector = Selector::default();
+        let mut after = None;
+        loop {
+            let page = self.live.read().instances(&InstanceQuery {
+                namespace: None,
+                service: None,
+                source: Some(source),
+                selector: &selector,
+                health: HealthSet::default(),
+                after: after.as_ref(),
+                limit: 500,
+            });
+            let views = page.items.into_iter().filter(|view| !left || view.instance.session.is_none());
+            let keys: Vec<_> = views.map(|view| view.key).collect();
+            if let Some(made) = writer.remove_instances(&keys).await? {
+                position = made;
+                removed.instances += keys.len();
+            }
+            match page.next {
+                Some(next) => after = Some(next),
+                None => break,
+            }
+        }
+        loop {
+            let keys = self.live.read().declarations_of(source, MAX_OPERATIONS);
+            if keys.is_empty() {
+                break;
+            }
+            removed.services += keys.iter().filter(|key| matches!(key, Key::Service { .. })).count();
+            removed.namespaces += keys.iter().filter(|key| matches!(key, Key::Namespace { .. })).count();
+            position = writer.remove_records(keys).await?;
+        }
+        if self.live.read().revision_of(&Key::Mark { source: source.clone() }).is_some() {
+            position = writer.remove_records(vec![Key::Mark { source: source.clone() }]).await?;
+        }
+        self.heard.lock().remove(source);
+        Ok((removed, position))
+    }
+}
+
+/// What is removed together, as a commit.
+pub(crate) fn removal(keys: Vec<Key>) -> Commit {
+    let operations = keys.into_iter().map(|key| Operation { key, action: Action::Delete }).collect();
+    Commit { operations, conditions: Vec::new(), durability: Durability::Durable }
+}
