@@ -4,6 +4,7 @@ use crate::Server;
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
 use serde_json::Value;
+use std::collections::VecDeque;
 use std::time::Duration;
 
 /// One event.
@@ -17,10 +18,39 @@ pub struct Event {
     pub id: Option<String>,
 }
 
+/// Puts events together from the bytes of a stream.
+#[derive(Debug, Default)]
+pub struct Parser {
+    buffer: String,
+}
+
+impl Parser {
+    /// The events that these bytes complete.
+    pub fn push(&mut self, chunk: &[u8]) -> Vec<Event> {
+        self.buffer.push_str(std::str::from_utf8(chunk).expect("UTF-8"));
+        let mut events = Vec::new();
+        while let Some(end) = self.buffer.find("\n\n") {
+            let text: String = self.buffer.drain(..end + 2).collect();
+            let mut event = Event { name: "message".to_owned(), data: Value::Null, id: None };
+            for line in text.lines() {
+                match line.split_once(": ") {
+                    Some(("event", name)) => event.name = name.to_owned(),
+                    Some(("data", data)) => event.data = serde_json::from_str(data).expect("data is JSON"),
+                    Some(("id", id)) => event.id = Some(id.to_owned()),
+                    _ => {}
+                }
+            }
+            events.push(event);
+        }
+        events
+    }
+}
+
 /// An open stream.
 pub struct Events {
     body: BoxStream<'static, reqwest::Result<Vec<u8>>>,
-    buffer: String,
+    parser: Parser,
+    ready: VecDeque<Event>,
 }
 
 impl Events {
@@ -43,29 +73,17 @@ impl Events {
         assert_eq!(response.status(), 200);
         assert_eq!(response.headers()["content-type"], "text/event-stream");
         let body = response.bytes_stream().map(|chunk| chunk.map(|chunk| chunk.to_vec())).boxed();
-        Self { body, buffer: String::new() }
+        Self { body, parser: Parser::default(), ready: VecDeque::new() }
     }
 
     /// The next event; none when the stream ends.
     pub async fn try_next(&mut self) -> Option<Event> {
-        loop {
-            if let Some(end) = self.buffer.find("\n\n") {
-                let text: String = self.buffer.drain(..end + 2).collect();
-                let mut event = Event { name: "message".to_owned(), data: Value::Null, id: None };
-                for line in text.lines() {
-                    match line.split_once(": ") {
-                        Some(("event", name)) => event.name = name.to_owned(),
-                        Some(("data", data)) => event.data = serde_json::from_str(data).expect("data is JSON"),
-                        Some(("id", id)) => event.id = Some(id.to_owned()),
-                        _ => {}
-                    }
-                }
-                return Some(event);
-            }
+        while self.ready.is_empty() {
             let chunk =
                 tokio::time::timeout(Duration::from_secs(30), self.body.next()).await.expect("an event in 30 s")?;
-            self.buffer.push_str(std::str::from_utf8(&chunk.ok()?).expect("UTF-8"));
+            self.ready.extend(self.parser.push(&chunk.ok()?));
         }
+        self.ready.pop_front()
     }
 
     /// The next event.

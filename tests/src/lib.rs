@@ -8,6 +8,8 @@
 pub mod etcd;
 pub mod events;
 pub mod proxy;
+pub mod replicas;
+pub mod torture;
 
 use fingerpost_dns::query::{self, Reply};
 use reqwest::Method;

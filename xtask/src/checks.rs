@@ -33,3 +33,19 @@ pub(crate) fn test(arguments: &[String]) -> Result<()> {
         .env("FINGERPOST_BIN", run::root().join("target/release/fingerpost"))
         .checked()
 }
+
+/// The torture for longer than the tests have it.
+pub(crate) fn torture(minutes: u64, seed: Option<u64>) -> Result<()> {
+    let peers = peers::for_tests()?;
+    run::cargo(["build", "--release", "--package", "fingerpost", "--locked"])?;
+    let mut command = run::command("cargo");
+    command
+        .args(["test", "--package", "fingerpost-tests", "--test", "torture", "--locked", "--", "--nocapture"])
+        .envs(peers.environment())
+        .env("FINGERPOST_BIN", run::root().join("target/release/fingerpost"))
+        .env("FINGERPOST_TORTURE_SECONDS", (minutes * 60).to_string());
+    if let Some(seed) = seed {
+        command.env("FINGERPOST_TORTURE_SEED", seed.to_string());
+    }
+    command.checked()
+}

@@ -43,6 +43,15 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Kill, stop, cut and compact under load, and judge what clients saw.
+    Torture {
+        /// For how many minutes.
+        #[arg(long, default_value_t = 10)]
+        minutes: u64,
+        /// Where all chance comes from; a run says its own.
+        #[arg(long)]
+        seed: Option<u64>,
+    },
     /// Run a fuzz target for a while (needs a nightly toolchain and cargo-fuzz).
     Fuzz {
         /// The target in fuzz/.
@@ -69,6 +78,7 @@ fn main() -> anyhow::Result<()> {
             checks::test(&[])
         }
         Task::Bench { name, arguments } => bench(&name, &arguments),
+        Task::Torture { minutes, seed } => checks::torture(minutes, seed),
         Task::Fuzz { target, seconds } => run::command("cargo")
             .args(["+nightly", "fuzz", "run", &target, "--"])
             .arg(format!("-max_total_time={seconds}"))

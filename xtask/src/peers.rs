@@ -111,6 +111,7 @@ pub(crate) fn cargo_deny() -> Result<PathBuf> {
 pub(crate) fn for_tests() -> Result<Peers> {
     debian("dig", "bind9-dnsutils")?;
     debian("curl", "curl")?;
+    debian("faketime", "faketime")?;
     let (etcd, etcdctl) = etcd()?;
     Ok(Peers(vec![("ETCD_BIN", etcd), ("ETCDCTL_BIN", etcdctl)]))
 }
