@@ -3,11 +3,13 @@
 //! `cargo xtask bench NAME` builds what is measured, finds the peers and calls this program.
 
 mod dns;
+mod etcd;
 mod http;
 mod machine;
 mod process;
 mod registry;
 mod report;
+mod sessions;
 mod watch;
 
 use clap::{Parser, Subcommand};
@@ -25,6 +27,10 @@ enum Bench {
     Registry(registry::Options),
     /// One change to a thousand watchers.
     Watch(watch::Options),
+    /// Writes over etcd beside direct puts, their way to another replica's DNS, and how soon a replica is ready.
+    Etcd(etcd::Options),
+    /// What many sessions cost, and what happens when they fall silent.
+    Sessions(sessions::Options),
     /// CPU per DNS query, beside Knot and CoreDNS.
     Dns(dns::Options),
     /// All of them, as they are by default.
@@ -38,13 +44,15 @@ fn main() -> anyhow::Result<()> {
         match bench {
             Bench::Registry(options) => runtime.block_on(registry::run(options)),
             Bench::Watch(options) => runtime.block_on(watch::run(options)),
+            Bench::Etcd(options) => runtime.block_on(etcd::run(options)),
+            Bench::Sessions(options) => runtime.block_on(sessions::run(options)),
             Bench::Dns(options) => runtime.block_on(dns::run(options)),
             Bench::All => Ok(()),
         }
     };
     match Arguments::parse().bench {
         Bench::All => {
-            for name in ["registry", "watch", "dns"] {
+            for name in ["registry", "watch", "dns", "etcd", "sessions"] {
                 one(defaults(name)?.bench)?;
             }
             Ok(())

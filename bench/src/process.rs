@@ -105,7 +105,22 @@ pub(crate) struct Fingerpost {
 
 impl Fingerpost {
     pub(crate) fn start(folder: &Path) -> Result<Self> {
+        Self::start_with(folder, &[])
+    }
+
+    /// With further flags.
+    pub(crate) fn start_with(folder: &Path, flags: &[&str]) -> Result<Self> {
+        Self::start_at(folder, SocketAddr::from(([127, 0, 0, 1], free_port()?)), flags)
+    }
+
+    /// One that other replicas know how to reach.
+    pub(crate) fn start_peer(folder: &Path, flags: &[&str]) -> Result<Self> {
         let http = SocketAddr::from(([127, 0, 0, 1], free_port()?));
+        let url = format!("http://{http}");
+        Self::start_at(folder, http, &[flags, &["--advertise-url", &url]].concat())
+    }
+
+    fn start_at(folder: &Path, http: SocketAddr, flags: &[&str]) -> Result<Self> {
         let dns = SocketAddr::from(([127, 0, 0, 1], free_port()?));
         let mut process = Process::start(
             "fingerpost",
@@ -114,7 +129,8 @@ impl Fingerpost {
                 .arg("--data-dir")
                 .arg(folder)
                 .args(["--http-listen", &http.to_string(), "--dns-listen", &dns.to_string()])
-                .env("RUST_LOG", "warn"),
+                .args(flags)
+                .env("FINGERPOST_LOG", "warn"),
         )?;
         process.wait_listening(http)?;
         Ok(Self { process, http, dns })

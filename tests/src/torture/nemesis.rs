@@ -137,7 +137,7 @@ async fn strike(fault: Fault, cluster: &mut Replicas, n: usize, long: Duration) 
             cluster.replicas[n].heal();
         }
         Fault::MoveClock => {
-            let seconds = if long.as_millis() % 2 == 0 { 86_400 } else { -86_400 };
+            let seconds = if long.as_millis().is_multiple_of(2) { 86_400 } else { -86_400 };
             cluster.replicas[n].set_clock(seconds);
             wait().await;
         }

@@ -39,7 +39,7 @@ pub(super) async fn keep(world: Arc<World>, n: usize, mut rng: StdRng) -> Vec<En
     while let Some(id) = create(&world, n, &mut rng).await {
         life += 1;
         // Three in four live on to the end, so that those that die are not so many that they are held.
-        let dies = (n % 4 == 0).then(|| Instant::now() + Duration::from_secs(rng.random_range(5..40)));
+        let dies = n.is_multiple_of(4).then(|| Instant::now() + Duration::from_secs(rng.random_range(5..40)));
         let instance = format!("/v1/namespaces/sessions/services/s{n}/instances/life-{life}");
         let mut registered = false;
         // The time at which the last renewal that was acknowledged had been sent: from then on, a whole TTL is granted.

@@ -87,7 +87,7 @@ pub(super) async fn write(world: Arc<World>, writer: usize, guarded: bool, mut r
                     }
                 }
             }
-            Outcome::Refused(status, _) => {
+            Outcome::Refused(status) => {
                 count(&world.counts.refused);
                 // A guard that failed is out of date; anything else left the tag as it was.
                 key.tag = if status == 412 || status == 404 { None } else { tag };
@@ -95,7 +95,7 @@ pub(super) async fn write(world: Arc<World>, writer: usize, guarded: bool, mut r
                     key.tag = Some(String::new());
                 }
             }
-            Outcome::Unknown(_) => {
+            Outcome::Unknown => {
                 count(&world.counts.unknown);
                 key.possible.push(said);
                 if !guarded {
