@@ -13,6 +13,18 @@ pub enum Error {
         /// What does not exist.
         detail: String,
     },
+    /// The registry does not know who calls: there is no token, or a wrong one (401).
+    #[error("{detail}")]
+    Unauthorized {
+        /// The registry's words.
+        detail: String,
+    },
+    /// The caller may not do that (403).
+    #[error("{detail}")]
+    Forbidden {
+        /// What is missing.
+        detail: String,
+    },
     /// Something stands in the way of the write (409).
     #[error("{detail}")]
     Conflict {
@@ -78,6 +90,16 @@ pub enum Error {
         /// The root cause.
         reason: String,
     },
+    /// The registry's certificate can't be trusted, so nothing was sent.
+    #[error(
+        "can't trust {url}: {reason}; the CA of its certificate must be known, and the certificate be for that name"
+    )]
+    Untrusted {
+        /// The endpoint that was tried last.
+        url: String,
+        /// What is wrong with the certificate.
+        reason: String,
+    },
     /// The connection broke or the reply did not come in time, during a call that changes nothing.
     #[error("no complete reply from {url}: {reason}")]
     Broken {
@@ -110,6 +132,14 @@ pub enum Error {
         url: String,
         /// The limit in bytes.
         limit: usize,
+    },
+    /// A token, certificate or key of the client's own can't be used.
+    #[error("can't use {what}: {detail}")]
+    Credentials {
+        /// Which.
+        what: String,
+        /// What is wrong with it. Never the thing itself.
+        detail: String,
     },
     /// The endpoint is not an address that this client can talk to.
     #[error("`{endpoint}` is not the address of a registry: {detail}")]
@@ -144,6 +174,7 @@ impl Error {
             | Self::StorageFull { .. }
             | Self::UnknownOutcome { .. }
             | Self::Unreachable { .. }
+            | Self::Untrusted { .. }
             | Self::Broken { .. }
             | Self::Server { .. } => true,
             Self::NotFound { .. }
@@ -153,6 +184,9 @@ impl Error {
             | Self::Gone { .. }
             | Self::Unexpected { .. }
             | Self::TooLarge { .. }
+            | Self::Unauthorized { .. }
+            | Self::Forbidden { .. }
+            | Self::Credentials { .. }
             | Self::Endpoint { .. } => false,
         }
     }
@@ -167,6 +201,8 @@ impl Error {
         };
         match status {
             _ if outcome.as_deref() == Some("unknown") => Self::UnknownOutcome { detail },
+            401 => Self::Unauthorized { detail },
+            403 => Self::Forbidden { detail },
             404 => Self::NotFound { detail },
             409 => Self::Conflict { detail },
             410 => Self::Gone { detail },
@@ -201,6 +237,9 @@ mod tests {
     #[test]
     fn statuses_become_kinds() {
         let of = |status| Error::from_problem(status, problem("so"), None);
+        assert!(matches!(of(401), Error::Unauthorized { detail } if detail == "so"));
+        assert!(matches!(of(403), Error::Forbidden { detail } if detail == "so"));
+        assert!(!of(401).is_transient() && !of(403).is_transient());
         assert!(matches!(of(404), Error::NotFound { detail } if detail == "so"));
         assert!(matches!(of(409), Error::Conflict { .. }));
         assert!(matches!(of(410), Error::Gone { .. }));

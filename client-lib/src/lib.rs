@@ -35,14 +35,14 @@ mod status;
 
 pub use error::Error;
 pub use fingerpost_catalog as catalog;
-pub use http::{HttpOptions, HttpRegistry};
+pub use http::{HttpOptions, HttpRegistry, Token};
 pub use paging::{all_instances, all_namespaces, all_services};
 pub use registry::Registry;
 pub use request::{BatchReply, Filter, Guard, ListRequest, Operation, ReplaceReply, WatchEvent, WatchRequest, Written};
 pub use sse::{SseError, SseEvent, SseParser};
 pub use status::{
-    CatalogStatus, DnsStatus, HealthCounts, ImportReply, RemovedSource, StatusDocument, StoreStatus, VersionDocument,
-    WatchStatus,
+    AccessStatus, CatalogStatus, DnsStatus, HealthCounts, ImportReply, RemovedSource, StatusDocument, StoreStatus,
+    VersionDocument, WatchStatus,
 };
 
 /// What calls of this crate return.

@@ -31,6 +31,18 @@ pub struct StatusDocument {
     pub http_listen: Vec<String>,
     /// Whether it listens beyond loopback without access control.
     pub insecure: bool,
+    /// How it knows who calls; absent where the server does not say.
+    pub access: Option<AccessStatus>,
+}
+
+/// How a registry knows who calls.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct AccessStatus {
+    /// Whether connections are encrypted.
+    pub tls: bool,
+    /// `none`, or in which ways one can come in: `token`, `certificate`, with commas between them.
+    pub authentication: String,
 }
 
 /// Where records are kept.

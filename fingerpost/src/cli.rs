@@ -35,6 +35,18 @@ pub(crate) struct GlobalArgs {
         value_hint = ValueHint::Url
     )]
     pub(crate) server: Vec<String>,
+    /// A file with the token to show to the registry
+    #[arg(long, global = true, env = "FINGERPOST_TOKEN_FILE", value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) token_file: Option<PathBuf>,
+    /// A file with the CA of the registry's certificate, PEM [default: the system's CAs]
+    #[arg(long, global = true, env = "FINGERPOST_CA", value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) ca: Option<PathBuf>,
+    /// A file with the certificate to show to the registry, PEM
+    #[arg(long, global = true, env = "FINGERPOST_CERT", value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) cert: Option<PathBuf>,
+    /// A file with the key of that certificate, PEM
+    #[arg(long, global = true, env = "FINGERPOST_KEY", value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) key: Option<PathBuf>,
     /// How to print
     #[arg(short, long, global = true, value_name = "FORMAT", default_value = "table")]
     pub(crate) output: Format,
@@ -77,6 +89,9 @@ pub(crate) enum Command {
     /// Show who declares things, and remove what a source left that never comes back
     #[command(subcommand)]
     Source(SourceCommand),
+    /// Make tokens for those who may call the registry
+    #[command(subcommand)]
+    Token(TokenCommand),
     /// Show the state of the registry
     Status,
     /// Show the version of this program and of the registry
@@ -258,6 +273,44 @@ pub(crate) struct ImportArgs {
     /// Remove what the registry holds and the export does not
     #[arg(long)]
     pub(crate) replace: bool,
+}
+
+/// What is done with tokens. Nothing of it needs a registry.
+#[derive(Subcommand, Debug)]
+pub(crate) enum TokenCommand {
+    /// Make a token: it is printed once, and its entry for the tokens file beside it on standard error
+    New(NewTokenArgs),
+    /// Print the hash of a token that is read from standard input
+    Hash,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct NewTokenArgs {
+    /// Whose it is: what logs and messages call its holder
+    pub(crate) name: String,
+    /// What its holder may do
+    #[arg(long, value_name = "ROLE")]
+    pub(crate) role: RoleArg,
+    /// A source that a registrar may act as, as in `api/ci`, or the beginning of some, as in `cni/*`; may repeat
+    #[arg(long = "source", value_name = "SOURCE", required_if_eq("role", "registrar"))]
+    pub(crate) sources: Vec<String>,
+    /// A namespace that a registrar may write in; may repeat [default: all]
+    #[arg(long = "namespace", value_name = "NAMESPACE")]
+    pub(crate) namespaces: Vec<String>,
+    /// Add the entry to this tokens file; it is made where there is none
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) append: Option<PathBuf>,
+}
+
+/// What the holder of a token may do.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(crate) enum RoleArg {
+    /// Read everything
+    Reader,
+    /// Read everything, and write as certain sources
+    Registrar,
+    /// Everything
+    Admin,
 }
 
 impl DescribeArgs {

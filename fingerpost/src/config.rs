@@ -3,6 +3,7 @@
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum, ValueHint};
 use fingerpost_catalog::{Source, validate_domain_name};
+use fingerpost_registry::access::TlsFiles;
 use fingerpost_registry::sources::SourceOptions;
 use serde::Deserialize;
 use std::ffi::OsString;
@@ -49,7 +50,27 @@ pub(crate) struct Settings {
     /// How long it may be kept that a name does not exist, in seconds [env: FINGERPOST_DNS_NEGATIVE_TTL] [default: 5]
     #[arg(long, value_name = "SECONDS")]
     pub(crate) dns_negative_ttl: Option<u32>,
-    /// Let anyone who reaches a REST address beyond loopback change everything [env: FINGERPOST_INSECURE]
+    /// The certificate of the REST API, PEM, followed by those between it and its CA; read again when it changes [env:
+    /// FINGERPOST_TLS_CERT]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) tls_cert: Option<PathBuf>,
+    /// Its key, PEM [env: FINGERPOST_TLS_KEY]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) tls_key: Option<PathBuf>,
+    /// The CA of client certificates, PEM; what each may do is in the tokens file [env: FINGERPOST_TLS_CLIENT_CA]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) tls_client_ca: Option<PathBuf>,
+    /// Who may call the REST API, and as what: the tokens file, see `fingerpost token new`; read again when it changes
+    /// [env: FINGERPOST_TOKENS]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) tokens: Option<PathBuf>,
+    /// The CA of other replicas' certificates, PEM [env: FINGERPOST_PEER_CA] [default: the system's CAs]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) peer_ca: Option<PathBuf>,
+    /// Where to serve probes, version and metrics to anyone, over plain HTTP; may repeat [env: FINGERPOST_OPS_LISTEN]
+    #[arg(long, value_name = "IP:PORT")]
+    pub(crate) ops_listen: Option<Vec<SocketAddr>>,
+    /// Serve the REST API beyond loopback without TLS or without tokens [env: FINGERPOST_INSECURE]
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
     pub(crate) insecure: Option<bool>,
     /// How long a source may be silent until what it left counts as orphaned, as in `24h` [env:
@@ -106,7 +127,7 @@ pub(crate) enum LogFormat {
 pub(crate) struct ServeConfig {
     /// Where the store is kept; may not exist yet.
     pub(crate) data_dir: PathBuf,
-    /// Where to serve the REST API, at least one; loopback unless `insecure`.
+    /// Where to serve the REST API, at least one; loopback unless there are `tls` and `tokens`, or `insecure`.
     pub(crate) http_listen: Vec<SocketAddr>,
     /// Where to serve DNS, at least one.
     pub(crate) dns_listen: Vec<SocketAddr>,
@@ -118,7 +139,15 @@ pub(crate) struct ServeConfig {
     pub(crate) dns_ttl: u32,
     /// Negative TTL in seconds.
     pub(crate) dns_negative_ttl: u32,
-    /// The user accepts that there is no access control beyond loopback.
+    /// TLS of the REST API.
+    pub(crate) tls: Option<TlsFiles>,
+    /// Who may call the REST API; without it, whoever reaches it.
+    pub(crate) tokens: Option<PathBuf>,
+    /// The CA of other replicas' certificates.
+    pub(crate) peer_ca: Option<PathBuf>,
+    /// Where to serve probes and metrics.
+    pub(crate) ops_listen: Vec<SocketAddr>,
+    /// The user accepts that there is no TLS or no access control beyond loopback.
     pub(crate) insecure: bool,
     /// When sources count as orphaned, and what then.
     pub(crate) sources: SourceOptions,
@@ -151,6 +180,10 @@ impl ServeConfig {
             cluster_name: settings.cluster_name.unwrap_or_else(|| "default".to_owned()),
             dns_ttl: settings.dns_ttl.unwrap_or(5),
             dns_negative_ttl: settings.dns_negative_ttl.unwrap_or(5),
+            tls: tls_files(settings.tls_cert, settings.tls_key, settings.tls_client_ca)?,
+            tokens: settings.tokens,
+            peer_ca: settings.peer_ca,
+            ops_listen: settings.ops_listen.unwrap_or_default(),
             insecure: settings.insecure.unwrap_or(false),
             sources: SourceOptions {
                 orphan_after: settings
@@ -172,9 +205,26 @@ impl ServeConfig {
         if let Some(open) = self.http_listen.iter().find(|address| !address.ip().to_canonical().is_loopback())
             && !self.insecure
         {
+            let missing = match (&self.tls, &self.tokens) {
+                (Some(_), Some(_)) => None,
+                (None, Some(_)) => {
+                    Some("without TLS, so tokens could be read on the way; add --tls-cert and --tls-key")
+                }
+                (Some(_), None) => Some("to whoever reaches it; say who may call with --tokens"),
+                (None, None) => Some(
+                    "without TLS to whoever reaches it; add --tls-cert and --tls-key, and say who may call with --tokens",
+                ),
+            };
+            if let Some(missing) = missing {
+                bail!(
+                    "refusing to serve the REST API on {open} {missing}; or listen on 127.0.0.1, or accept it with \
+                     --insecure"
+                );
+            }
+        }
+        if self.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some()) && self.tokens.is_none() {
             bail!(
-                "refusing to serve the REST API on {open}: there is no access control, so whoever reaches this address \
-                 could change everything; listen on 127.0.0.1, or accept it with --insecure"
+                "--tls-client-ca needs --tokens: the [[certificate]] entries of that file say what each certificate may do"
             );
         }
         // The source is where the name will stand.
@@ -203,13 +253,19 @@ impl Settings {
 
     fn from_env(env: &dyn Fn(&str) -> Option<OsString>) -> anyhow::Result<Self> {
         Ok(Self {
-            data_dir: env("FINGERPOST_DATA_DIR").filter(|value| !value.is_empty()).map(PathBuf::from),
+            data_dir: path_from(env, "FINGERPOST_DATA_DIR"),
             http_listen: list_from(env, "FINGERPOST_HTTP_LISTEN")?,
             dns_listen: list_from(env, "FINGERPOST_DNS_LISTEN")?,
             zone: value_from(env, "FINGERPOST_ZONE")?,
             cluster_name: value_from(env, "FINGERPOST_CLUSTER_NAME")?,
             dns_ttl: value_from(env, "FINGERPOST_DNS_TTL")?,
             dns_negative_ttl: value_from(env, "FINGERPOST_DNS_NEGATIVE_TTL")?,
+            tls_cert: path_from(env, "FINGERPOST_TLS_CERT"),
+            tls_key: path_from(env, "FINGERPOST_TLS_KEY"),
+            tls_client_ca: path_from(env, "FINGERPOST_TLS_CLIENT_CA"),
+            tokens: path_from(env, "FINGERPOST_TOKENS"),
+            peer_ca: path_from(env, "FINGERPOST_PEER_CA"),
+            ops_listen: list_from(env, "FINGERPOST_OPS_LISTEN")?,
             insecure: value_from(env, "FINGERPOST_INSECURE")?,
             orphan_after: value_from(env, "FINGERPOST_ORPHAN_AFTER")?,
             orphan_remove_after: value_from(env, "FINGERPOST_ORPHAN_REMOVE_AFTER")?,
@@ -228,12 +284,33 @@ impl Settings {
             cluster_name: self.cluster_name.or(below.cluster_name),
             dns_ttl: self.dns_ttl.or(below.dns_ttl),
             dns_negative_ttl: self.dns_negative_ttl.or(below.dns_negative_ttl),
+            tls_cert: self.tls_cert.or(below.tls_cert),
+            tls_key: self.tls_key.or(below.tls_key),
+            tls_client_ca: self.tls_client_ca.or(below.tls_client_ca),
+            tokens: self.tokens.or(below.tokens),
+            peer_ca: self.peer_ca.or(below.peer_ca),
+            ops_listen: self.ops_listen.or(below.ops_listen),
             insecure: self.insecure.or(below.insecure),
             orphan_after: self.orphan_after.or(below.orphan_after),
             orphan_remove_after: self.orphan_remove_after.or(below.orphan_remove_after),
             log_format: self.log_format.or(below.log_format),
             log: self.log.or(below.log),
         }
+    }
+}
+
+/// Certificate and key go together, and a client CA with them.
+fn tls_files(
+    certificate: Option<PathBuf>,
+    key: Option<PathBuf>,
+    client_ca: Option<PathBuf>,
+) -> anyhow::Result<Option<TlsFiles>> {
+    match (certificate, key) {
+        (Some(certificate), Some(key)) => Ok(Some(TlsFiles { certificate, key, client_ca })),
+        (Some(_), None) => bail!("--tls-cert needs --tls-key, the key of the certificate"),
+        (None, Some(_)) => bail!("--tls-key needs --tls-cert, the certificate of the key"),
+        (None, None) if client_ca.is_some() => bail!("--tls-client-ca needs --tls-cert and --tls-key"),
+        (None, None) => Ok(None),
     }
 }
 
@@ -255,6 +332,11 @@ fn text_from(env: &dyn Fn(&str) -> Option<OsString>, name: &str) -> anyhow::Resu
         Some(Ok(text)) => Ok(Some(text).filter(|text| !text.is_empty())),
         Some(Err(_)) => bail!("the environment variable {name} is not UTF-8"),
     }
+}
+
+/// A path; set but empty counts as not set.
+fn path_from(env: &dyn Fn(&str) -> Option<OsString>, name: &str) -> Option<PathBuf> {
+    env(name).filter(|value| !value.is_empty()).map(PathBuf::from)
 }
 
 fn parse<T: FromStr<Err: std::fmt::Display>>(name: &str, text: &str) -> anyhow::Result<T> {
@@ -367,6 +449,24 @@ mod tests {
     }
 
     #[test]
+    fn tls_flags_go_together() {
+        for (flags, missing) in [
+            ("--tls-cert a", "--tls-key"),
+            ("--tls-key a", "--tls-cert"),
+            ("--tls-client-ca a", "--tls-cert"),
+            ("--tls-cert a --tls-key b --tls-client-ca c", "--tokens"),
+        ] {
+            let error = refusal(flags, &[], None);
+            assert!(error.contains(missing), "{flags}: {error}");
+        }
+        let file = "tls-cert = 'a'\ntls-key = 'b'\ntls-client-ca = 'c'\ntokens = 't'\nops-listen = ['127.0.0.1:1']\n";
+        let config = resolve("--tls-key k", &[("FINGERPOST_TLS_CLIENT_CA", "e")], Some(file)).unwrap();
+        let tls = config.tls.unwrap();
+        assert_eq!((tls.certificate, tls.key, tls.client_ca), ("a".into(), "k".into(), Some("e".into())));
+        assert_eq!(config.ops_listen.len(), 1);
+    }
+
+    #[test]
     fn nothing_beyond_loopback_without_a_word() {
         let error = refusal("--http-listen 127.0.0.1:0 --http-listen 0.0.0.0:80", &[], None);
         assert!(error.contains("0.0.0.0:80") && error.contains("--insecure"), "{error}");
@@ -374,7 +474,13 @@ mod tests {
         assert!(resolve("--http-listen 0.0.0.0:80", &[("FINGERPOST_INSECURE", "true")], None).is_ok());
         // A flag can take back what the environment says.
         refusal("--http-listen 0.0.0.0:80 --insecure=false", &[("FINGERPOST_INSECURE", "true")], None);
+        let tls = "--http-listen 0.0.0.0:80 --tls-cert a.pem --tls-key a.key";
+        assert!(refusal(tls, &[], None).contains("--tokens"));
+        assert!(refusal("--http-listen 0.0.0.0:80 --tokens t", &[], None).contains("--tls-cert"));
+        assert!(!resolve(&format!("{tls} --tokens t"), &[], None).unwrap().insecure);
+        assert!(resolve(tls, &[("FINGERPOST_TOKENS", "t")], None).is_ok());
         assert!(resolve("--http-listen [::ffff:127.0.0.1]:0", &[], None).is_ok());
+        assert!(resolve("--ops-listen 0.0.0.0:9", &[], None).is_ok(), "there is nothing to protect");
         assert!(resolve("--dns-listen 0.0.0.0:53", &[], None).is_ok(), "DNS answers its own zones only");
     }
 }

@@ -7,9 +7,12 @@ mod names;
 use crate::config::{LogFormat, ServeArgs, ServeConfig};
 use anyhow::{Context, Result, anyhow};
 use fingerpost_dns as dns;
+use fingerpost_registry::access::grants::GrantsFile;
+use fingerpost_registry::access::reload::Reload;
+use fingerpost_registry::access::{Access, Authenticator, Tls};
 use fingerpost_registry::api::{self, Api, HttpMetrics};
 use fingerpost_registry::live::{Feed, LiveReplica, Observer};
-use fingerpost_registry::server::{self, ServerLimits};
+use fingerpost_registry::server::{self, ServerLimits, Serving};
 use fingerpost_registry::sources::Sources;
 use fingerpost_registry::store::Store;
 use fingerpost_registry::store::embedded::{EmbeddedOptions, EmbeddedStore};
@@ -37,7 +40,12 @@ pub(crate) async fn run(args: ServeArgs) -> Result<()> {
     raise_file_limit();
     no_huge_pages();
     if config.insecure {
-        warn!("--insecure: whoever reaches the REST address can read and change everything");
+        warn!(
+            tls = config.tls.is_some(),
+            tokens = config.tokens.is_some(),
+            "--insecure: the REST API is served beyond loopback even without TLS or tokens, and without tokens whoever \
+             reaches it can read and change everything"
+        );
     }
 
     let options = EmbeddedOptions::new(&config.data_dir);
@@ -58,8 +66,13 @@ async fn serve(config: &ServeConfig, store: Arc<dyn Store>, started: Instant) ->
     // All sockets first: a taken port is told before anything is begun.
     let mut listeners = Vec::new();
     for address in &config.http_listen {
-        listeners.push(server::bind(*address).await?);
+        listeners.push(server::bind(*address, "--http-listen").await?);
     }
+    let mut ops_listeners = Vec::new();
+    for address in &config.ops_listen {
+        ops_listeners.push(server::bind(*address, "--ops-listen").await?);
+    }
+    let ops_addresses: Vec<SocketAddr> = ops_listeners.iter().map(TcpListener::local_addr).collect::<Result<_, _>>()?;
     let http_addresses: Vec<SocketAddr> = listeners.iter().map(TcpListener::local_addr).collect::<Result<_, _>>()?;
     let dns_server = dns::Server::bind(Arc::clone(&index), dns::Listen::on(&config.dns_listen), stop_dns.clone())?;
     let dns_addresses = dns_server.udp_addresses().to_vec();
@@ -72,7 +85,16 @@ async fn serve(config: &ServeConfig, store: Arc<dyn Store>, started: Instant) ->
     let sources = Sources::new(Arc::clone(&store), Arc::clone(&live), config.sources);
     let writer = Writer::new(Arc::clone(&store), Arc::clone(&live)).noting(Arc::clone(&sources));
     let names = Arc::new(DnsNames::new(Arc::clone(&index), Arc::clone(&live), dns_addresses.clone()));
-    let router = api::router(Api {
+    let tls = config.tls.clone().map(Tls::open).transpose()?.map(Arc::new);
+    let grants = config.tokens.as_deref().map(GrantsFile::open).transpose()?.map(Arc::new);
+    let authenticator = grants.clone().map_or(Authenticator::Open, Authenticator::File);
+    let access = Arc::new(Access::new(authenticator, tls.is_some(), &mut registry));
+    let reload = Reload::new(tls.clone(), grants, &mut registry);
+    // Without anything to read again, the signal does what it always does: end the process.
+    let hangup = reload.is_needed().then(|| signal(SignalKind::hangup())).transpose()?;
+
+    let identify = !access.is_open();
+    let routers = api::routers(Api {
         store: Arc::clone(&store),
         live: Arc::clone(&live),
         writer: writer.clone(),
@@ -84,6 +106,7 @@ async fn serve(config: &ServeConfig, store: Arc<dyn Store>, started: Instant) ->
         http_metrics,
         listen: http_addresses.clone(),
         insecure: config.insecure,
+        access,
         started,
         shutdown: stop_http.clone(),
     });
@@ -98,9 +121,20 @@ async fn serve(config: &ServeConfig, store: Arc<dyn Store>, started: Instant) ->
     let feed = Feed::new(Arc::clone(&store), Arc::clone(&live), observers).run(stop_feed.clone());
     parts.spawn(async move { ("the feed", feed.await.map_err(Into::into)) });
     parts.spawn(async move { ("DNS", dns_server.run().await.map_err(Into::into)) });
-    let http = server::serve(listeners, router, ServerLimits::default(), stop_http.clone());
+    let https = tls.is_some();
+    let limits = ServerLimits::default();
+    let http = Serving { router: routers.api, tls, identify, limits };
+    let http = server::serve(listeners, http, stop_http.clone());
+    let ops = Serving {
+        router: routers.ops,
+        tls: None,
+        identify: false,
+        limits: ServerLimits { connections: 256, ..limits },
+    };
+    let ops = server::serve(ops_listeners, ops, stop_http.clone());
+    let reload = reload.run(hangup, stop_http.clone());
     parts.spawn(async move {
-        http.await;
+        tokio::join!(http, ops, reload);
         ("the HTTP server", Ok(()))
     });
 
@@ -116,8 +150,8 @@ async fn serve(config: &ServeConfig, store: Arc<dyn Store>, started: Instant) ->
         _ = interrupt.recv() => false,
     };
     if loaded {
-        greeting::print(config, &http_addresses, &dns_addresses)?;
-        info!(http = ?http_addresses, dns = ?dns_addresses, zone = %config.zone, "ready");
+        greeting::print(config, https, &http_addresses, &ops_addresses, &dns_addresses)?;
+        info!(https, http = ?http_addresses, dns = ?dns_addresses, zone = %config.zone, "ready");
         failed = tokio::select! {
             ended = parts.join_next() => Some(unexpected(ended)),
             _ = terminate.recv() => None,

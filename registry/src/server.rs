@@ -1,16 +1,21 @@
-//! Serving HTTP: connections bounded in number and patience, and a drain at the end.
+//! Serving HTTP, over TLS or plain: connections bounded in number and patience, and a drain at the end.
 
+use crate::access::{Connection, Tls};
 use axum::Router;
+use axum::extract::Request;
+use hyper::body::Incoming;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tower::ServiceExt;
+use tower::util::Oneshot;
 use tracing::{debug, warn};
 
 /// What bounds the server.
@@ -39,27 +44,40 @@ impl Default for ServerLimits {
 
 /// The listening socket can't be had.
 #[derive(Debug, thiserror::Error)]
-#[error("can't listen for HTTP on {address}; is another process using it? Choose another with --http-listen")]
+#[error("can't listen for HTTP on {address}; is another process using it? Choose another with {flag}")]
 pub struct BindError {
     address: SocketAddr,
+    flag: &'static str,
     #[source]
     source: io::Error,
 }
 
-/// Binds a listener.
-pub async fn bind(address: SocketAddr) -> Result<TcpListener, BindError> {
-    TcpListener::bind(address).await.map_err(|source| BindError { address, source })
+/// Binds a listener to an address that `flag` gave.
+pub async fn bind(address: SocketAddr, flag: &'static str) -> Result<TcpListener, BindError> {
+    TcpListener::bind(address).await.map_err(|source| BindError { address, flag, source })
 }
 
-/// Serves `router` on all listeners until `shutdown`, then lets requests under way finish.
-pub async fn serve(listeners: Vec<TcpListener>, router: Router, limits: ServerLimits, shutdown: CancellationToken) {
+/// What is served.
+#[derive(Clone)]
+pub struct Serving {
+    /// What answers requests.
+    pub router: Router,
+    /// TLS on all connections.
+    pub tls: Option<Arc<Tls>>,
+    /// Whether each request is told its [`Connection`], for access control.
+    pub identify: bool,
+    /// What bounds it.
+    pub limits: ServerLimits,
+}
+
+/// Serves on all listeners until `shutdown`, then lets requests under way finish.
+pub async fn serve(listeners: Vec<TcpListener>, serving: Serving, shutdown: CancellationToken) {
+    let limits = serving.limits;
     let connections = TaskTracker::new();
     let room = Arc::new(Semaphore::new(limits.connections));
     let accepting: Vec<_> = listeners
         .into_iter()
-        .map(|listener| {
-            accept(listener, router.clone(), limits, connections.clone(), Arc::clone(&room), shutdown.clone())
-        })
+        .map(|listener| accept(listener, serving.clone(), connections.clone(), Arc::clone(&room), shutdown.clone()))
         .collect();
     futures_util::future::join_all(accepting).await;
     connections.close();
@@ -70,8 +88,7 @@ pub async fn serve(listeners: Vec<TcpListener>, router: Router, limits: ServerLi
 
 async fn accept(
     listener: TcpListener,
-    router: Router,
-    limits: ServerLimits,
+    serving: Serving,
     connections: TaskTracker,
     room: Arc<Semaphore>,
     shutdown: CancellationToken,
@@ -87,7 +104,7 @@ async fn accept(
         };
         match accepted {
             (Ok((stream, peer)), place) => {
-                let connection = connection(stream, router.clone(), limits, shutdown.clone());
+                let connection = connection(stream, peer, serving.clone(), shutdown.clone());
                 connections.spawn(async move {
                     if let Err(error) = connection.await {
                         debug!(%peer, %error, "connection ended");
@@ -104,12 +121,15 @@ async fn accept(
     }
 }
 
+type ConnectionError = Box<dyn std::error::Error + Send + Sync>;
+
 async fn connection(
     stream: TcpStream,
-    router: Router,
-    limits: ServerLimits,
+    peer: SocketAddr,
+    serving: Serving,
     shutdown: CancellationToken,
-) -> Result<(), hyper::Error> {
+) -> Result<(), ConnectionError> {
+    let Serving { router, tls, identify, limits } = serving;
     // Replies and events are written whole; waiting for more to send would only delay them.
     if let Err(error) = stream.set_nodelay(true) {
         debug!(%error, "TCP_NODELAY");
@@ -126,6 +146,46 @@ async fn connection(
     if let Err(error) = socket2::SockRef::from(&stream).set_tcp_user_timeout(Some(limits.stalled)) {
         debug!(%error, "TCP_USER_TIMEOUT");
     }
+    let mut from = Connection { address: peer.ip(), names: None };
+    match tls {
+        None => requests(stream, Calls { router, from: identify.then_some(from) }, limits, shutdown).await,
+        Some(tls) => {
+            let (stream, names) = tokio::select! {
+                shaken = tls.accept(stream) => shaken?,
+                () = shutdown.cancelled() => return Ok(()),
+            };
+            from.names = names;
+            requests(stream, Calls { router, from: identify.then_some(from) }, limits, shutdown).await
+        }
+    }
+}
+
+/// The router, as hyper calls it.
+struct Calls {
+    router: Router,
+    /// What each request is told of its connection.
+    from: Option<Connection>,
+}
+
+impl hyper::service::Service<Request<Incoming>> for Calls {
+    type Response = axum::response::Response;
+    type Error = std::convert::Infallible;
+    type Future = Oneshot<Router, Request<Incoming>>;
+
+    fn call(&self, mut request: Request<Incoming>) -> Self::Future {
+        if let Some(from) = &self.from {
+            request.extensions_mut().insert(from.clone());
+        }
+        self.router.clone().oneshot(request)
+    }
+}
+
+async fn requests(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    calls: Calls,
+    limits: ServerLimits,
+    shutdown: CancellationToken,
+) -> Result<(), ConnectionError> {
     let mut builder = hyper::server::conn::http1::Builder::new();
     builder
         .timer(TokioTimer::new())
@@ -133,12 +193,12 @@ async fn connection(
         // A client that half-closes after its request still gets the reply.
         .half_close(true)
         .max_buf_size(64 << 10);
-    let connection = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    let connection = builder.serve_connection(TokioIo::new(stream), calls);
     tokio::pin!(connection);
     tokio::select! {
-        ended = connection.as_mut() => return ended,
+        ended = connection.as_mut() => return Ok(ended?),
         () = shutdown.cancelled() => {}
     }
     connection.as_mut().graceful_shutdown();
-    connection.await
+    Ok(connection.await?)
 }

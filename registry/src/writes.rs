@@ -4,6 +4,7 @@
 //! live replica (and with it DNS) shows its position. Guards (`If-Match`) and read-modify-write steps become conditions
 //! of the commit, so that they are judged by the store in its own order and never by a stale reading.
 
+use crate::access::{Acting, Forbidden};
 use crate::live::{LiveReplica, WaitError};
 use crate::sources::{Sources, removal};
 use crate::store::{Action, Commit, CommitError, Committed, Condition, Durability, Expect, Operation, Store};
@@ -49,6 +50,14 @@ pub enum WriteError {
     /// A field can't be taken.
     #[error(transparent)]
     Invalid(#[from] Invalid),
+    /// The caller may not write there.
+    #[error("{reason}")]
+    Forbidden {
+        /// Where in the body it asks for that.
+        pointer: Option<String>,
+        /// What is missing.
+        reason: Forbidden,
+    },
     /// What it is about does not exist.
     #[error("{0} does not exist")]
     NotFound(String),
@@ -77,6 +86,25 @@ pub enum WriteError {
     /// It was committed, but this process does not show it yet.
     #[error("the write was committed at {0}, but this server does not show it yet")]
     NotVisible(Position, WaitError),
+}
+
+impl From<Forbidden> for WriteError {
+    fn from(reason: Forbidden) -> Self {
+        Self::Forbidden { pointer: None, reason }
+    }
+}
+
+impl WriteError {
+    /// The same, found in a part of the body.
+    fn below(self, place: &str) -> Self {
+        match self {
+            Self::Invalid(invalid) => Self::Invalid(invalid.below(place)),
+            Self::Forbidden { pointer, reason } => {
+                Self::Forbidden { pointer: Some(format!("{place}{}", pointer.unwrap_or_default())), reason }
+            }
+            other => other,
+        }
+    }
 }
 
 /// What a write did.
@@ -145,30 +173,38 @@ fn same_source(acting: &Source, body: Option<&Source>) -> Result<(), Invalid> {
     }
 }
 
-/// The key of a namespace's declaration, from a checked name.
-pub fn namespace_key(acting: &Source, name: &str) -> Result<Key, Invalid> {
+/// The key of a namespace's declaration, from a checked name in which the caller may write.
+pub fn namespace_key(acting: &Acting, name: &str) -> Result<Key, WriteError> {
     validate_dns_label(name).map_err(|error| Invalid::new("/name", error))?;
-    Ok(Key::Namespace { name: Arc::from(name), source: acting.clone() })
+    acting.check_namespace(name)?;
+    Ok(Key::Namespace { name: Arc::from(name), source: acting.source().clone() })
 }
 
-/// The key of a service's declaration, from checked names.
-pub fn service_key(acting: &Source, namespace: &str, name: &str) -> Result<Key, Invalid> {
+/// The key of a service's declaration, from checked names in a namespace in which the caller may write.
+pub fn service_key(acting: &Acting, namespace: &str, name: &str) -> Result<Key, WriteError> {
     validate_dns_label(namespace).map_err(|error| Invalid::new("/namespace", error))?;
     validate_dns_label(name).map_err(|error| Invalid::new("/name", error))?;
-    Ok(Key::Service { namespace: Arc::from(namespace), name: Arc::from(name), source: acting.clone() })
+    acting.check_namespace(namespace)?;
+    Ok(Key::Service { namespace: Arc::from(namespace), name: Arc::from(name), source: acting.source().clone() })
 }
 
-/// The key of an instance, from checked names.
-pub fn instance_key(acting: &Source, namespace: &str, service: Option<&str>, id: &str) -> Result<InstanceKey, Invalid> {
+/// The key of an instance, from checked names in a namespace in which the caller may write.
+pub fn instance_key(
+    acting: &Acting,
+    namespace: &str,
+    service: Option<&str>,
+    id: &str,
+) -> Result<InstanceKey, WriteError> {
     validate_dns_label(namespace).map_err(|error| Invalid::new("/namespace", error))?;
     if let Some(service) = service {
         validate_dns_label(service).map_err(|error| Invalid::new("/service", error))?;
     }
     validate_instance_id(id).map_err(|error| Invalid::new("/id", error))?;
+    acting.check_namespace(namespace)?;
     Ok(InstanceKey {
         namespace: Arc::from(namespace),
         service: service.map(Arc::from),
-        source: acting.clone(),
+        source: acting.source().clone(),
         id: Arc::from(id),
     })
 }
@@ -239,14 +275,14 @@ impl Writer {
     /// Creates or replaces a namespace's declaration.
     pub async fn put_namespace(
         &self,
-        acting: &Source,
+        acting: &Acting,
         name: &str,
         document: NamespaceDocument,
         guard: Guard,
     ) -> Result<Written, WriteError> {
-        self.heard(acting);
+        self.heard(acting.source());
         same("/name", name, document.name.as_ref())?;
-        same_source(acting, document.source.as_ref())?;
+        same_source(acting.source(), document.source.as_ref())?;
         let key = namespace_key(acting, name)?;
         let record = Record::Namespace(validate::namespace(&document)?);
         self.put_declaration(key, record, guard).await
@@ -255,16 +291,16 @@ impl Writer {
     /// Creates or replaces a service's declaration.
     pub async fn put_service(
         &self,
-        acting: &Source,
+        acting: &Acting,
         namespace: &str,
         name: &str,
         document: ServiceDocument,
         guard: Guard,
     ) -> Result<Written, WriteError> {
-        self.heard(acting);
+        self.heard(acting.source());
         same("/namespace", namespace, document.namespace.as_ref())?;
         same("/name", name, document.name.as_ref())?;
-        same_source(acting, document.source.as_ref())?;
+        same_source(acting.source(), document.source.as_ref())?;
         let key = service_key(acting, namespace, name)?;
         let record = Record::Service(validate::service(document)?);
         self.put_declaration(key, record, guard).await
@@ -519,15 +555,15 @@ impl Writer {
     }
 
     /// Plans one operation of a batch; `pointer` is where its object stands.
-    fn plan(&self, acting: &Source, verb: Verb, object: &ObjectDocument, pointer: &str) -> Result<Planned, WriteError> {
+    fn plan(&self, acting: &Acting, verb: Verb, object: &ObjectDocument, pointer: &str) -> Result<Planned, WriteError> {
         let planned = match (verb, object) {
             (Verb::Put, ObjectDocument::Namespace(document)) => (|| {
-                same_source(acting, document.source.as_ref())?;
+                same_source(acting.source(), document.source.as_ref())?;
                 let key = namespace_key(acting, required("/name", document.name.as_ref())?)?;
                 Ok(self.plan_put(key, Record::Namespace(validate::namespace(document)?)))
             })(),
             (Verb::Put, ObjectDocument::Service(document)) => (|| {
-                same_source(acting, document.source.as_ref())?;
+                same_source(acting.source(), document.source.as_ref())?;
                 let namespace = required("/namespace", document.namespace.as_ref())?;
                 let name = required("/name", document.name.as_ref())?;
                 let key = service_key(acting, namespace, name)?;
@@ -540,12 +576,12 @@ impl Writer {
                 self.plan_put_instance(key, instance, health)
             })(),
             (Verb::Delete, ObjectDocument::Namespace(document)) => (|| {
-                same_source(acting, document.source.as_ref())?;
+                same_source(acting.source(), document.source.as_ref())?;
                 let key = namespace_key(acting, required("/name", document.name.as_ref())?)?;
                 Ok(plan_delete(key))
             })(),
             (Verb::Delete, ObjectDocument::Service(document)) => (|| {
-                same_source(acting, document.source.as_ref())?;
+                same_source(acting.source(), document.source.as_ref())?;
                 let namespace = required("/namespace", document.namespace.as_ref())?;
                 let name = required("/name", document.name.as_ref())?;
                 Ok(plan_delete(service_key(acting, namespace, name)?))
@@ -554,7 +590,7 @@ impl Writer {
                 document_key(acting, document).map(|key| self.plan_delete_instance(&key))
             }
         };
-        planned.map_err(|invalid| WriteError::Invalid(invalid.below(pointer)))
+        planned.map_err(|error: WriteError| error.below(pointer))
     }
 
     fn plan_put(&self, key: Key, record: Record) -> Planned {
@@ -568,7 +604,7 @@ impl Writer {
         key: InstanceKey,
         mut instance: Instance,
         health: Option<fingerpost_catalog::Health>,
-    ) -> Result<Planned, Invalid> {
+    ) -> Result<Planned, WriteError> {
         let key = Key::Instance(key);
         let present = self.live.read().record(&key);
         let mut conditions = Vec::new();
@@ -584,17 +620,14 @@ impl Writer {
                 conditions.push(Condition { key: key.clone(), expect: Expect::Absent });
             }
         }
-        self.check_session(&key, &instance).map_err(|error| match error {
-            WriteError::Invalid(invalid) => invalid,
-            other => Invalid::new("", other),
-        })?;
+        self.check_session(&key, &instance)?;
         let operations = vec![Operation { key, action: Action::Put(Arc::new(Record::Instance(instance))) }];
         Ok(Planned { operations, conditions, created: present.is_none() })
     }
 
     /// Applies operations all together, at one position, or not at all.
-    pub async fn batch(&self, acting: &Source, items: &[(Verb, ObjectDocument)]) -> Result<Vec<Written>, WriteError> {
-        self.heard(acting);
+    pub async fn batch(&self, acting: &Acting, items: &[(Verb, ObjectDocument)]) -> Result<Vec<Written>, WriteError> {
+        self.heard(acting.source());
         for _ in 0..ATTEMPTS {
             let mut commit = Commit::default();
             let mut created = Vec::with_capacity(items.len());
@@ -629,31 +662,32 @@ impl Writer {
     /// bounded size. Broken off in the middle, it can be repeated.
     pub async fn replace_instances(
         &self,
-        acting: &Source,
+        acting: &Acting,
         namespace: &str,
         service: &str,
         documents: Vec<InstanceDocument>,
     ) -> Result<(Replaced, Position), WriteError> {
-        self.heard(acting);
+        // A set may be empty, and then no key is made below.
+        acting.check_namespace(namespace)?;
+        let source = acting.source();
+        self.heard(source);
         let _turn = self
-            .turn(&self.set_locks, &(acting, namespace, service))
+            .turn(&self.set_locks, &(source, namespace, service))
             .await
-            .ok_or_else(|| WriteError::Contended(format!("the set of source `{acting}` in `{namespace}/{service}`")))?;
+            .ok_or_else(|| WriteError::Contended(format!("the set of source `{source}` in `{namespace}/{service}`")))?;
         let mut wanted = std::collections::BTreeMap::new();
         for (n, document) in documents.into_iter().enumerate() {
             let pointer = format!("/items/{n}");
-            let check = || -> Result<InstanceKey, Invalid> {
-                same_source(acting, document.source.as_ref())?;
+            let check = || -> Result<InstanceKey, WriteError> {
+                same_source(acting.source(), document.source.as_ref())?;
                 let key = instance_key(acting, namespace, Some(service), required("/id", document.id.as_ref())?)?;
                 check_instance_identity(&key, &document)?;
                 Ok(key)
             };
-            let key = check().map_err(|invalid| invalid.below(&pointer))?;
+            let key = check().map_err(|error| error.below(&pointer))?;
             let health = document.health;
             let instance = validate::instance(document).map_err(|invalid| invalid.below(&pointer))?;
-            if let Err(WriteError::Invalid(invalid)) = self.check_session(&Key::Instance(key.clone()), &instance) {
-                return Err(invalid.below(&pointer).into());
-            }
+            self.check_session(&Key::Instance(key.clone()), &instance).map_err(|error| error.below(&pointer))?;
             if wanted.insert(key, Wanted { index: n, instance, health }).is_some() {
                 return Err(Invalid::new(format!("{pointer}/id"), "two items have this id").into());
             }
@@ -667,7 +701,7 @@ impl Writer {
             let query = fingerpost_catalog::InstanceQuery {
                 namespace: Some(namespace),
                 service: Some(Some(service)),
-                source: Some(acting),
+                source: Some(source),
                 selector: &selector,
                 health: fingerpost_catalog::HealthSet::default(),
                 after: after.as_ref(),
@@ -762,7 +796,7 @@ impl Writer {
             for (key, Wanted { index, instance, health }) in chunk {
                 let planned = self
                     .plan_put_instance(key.clone(), instance.clone(), *health)
-                    .map_err(|invalid| invalid.below(&format!("/items/{index}")))?;
+                    .map_err(|error| error.below(&format!("/items/{index}")))?;
                 let present = self.live.read().record(&Key::Instance(key.clone())).map(|(record, _)| record);
                 let same = planned.operations.first().is_some_and(
                     |operation| matches!((&operation.action, &present), (Action::Put(new), Some(old)) if **new == *old),
@@ -811,8 +845,8 @@ fn required<'a>(field: &'static str, value: Option<&'a String>) -> Result<&'a st
     value.map(String::as_str).ok_or_else(|| Invalid::new(field, "is needed here"))
 }
 
-fn document_key(acting: &Source, document: &InstanceDocument) -> Result<InstanceKey, Invalid> {
-    same_source(acting, document.source.as_ref())?;
+fn document_key(acting: &Acting, document: &InstanceDocument) -> Result<InstanceKey, WriteError> {
+    same_source(acting.source(), document.source.as_ref())?;
     let namespace = required("/namespace", document.namespace.as_ref())?;
     let id = required("/id", document.id.as_ref())?;
     instance_key(acting, namespace, document.service.as_deref(), id)

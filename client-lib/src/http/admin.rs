@@ -1,7 +1,7 @@
 //! What only operators ask of a registry: its state, why a name answers as it does, and its whole content.
 
 use super::HttpRegistry;
-use super::call::{Call, origin, root_cause};
+use super::call::{Call, origin, root_cause, unreachable};
 use crate::status::{ImportReply, RemovedSource, StatusDocument, VersionDocument};
 use crate::{Error, Result};
 use bytes::Bytes;
@@ -9,7 +9,7 @@ use fingerpost_catalog::Source;
 use fingerpost_catalog::document::{ListDocument, SourceDocument};
 use futures_util::StreamExt;
 use futures_util::stream::{self, BoxStream};
-use reqwest::header::CONTENT_TYPE;
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE};
 use reqwest::{Body, Method};
 use serde::de::DeserializeOwned;
 use std::time::Duration;
@@ -74,12 +74,16 @@ impl HttpRegistry {
     ) -> Result<ImportReply> {
         let call = Call::new(Method::POST, ["v1", "import"]).query("replace", replace.then_some(true));
         let url = call.url(self.endpoint())?;
-        let request = self.inner.client.post(url.clone()).header(CONTENT_TYPE, "application/x-ndjson");
+        let (client, authorization) = self.transport();
+        let mut request = client.post(url.clone()).header(CONTENT_TYPE, "application/x-ndjson");
+        if let Some(authorization) = authorization {
+            request = request.header(AUTHORIZATION, authorization);
+        }
         let response = request.body(Body::wrap_stream(records)).send().await.map_err(|error| {
-            let reason = root_cause(&error);
             if error.is_connect() {
-                Error::Unreachable { url: origin(&url), reason }
+                unreachable(origin(&url), &error)
             } else {
+                let reason = root_cause(&error);
                 Error::UnknownOutcome { detail: format!("no complete reply from {}: {reason}", origin(&url)) }
             }
         })?;

@@ -6,7 +6,7 @@ use crate::{Error, Guard, Result};
 use bytes::{Bytes, BytesMut};
 use fingerpost_catalog::Position;
 use reqwest::header::{
-    ACCEPT, CONTENT_TYPE, ETAG, HeaderMap, HeaderName, HeaderValue, IF_MATCH, IF_NONE_MATCH, RETRY_AFTER,
+    ACCEPT, AUTHORIZATION, CONTENT_TYPE, ETAG, HeaderMap, HeaderName, HeaderValue, IF_MATCH, IF_NONE_MATCH, RETRY_AFTER,
 };
 use reqwest::{Method, Response, StatusCode, Url};
 use serde::Serialize;
@@ -155,6 +155,8 @@ struct Failure {
     again: bool,
     /// Another endpoint may do better.
     elsewhere: bool,
+    /// The token was refused, and there is another by now.
+    renewed: bool,
 }
 
 impl HttpRegistry {
@@ -164,11 +166,17 @@ impl HttpRegistry {
         let deadline = Instant::now() + call.timeout.unwrap_or(options.timeout);
         let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(2));
         let mut attempt = 1;
+        let mut renewed = false;
         loop {
             let failure = match self.attempt(&call, deadline).await {
                 Ok(reply) => return Ok(reply),
                 Err(failure) => failure,
             };
+            // Refused before anything was done, so the call may be made again with the token of now.
+            if failure.renewed && !renewed {
+                renewed = true;
+                continue;
+            }
             if failure.elsewhere {
                 self.inner.current.fetch_add(1, Ordering::Relaxed);
             }
@@ -190,11 +198,15 @@ impl HttpRegistry {
     }
 
     async fn attempt(&self, call: &Call, deadline: Instant) -> Result<Reply, Failure> {
-        let fatal = |error| Failure { error, again: false, elsewhere: false };
+        let fatal = |error| Failure { error, again: false, elsewhere: false, renewed: false };
         let url = call.url(self.endpoint()).map_err(fatal)?;
         let timeout = deadline.saturating_duration_since(Instant::now());
+        let (client, authorization) = self.transport();
         let mut request =
-            self.inner.client.request(call.method.clone(), url.clone()).headers(call.headers.clone()).timeout(timeout);
+            client.request(call.method.clone(), url.clone()).headers(call.headers.clone()).timeout(timeout);
+        if let Some(authorization) = &authorization {
+            request = request.header(AUTHORIZATION, authorization);
+        }
         if let Some(body) = &call.body {
             request = request.body(body.clone());
         }
@@ -223,7 +235,8 @@ impl HttpRegistry {
         };
         let refused = matches!(error, Error::Unavailable { .. });
         let again = refused && (call.reads() || (call.all_or_nothing && retry_after.is_some()));
-        Err(Failure { error, again, elsewhere: refused })
+        let renewed = matches!(error, Error::Unauthorized { .. }) && self.renewed(authorization.as_ref());
+        Err(Failure { error, again, elsewhere: refused, renewed })
     }
 
     /// What a failure of the connection means for the call.
@@ -231,17 +244,28 @@ impl HttpRegistry {
         let (endpoint, reason) = (origin(url), root_cause(error));
         if error.is_builder() {
             let error = Error::Endpoint { endpoint, detail: reason };
-            Failure { error, again: false, elsewhere: false }
+            Failure { error, again: false, elsewhere: false, renewed: false }
         } else if error.is_connect() {
-            Failure { error: Error::Unreachable { url: endpoint, reason }, again: true, elsewhere: true }
+            let error = unreachable(endpoint, error);
+            Failure { error, again: true, elsewhere: true, renewed: false }
         } else if call.reads() {
             // A timeout is the end of the call's own time.
             let again = !error.is_timeout();
-            Failure { error: Error::Broken { url: endpoint, reason }, again, elsewhere: true }
+            Failure { error: Error::Broken { url: endpoint, reason }, again, elsewhere: true, renewed: false }
         } else {
             let detail = format!("no complete reply from {endpoint}: {reason}");
-            Failure { error: Error::UnknownOutcome { detail }, again: false, elsewhere: true }
+            Failure { error: Error::UnknownOutcome { detail }, again: false, elsewhere: true, renewed: false }
         }
+    }
+
+    /// What to send a call with, as it is now.
+    pub(super) fn transport(&self) -> (reqwest::Client, Option<HeaderValue>) {
+        self.inner.transport.current(&self.inner.options)
+    }
+
+    /// Whether there is another token than the one that was refused.
+    fn renewed(&self, refused: Option<&HeaderValue>) -> bool {
+        self.inner.transport.renew(&self.inner.options, refused)
     }
 
     pub(super) fn endpoint(&self) -> &Url {
@@ -279,19 +303,29 @@ impl HttpRegistry {
     /// Opens a stream: asks the endpoints in turn until one can be reached. What it replies is the caller's to judge.
     pub(super) async fn open(&self, call: &Call) -> Result<(Response, Url)> {
         let mut others = self.inner.endpoints.len() - 1;
+        let mut renewed = false;
         loop {
             let url = call.url(self.endpoint())?;
-            let request = self.inner.client.request(call.method.clone(), url.clone()).headers(call.headers.clone());
+            let (client, authorization) = self.transport();
+            let mut request = client.request(call.method.clone(), url.clone()).headers(call.headers.clone());
+            if let Some(authorization) = &authorization {
+                request = request.header(AUTHORIZATION, authorization);
+            }
             let broken = |reason| Error::Broken { url: origin(&url), reason };
             match tokio::time::timeout(self.inner.options.timeout, request.send()).await {
+                Ok(Ok(response))
+                    if response.status() == StatusCode::UNAUTHORIZED
+                        && !renewed
+                        && self.renewed(authorization.as_ref()) =>
+                {
+                    renewed = true;
+                }
                 Ok(Ok(response)) => return Ok((response, url)),
                 Ok(Err(error)) if error.is_connect() && others > 0 => {
                     others -= 1;
                     self.inner.current.fetch_add(1, Ordering::Relaxed);
                 }
-                Ok(Err(error)) if error.is_connect() => {
-                    return Err(Error::Unreachable { url: origin(&url), reason: root_cause(&error) });
-                }
+                Ok(Err(error)) if error.is_connect() => return Err(unreachable(origin(&url), &error)),
                 Ok(Err(error)) => return Err(broken(root_cause(&error))),
                 Err(_) => return Err(broken("it did not answer in time".to_owned())),
             }
@@ -307,6 +341,24 @@ enum BodyError {
 /// An endpoint as users write it.
 pub(super) fn origin(url: &Url) -> String {
     url.origin().ascii_serialization()
+}
+
+/// Why no connection could be made.
+pub(super) fn unreachable(url: String, error: &reqwest::Error) -> Error {
+    let mut cause: Option<&dyn std::error::Error> = Some(error);
+    while let Some(error) = cause {
+        if let Some(rustls::Error::InvalidCertificate(reason)) = tls_error(error) {
+            return Error::Untrusted { url, reason: reason.to_string() };
+        }
+        cause = error.source();
+    }
+    Error::Unreachable { url, reason: root_cause(error) }
+}
+
+/// A TLS error; tokio has it within an I/O error, whose source is not that but what that comes from.
+fn tls_error<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a rustls::Error> {
+    let inner = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+    error.downcast_ref().or_else(|| inner.and_then(|inner| inner.downcast_ref()))
 }
 
 /// The innermost reason: the outer ones only repeat the URL.

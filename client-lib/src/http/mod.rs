@@ -4,14 +4,20 @@ mod admin;
 mod call;
 #[cfg(test)]
 mod tests;
+mod token;
+mod transport;
 mod typed;
 mod watch;
 
 use crate::{Error, Result};
 use reqwest::Url;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
+use transport::Transport;
+
+pub use token::Token;
 
 /// Limits and timeouts of an [`HttpRegistry`].
 #[derive(Clone, Debug)]
@@ -34,6 +40,18 @@ pub struct HttpOptions {
     pub attempts: u32,
     /// What the client calls itself. Default: `fingerpost-client/<version>`.
     pub user_agent: String,
+    /// What the client proves itself with. A token in a file is read again when the file changes, and when the registry
+    /// refuses it. Default: none.
+    pub token: Option<Token>,
+    /// A PEM file with the CA that signed the registry's certificate; read again when it changes. Default: the CAs that
+    /// the system trusts.
+    pub ca: Option<PathBuf>,
+    /// A PEM file with the client's own certificate; read again when it changes. Default: none.
+    pub cert: Option<PathBuf>,
+    /// A PEM file with the key of [`cert`](Self::cert).
+    pub key: Option<PathBuf>,
+    /// Send the token over plain HTTP to other machines, too. Default: no; such an endpoint is refused.
+    pub allow_insecure: bool,
 }
 
 impl Default for HttpOptions {
@@ -46,6 +64,11 @@ impl Default for HttpOptions {
             max_event: 4 << 20,
             attempts: 4,
             user_agent: concat!("fingerpost-client/", env!("CARGO_PKG_VERSION")).to_owned(),
+            token: None,
+            ca: None,
+            cert: None,
+            key: None,
+            allow_insecure: false,
         }
     }
 }
@@ -66,7 +89,7 @@ pub struct HttpRegistry {
 
 #[derive(Debug)]
 struct Inner {
-    client: reqwest::Client,
+    transport: Transport,
     endpoints: Vec<Url>,
     /// Index (modulo their number) of the endpoint that was last good.
     current: AtomicUsize,
@@ -74,7 +97,7 @@ struct Inner {
 }
 
 impl HttpRegistry {
-    /// The registry at an endpoint such as `http://127.0.0.1:8053`, with default options. Does not connect yet.
+    /// The registry at an endpoint such as `http://127.0.0.1:8053` or `https://registry.example`, with default options. Does not connect yet.
     pub fn connect(endpoint: &str) -> Result<Self> {
         Self::with_options(&[endpoint], HttpOptions::default())
     }
@@ -86,17 +109,9 @@ impl HttpRegistry {
         if endpoints.is_empty() {
             return Err(Error::Endpoint { endpoint: String::new(), detail: "none is given".to_owned() });
         }
-        let client = reqwest::Client::builder()
-            .user_agent(&options.user_agent)
-            .connect_timeout(options.connect_timeout)
-            // Notices a peer that vanished without a word, under watches that are quiet.
-            .tcp_keepalive(Duration::from_secs(15))
-            // The API never redirects, and a proxy from the environment is for the way out, not for one's own registry.
-            .redirect(reqwest::redirect::Policy::none())
-            .no_proxy()
-            .build()
-            .map_err(|error| Error::Endpoint { endpoint: endpoints[0].to_string(), detail: error.to_string() })?;
-        Ok(Self { inner: Arc::new(Inner { client, endpoints, current: AtomicUsize::new(0), options }) })
+        endpoints.iter().try_for_each(|endpoint| transport::check_endpoint(endpoint, &options))?;
+        let transport = Transport::new(&options)?;
+        Ok(Self { inner: Arc::new(Inner { transport, endpoints, current: AtomicUsize::new(0), options }) })
     }
 
     /// The host (a name or an address, without brackets) of the endpoint that is in use.
@@ -110,14 +125,20 @@ fn parse_endpoint(text: &str) -> Result<Url> {
     let error = |detail: &str| Error::Endpoint { endpoint: text.to_owned(), detail: detail.to_owned() };
     // `host:8053` would parse as a URL of the scheme `host`.
     let with_scheme = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
-    let url = Url::parse(&with_scheme).map_err(|cause| error(&format!("{cause}; write http://HOST:PORT")))?;
-    match url.scheme() {
-        "http" => {}
-        "https" => return Err(error("this version speaks plain HTTP only; write http://")),
-        _ => return Err(error("write http://HOST:PORT")),
+    let url = Url::parse(&with_scheme)
+        .map_err(|cause| error(&format!("{cause}; write http://HOST:PORT or https://HOST:PORT")))?;
+    if !matches!(url.scheme(), "http" | "https") {
+        return Err(error("write http://HOST:PORT or https://HOST:PORT"));
+    }
+    // What stands there would be sent, and shown in messages.
+    if !url.username().is_empty() || url.password().is_some() {
+        let mut shown = url;
+        let _ = (shown.set_username(""), shown.set_password(None));
+        let detail = "names and passwords have no place in it; use a token".to_owned();
+        return Err(Error::Endpoint { endpoint: shown.to_string(), detail });
     }
     if !url.has_host() || url.query().is_some() || url.fragment().is_some() {
-        return Err(error("write http://HOST:PORT"));
+        return Err(error("write http://HOST:PORT or https://HOST:PORT"));
     }
     Ok(url)
 }

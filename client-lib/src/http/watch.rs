@@ -67,7 +67,10 @@ impl Watch {
         if let Err(error) = &result {
             self.connection = None;
             self.ready.clear();
-            self.registry.inner.current.fetch_add(1, Ordering::Relaxed);
+            // All replicas judge alike who may read.
+            if !matches!(error, Error::Unauthorized { .. } | Error::Forbidden { .. }) {
+                self.registry.inner.current.fetch_add(1, Ordering::Relaxed);
+            }
             self.wait = Some(match error {
                 Error::Unavailable { retry_after: Some(wait), .. } => self.backoff.next().max(*wait),
                 _ => self.backoff.next(),

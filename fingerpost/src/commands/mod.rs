@@ -13,12 +13,13 @@ mod rows;
 mod source;
 mod status;
 pub(crate) mod target;
+mod token;
 mod transfer;
 
 use crate::cli::{Cli, Command, GlobalArgs};
 use crate::output::Output;
 use clap::CommandFactory;
-use fingerpost_client::{HttpOptions, HttpRegistry};
+use fingerpost_client::{HttpOptions, HttpRegistry, Token};
 use std::time::Duration;
 
 /// What every command has at hand.
@@ -39,18 +40,27 @@ fn file_name(path: &std::path::Path) -> String {
 
 /// Runs any command but `serve`.
 pub(crate) async fn run(global: &GlobalArgs, command: Command) -> anyhow::Result<()> {
+    let output = Output::new(global.output, global.color);
+    // Needs no registry, and so nothing that leads to one.
+    if let Command::Token(command) = command {
+        return token::run(&output, command);
+    }
     let mut options = HttpOptions::default();
     options.timeout = Duration::from_secs(global.timeout);
     options.user_agent = concat!("fingerpost/", env!("CARGO_PKG_VERSION")).to_owned();
+    options.token = global.token_file.clone().map(Token::from_file);
+    options.ca = global.ca.clone();
+    options.cert = global.cert.clone();
+    options.key = global.key.clone();
     // Somebody waits at the terminal: better a clear word soon than patience.
     options.attempts = 2;
     let context = Context {
         registry: HttpRegistry::with_options(&global.server, options)?,
-        output: Output::new(global.output, global.color),
+        output,
         timeout: Duration::from_secs(global.timeout),
     };
     match command {
-        Command::Serve(_) => anyhow::bail!("`serve` is not a command for a registry that runs already"),
+        Command::Serve(_) | Command::Token(_) => anyhow::bail!("not a command for a registry that runs already"),
         Command::Register(args) => register::register(&context, *args).await,
         Command::Deregister(args) => register::deregister(&context, args).await,
         Command::Get(args) => get::get(&context, args).await,

@@ -17,8 +17,24 @@ fn human(status: &StatusDocument, colour: bool) -> String {
     fields.add("Running for", Cell::new(duration(status.uptime_seconds)));
     fields.add("Revision", Cell::option(status.revision));
     fields.add("REST", Cell::list(&status.http_listen));
-    if status.insecure {
-        fields.add("Access", Cell::styled("anyone who reaches it may change everything (--insecure)", Style::Warn));
+    let access = status.access.as_ref();
+    let open = access.is_none_or(|access| access.authentication == "none");
+    let encrypted = access.is_some_and(|access| access.tls);
+    match (status.insecure, open, encrypted) {
+        (true, true, _) => {
+            fields.add("Access", Cell::styled("anyone who reaches it may change everything (--insecure)", Style::Warn));
+        }
+        (true, false, false) => {
+            fields.add("Access", Cell::styled("tokens can be read on the way: no TLS (--insecure)", Style::Warn));
+        }
+        (_, true, false) => {}
+        (_, _, tls) => {
+            let ways = match access {
+                Some(access) if !open => access.authentication.replace(',', " or "),
+                _ => "no authentication".to_owned(),
+            };
+            fields.add("Access", Cell::new(format!("{}{ways}", if tls { "TLS, " } else { "" })));
+        }
     }
     let store = &status.store;
     let size = bytes(store.disk_bytes);

@@ -5,15 +5,26 @@ use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
 
 /// Prints one line an address (scripts that chose port 0 read them) and, on a terminal, commands that work as they stand.
-pub(super) fn print(config: &ServeConfig, http: &[SocketAddr], dns: &[SocketAddr]) -> std::io::Result<()> {
+pub(super) fn print(
+    config: &ServeConfig,
+    https: bool,
+    http: &[SocketAddr],
+    ops: &[SocketAddr],
+    dns: &[SocketAddr],
+) -> std::io::Result<()> {
     let mut out = std::io::stdout().lock();
+    let scheme = if https { "https" } else { "http" };
     for address in http {
-        writeln!(out, "http http://{address}")?;
+        writeln!(out, "http {scheme}://{address}")?;
+    }
+    for address in ops {
+        writeln!(out, "ops  http://{address}")?;
     }
     for address in dns {
         writeln!(out, "dns  {address}")?;
     }
-    if let (true, Some(http), Some(dns)) = (out.is_terminal(), http.first(), dns.first()) {
+    let open = !https && config.tokens.is_none();
+    if let (true, true, Some(http), Some(dns)) = (out.is_terminal(), open, http.first(), dns.first()) {
         let zone = &config.zone;
         writeln!(
             out,

@@ -6,6 +6,7 @@ use super::objects::reply;
 use super::params::{self, Params};
 use super::problem::Problem;
 use super::{App, AppState};
+use crate::access::{self, Caller};
 use crate::store::{CommitError, MAX_OPERATIONS};
 use crate::writes::{self, Verb, WriteError, Written};
 use axum::body::Body;
@@ -13,7 +14,7 @@ use axum::extract::{RawQuery, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use fingerpost_catalog::document::{ObjectDocument, ProblemDocument};
-use fingerpost_catalog::{Key, Position, Source};
+use fingerpost_catalog::{Key, Position};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -111,12 +112,13 @@ fn result(verb: Verb, written: &Written) -> BatchResult {
         WriteProblems, BodyProblems, OnlyJson))]
 pub(crate) async fn batch(
     State(app): AppState,
+    caller: Caller,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
     let mut given = Params::new(query.as_deref())?;
-    let acting = given.acting()?;
+    let acting = given.acting(&caller)?;
     let atomic = given.flag("atomic", true)?;
     given.finish()?;
     params::loaded(&app)?;
@@ -148,7 +150,7 @@ pub(crate) async fn batch(
 /// Applies each operation for itself, in order.
 async fn apply_each(
     app: &App,
-    acting: &Source,
+    acting: &access::Acting,
     parsed: impl Iterator<Item = Result<(Verb, ObjectDocument), Problem>>,
 ) -> Vec<BatchResult> {
     let mut results = Vec::new();
@@ -170,7 +172,12 @@ async fn apply_each(
                     results[*n] = if absent { nothing() } else { result(*verb, written) };
                 }
             }
-            Err(WriteError::Invalid(_) | WriteError::Contended(_) | WriteError::Commit(CommitError::Malformed(_))) => {
+            Err(
+                WriteError::Invalid(_)
+                | WriteError::Forbidden { .. }
+                | WriteError::Contended(_)
+                | WriteError::Commit(CommitError::Malformed(_)),
+            ) => {
                 for (n, item) in run {
                     let absent = deletes_nothing(app, acting, item);
                     results[*n] = match app.api.writer.batch(acting, std::slice::from_ref(item)).await {
@@ -194,7 +201,7 @@ async fn apply_each(
 }
 
 /// Whether an operation deletes what does not exist; judged, as is whether a put creates, by what is shown just before.
-fn deletes_nothing(app: &App, acting: &Source, (verb, object): &(Verb, ObjectDocument)) -> bool {
+fn deletes_nothing(app: &App, acting: &access::Acting, (verb, object): &(Verb, ObjectDocument)) -> bool {
     let key = || {
         Some(match object {
             ObjectDocument::Namespace(document) => writes::namespace_key(acting, document.name.as_deref()?),
@@ -217,10 +224,15 @@ fn nothing() -> BatchResult {
 
 /// An operation that was applied alone says its place in the whole batch.
 fn renumbered(error: WriteError, n: usize) -> Problem {
+    let renumber = |pointer: &mut String| *pointer = pointer.replacen("/operations/0", &format!("/operations/{n}"), 1);
     match error {
         WriteError::Invalid(mut invalid) => {
-            invalid.pointer = invalid.pointer.replacen("/operations/0", &format!("/operations/{n}"), 1);
+            renumber(&mut invalid.pointer);
             invalid.into()
+        }
+        WriteError::Forbidden { mut pointer, reason } => {
+            pointer.iter_mut().for_each(renumber);
+            WriteError::Forbidden { pointer, reason }.into()
         }
         other => other.into(),
     }

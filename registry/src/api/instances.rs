@@ -8,6 +8,7 @@ use super::objects::{Removed, removed_meanwhile, reply, written};
 use super::params::{self, Params, Path};
 use super::problem::Problem;
 use super::{App, AppState};
+use crate::access::{self, Caller};
 use crate::writes::{self, Written};
 use axum::body::Body;
 use axum::extract::{RawQuery, State};
@@ -52,6 +53,7 @@ pub(crate) struct SetReplaced {
         WriteProblems, BodyProblems))]
 pub(crate) async fn replace_instances(
     State(app): AppState,
+    caller: Caller,
     Path((namespace, service)): Path<(String, String)>,
     RawQuery(query): RawQuery,
     body: Body,
@@ -59,9 +61,9 @@ pub(crate) async fn replace_instances(
     params::namespace(&namespace)?;
     params::service(&service)?;
     let mut given = Params::new(query.as_deref())?;
-    let acting = given.acting()?;
+    let acting = given.acting(&caller)?;
     given.finish()?;
-    if acting == Source::api() {
+    if *acting.source() == Source::api() {
         return Err(Problem::parameter(
             "source",
             "replacing a whole set needs a source of its own, so that it can't sweep away what others registered: \
@@ -98,7 +100,7 @@ impl Place {
         Ok(self)
     }
 
-    fn key(&self, acting: &Source) -> Result<InstanceKey, Problem> {
+    fn key(&self, acting: &access::Acting) -> Result<InstanceKey, Problem> {
         Ok(writes::instance_key(acting, &self.namespace, self.service.as_deref(), &self.id)?)
     }
 }
@@ -124,13 +126,14 @@ async fn get_at(app: Arc<App>, place: Place, query: Option<String>) -> Result<Re
 
 async fn put_at(
     app: Arc<App>,
+    caller: Caller,
     place: Place,
     query: Option<String>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
     let mut given = Params::new(query.as_deref())?;
-    let acting = given.acting()?;
+    let acting = given.acting(&caller)?;
     given.finish()?;
     let guard = params::guard(&headers)?;
     params::loaded(&app)?;
@@ -150,13 +153,14 @@ fn finish_instance(app: &App, key: &InstanceKey, done: Written) -> Result<Respon
 
 async fn patch_at(
     app: Arc<App>,
+    caller: Caller,
     place: Place,
     query: Option<String>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
     let mut given = Params::new(query.as_deref())?;
-    let acting = given.acting()?;
+    let acting = given.acting(&caller)?;
     given.finish()?;
     let guard = params::guard(&headers)?;
     params::loaded(&app)?;
@@ -169,12 +173,13 @@ async fn patch_at(
 
 async fn delete_at(
     app: Arc<App>,
+    caller: Caller,
     place: Place,
     query: Option<String>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let mut given = Params::new(query.as_deref())?;
-    let acting = given.acting()?;
+    let acting = given.acting(&caller)?;
     given.finish()?;
     params::loaded(&app)?;
     let done = app.api.writer.delete_instance(place.key(&acting)?, params::guard(&headers)?).await?;
@@ -183,13 +188,14 @@ async fn delete_at(
 
 async fn health_at(
     app: Arc<App>,
+    caller: Caller,
     place: Place,
     query: Option<String>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
     let mut given = Params::new(query.as_deref())?;
-    let acting = given.acting()?;
+    let acting = given.acting(&caller)?;
     given.finish()?;
     let guard = params::guard(&headers)?;
     params::loaded(&app)?;
@@ -231,12 +237,13 @@ pub(crate) async fn get_instance(
         WriteProblems, BodyProblems))]
 pub(crate) async fn put_instance(
     State(app): AppState,
+    caller: Caller,
     Path(path): Path<(String, String, String)>,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
-    put_at(app, Place::of_service(path)?, query, headers, body).await
+    put_at(app, caller, Place::of_service(path)?, query, headers, body).await
 }
 
 /// Change an instance of a service by a JSON merge patch (RFC 7396).
@@ -250,12 +257,13 @@ pub(crate) async fn put_instance(
         NotFound, WriteProblems, BodyProblems, OnlyJson))]
 pub(crate) async fn patch_instance(
     State(app): AppState,
+    caller: Caller,
     Path(path): Path<(String, String, String)>,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
-    patch_at(app, Place::of_service(path)?, query, headers, body).await
+    patch_at(app, caller, Place::of_service(path)?, query, headers, body).await
 }
 
 /// Deregister an instance of a service.
@@ -267,11 +275,12 @@ pub(crate) async fn patch_instance(
     responses((status = 200, description = "It was removed.", body = Removed), NotFound, WriteProblems))]
 pub(crate) async fn delete_instance(
     State(app): AppState,
+    caller: Caller,
     Path(path): Path<(String, String, String)>,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    delete_at(app, Place::of_service(path)?, query, headers).await
+    delete_at(app, caller, Place::of_service(path)?, query, headers).await
 }
 
 /// Report an instance's health.
@@ -285,12 +294,13 @@ pub(crate) async fn delete_instance(
         NotFound, WriteProblems, BodyProblems))]
 pub(crate) async fn put_instance_health(
     State(app): AppState,
+    caller: Caller,
     Path(path): Path<(String, String, String)>,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
-    health_at(app, Place::of_service(path)?, query, headers, body).await
+    health_at(app, caller, Place::of_service(path)?, query, headers, body).await
 }
 
 /// Read an instance of no service.
@@ -319,12 +329,13 @@ pub(crate) async fn get_bare_instance(
         WriteProblems, BodyProblems))]
 pub(crate) async fn put_bare_instance(
     State(app): AppState,
+    caller: Caller,
     Path(path): Path<(String, String)>,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
-    put_at(app, Place::of_none(path)?, query, headers, body).await
+    put_at(app, caller, Place::of_none(path)?, query, headers, body).await
 }
 
 /// Change an instance of no service by a JSON merge patch (RFC 7396).
@@ -337,12 +348,13 @@ pub(crate) async fn put_bare_instance(
         NotFound, WriteProblems, BodyProblems, OnlyJson))]
 pub(crate) async fn patch_bare_instance(
     State(app): AppState,
+    caller: Caller,
     Path(path): Path<(String, String)>,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
-    patch_at(app, Place::of_none(path)?, query, headers, body).await
+    patch_at(app, caller, Place::of_none(path)?, query, headers, body).await
 }
 
 /// Deregister an instance of no service.
@@ -353,11 +365,12 @@ pub(crate) async fn patch_bare_instance(
     responses((status = 200, description = "It was removed.", body = Removed), NotFound, WriteProblems))]
 pub(crate) async fn delete_bare_instance(
     State(app): AppState,
+    caller: Caller,
     Path(path): Path<(String, String)>,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    delete_at(app, Place::of_none(path)?, query, headers).await
+    delete_at(app, caller, Place::of_none(path)?, query, headers).await
 }
 
 /// Report the health of an instance of no service.
@@ -370,10 +383,11 @@ pub(crate) async fn delete_bare_instance(
         NotFound, WriteProblems, BodyProblems))]
 pub(crate) async fn put_bare_instance_health(
     State(app): AppState,
+    caller: Caller,
     Path(path): Path<(String, String)>,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
-    health_at(app, Place::of_none(path)?, query, headers, body).await
+    health_at(app, caller, Place::of_none(path)?, query, headers, body).await
 }

@@ -19,6 +19,7 @@ mod sources;
 mod strict;
 mod watches;
 
+use crate::access::{Access, Forbidden};
 use crate::live::LiveReplica;
 use crate::sources::Sources;
 use crate::store::Store;
@@ -30,8 +31,8 @@ use axum::extract::{Request, State};
 use axum::http::{StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
+use axum::routing::get;
 use fingerpost_catalog::document::{InstanceDocument, ProblemDocument};
-use problem::Problem;
 use std::sync::Arc;
 use std::time::Instant;
 use tokio::sync::Semaphore;
@@ -41,6 +42,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 pub use metrics::HttpMetrics;
+pub(crate) use problem::Problem;
 
 /// What the DNS server of the same process can tell the API; the registry itself knows no DNS.
 pub trait NameService: Send + Sync {
@@ -76,6 +78,8 @@ pub struct Api {
     pub listen: Vec<std::net::SocketAddr>,
     /// Whether it was let beyond loopback without access control.
     pub insecure: bool,
+    /// Who may call.
+    pub access: Arc<Access>,
     /// When the process started.
     pub started: Instant,
     /// Ends streams and readiness.
@@ -146,20 +150,47 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
     described().split_for_parts().1
 }
 
-/// The router of the whole API.
-pub fn router(api: Api) -> Router {
+/// What is served, by the listener.
+pub struct Routers {
+    /// The whole API.
+    pub api: Router,
+    /// Probes, version and metrics, without access control: nothing here changes anything.
+    pub ops: Router,
+}
+
+/// The routers of the API.
+pub fn routers(api: Api) -> Routers {
     let (router, openapi) = described().split_for_parts();
     // A document of strings, numbers and maps always serializes.
     let openapi = bytes::Bytes::from(serde_json::to_vec(&openapi).unwrap_or_default());
-    let app = Arc::new(App { lists: lists::ListCache::new(), importing: Arc::new(Semaphore::new(1)), api });
-    router
+    let app = Arc::new(App {
+        lists: lists::ListCache::new(),
+        importing: Arc::new(Semaphore::new(1)),
+        api,
+    });
+    let api = router
         .merge(docs::routes(openapi))
         .fallback(|| async { Problem::new(StatusCode::NOT_FOUND, "there is no such path; see /docs") })
         .method_not_allowed_fallback(|| async {
             Problem::new(StatusCode::METHOD_NOT_ALLOWED, "this path does not take that method; see /docs")
         })
+        .layer(middleware::from_fn_with_state(Arc::clone(&app), guard))
         .layer(middleware::from_fn_with_state(Arc::clone(&app), observe))
-        .with_state(app)
+        .with_state(Arc::clone(&app));
+    let ops = Router::new()
+        .route("/livez", get(operations::livez))
+        .route("/readyz", get(operations::readyz))
+        .route("/version", get(operations::version))
+        .route("/metrics", get(operations::metrics))
+        .fallback(|| async { Problem::new(StatusCode::NOT_FOUND, "only probes, version and metrics are here") })
+        .with_state(app);
+    Routers { api, ops }
+}
+
+/// Finds out who calls, before anything else looks at the request.
+async fn guard(State(app): AppState, request: Request, next: Next) -> Response {
+    let secret = || app.api.store.members().borrow().secret.clone();
+    app.api.access.guard(secret, request, next).await
 }
 
 /// Counts and times each request, and refuses those that a web page aimed at a local server.
@@ -181,7 +212,7 @@ async fn observe(State(app): AppState, request: Request, next: Next) -> Response
 /// A server on loopback without access control believes whoever can reach it. A web page can, by a name of its own that
 /// resolves to 127.0.0.1 (DNS rebinding), and is told apart by the Host header that its browser sends.
 fn foreign_host(app: &App, request: &Request) -> Option<Problem> {
-    if app.api.insecure {
+    if app.api.insecure || !app.api.access.is_open() {
         return None;
     }
     let host = request.headers().get(header::HOST)?.to_str().ok().unwrap_or_default();
@@ -201,10 +232,17 @@ fn foreign_host(app: &App, request: &Request) -> Option<Problem> {
     })
 }
 
+impl From<Forbidden> for Problem {
+    fn from(error: Forbidden) -> Self {
+        Problem::new(StatusCode::FORBIDDEN, error)
+    }
+}
+
 impl From<WriteError> for Problem {
     fn from(error: WriteError) -> Self {
         match error {
             WriteError::Invalid(invalid) => invalid.into(),
+            WriteError::Forbidden { pointer, reason } => Problem::from(reason).at(pointer),
             WriteError::NotFound(_) => Problem::new(StatusCode::NOT_FOUND, error),
             WriteError::Guard(_) => Problem::new(StatusCode::PRECONDITION_FAILED, error),
             WriteError::Contended(_) => Problem::new(StatusCode::CONFLICT, error),

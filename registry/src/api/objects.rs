@@ -7,6 +7,7 @@ use super::described::{
 };
 use super::params::{self, Params, Path};
 use super::problem::Problem;
+use crate::access::Caller;
 use crate::writes::{self, Written};
 use axum::body::Body;
 use axum::extract::{RawQuery, State};
@@ -110,6 +111,7 @@ fn by_source(given: &mut Params) -> Result<bool, Problem> {
         WriteProblems, BodyProblems))]
 pub(crate) async fn put_namespace(
     State(app): AppState,
+    caller: Caller,
     Path(namespace): Path<String>,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
@@ -117,7 +119,7 @@ pub(crate) async fn put_namespace(
 ) -> Result<Response, Problem> {
     params::namespace(&namespace)?;
     let mut given = Params::new(query.as_deref())?;
-    let acting = given.acting()?;
+    let acting = given.acting(&caller)?;
     given.finish()?;
     let guard = params::guard(&headers)?;
     params::loaded(&app)?;
@@ -135,13 +137,14 @@ pub(crate) async fn put_namespace(
     responses((status = 200, description = "It was removed.", body = Removed), NotFound, WriteProblems))]
 pub(crate) async fn delete_namespace(
     State(app): AppState,
+    caller: Caller,
     Path(namespace): Path<String>,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     params::namespace(&namespace)?;
     let mut given = Params::new(query.as_deref())?;
-    let acting = given.acting()?;
+    let acting = given.acting(&caller)?;
     given.finish()?;
     params::loaded(&app)?;
     let key = writes::namespace_key(&acting, &namespace)?;
@@ -217,6 +220,7 @@ pub(crate) async fn get_service(
         WriteProblems, BodyProblems))]
 pub(crate) async fn put_service(
     State(app): AppState,
+    caller: Caller,
     Path((namespace, service)): Path<(String, String)>,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
@@ -225,7 +229,7 @@ pub(crate) async fn put_service(
     params::namespace(&namespace)?;
     params::service(&service)?;
     let mut given = Params::new(query.as_deref())?;
-    let acting = given.acting()?;
+    let acting = given.acting(&caller)?;
     given.finish()?;
     let guard = params::guard(&headers)?;
     params::loaded(&app)?;
@@ -244,6 +248,7 @@ pub(crate) async fn put_service(
     responses((status = 200, description = "It was removed.", body = Removed), NotFound, WriteProblems))]
 pub(crate) async fn delete_service(
     State(app): AppState,
+    caller: Caller,
     Path((namespace, service)): Path<(String, String)>,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
@@ -251,7 +256,7 @@ pub(crate) async fn delete_service(
     params::namespace(&namespace)?;
     params::service(&service)?;
     let mut given = Params::new(query.as_deref())?;
-    let acting = given.acting()?;
+    let acting = given.acting(&caller)?;
     given.finish()?;
     params::loaded(&app)?;
     let key = writes::service_key(&acting, &namespace, &service)?;

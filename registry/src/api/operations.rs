@@ -70,6 +70,7 @@ pub(crate) async fn status(State(app): AppState) -> Response {
         },
         "httpListen": api.listen,
         "insecure": api.insecure,
+        "access": api.access.status(),
     });
     let orphans: Vec<_> =
         api.sources.states().iter().filter(|state| state.orphaned).map(super::sources::document).collect();

@@ -2,6 +2,7 @@
 
 use super::App;
 use super::problem::Problem;
+use crate::access::{Acting, Caller};
 use crate::writes::Guard;
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
@@ -48,9 +49,9 @@ impl Params {
         self.take(name).map(|text| text.parse().map_err(|error| Problem::parameter(name, error))).transpose()
     }
 
-    /// The acting source of a write.
-    pub(crate) fn acting(&mut self) -> Result<Source, Problem> {
-        Ok(self.parse("source")?.unwrap_or_else(Source::api))
+    /// The acting source of a write, as which the caller must be allowed to act.
+    pub(crate) fn acting(&mut self, caller: &Caller) -> Result<Acting, Problem> {
+        Ok(caller.act_as(self.parse("source")?.unwrap_or_else(Source::api))?)
     }
 
     pub(crate) fn flag(&mut self, name: &'static str, default: bool) -> Result<bool, Problem> {

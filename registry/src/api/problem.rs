@@ -51,6 +51,12 @@ impl Problem {
         self
     }
 
+    /// The same problem, at a place in the body.
+    pub(crate) fn at(mut self, pointer: Option<String>) -> Self {
+        self.pointer = pointer;
+        self
+    }
+
     /// Says more about how far it came.
     pub(crate) fn and(mut self, more: impl std::fmt::Display) -> Self {
         self.detail = format!("{}; {more}", self.detail);
@@ -85,6 +91,10 @@ impl IntoResponse for Problem {
         let mut response = (self.status, body).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        if self.status == StatusCode::UNAUTHORIZED {
+            // RFC 9110 §11.6.1.
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
         if let Some(seconds) = self.retry_after {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
