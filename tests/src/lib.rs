@@ -41,6 +41,8 @@ pub struct Server {
     pub url: String,
     /// Where its API is.
     pub http: SocketAddr,
+    /// Where its probes and metrics are, if they have a listener of their own.
+    pub ops: Option<SocketAddr>,
     /// Where its DNS is.
     pub dns: SocketAddr,
     /// Where its data is.
@@ -120,25 +122,29 @@ impl Server {
     pub fn start_command(mut command: Command, data: &Path) -> Self {
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().expect("start");
         let stdout = child.stdout.take().expect("stdout");
-        let (mut http, mut dns) = (None, None);
+        let (mut url, mut ops, mut dns) = (None, None, None);
         let mut lines = BufReader::new(stdout).lines();
-        while http.is_none() || dns.is_none() {
+        while url.is_none() || dns.is_none() {
             let Some(line) = lines.next() else {
                 let status = child.wait();
                 panic!("the server ended before it was ready: {status:?}");
             };
             let line = line.expect("stdout");
-            if let Some(address) = line.strip_prefix("http http://") {
-                http = address.trim().parse().ok();
+            if let Some(address) = line.strip_prefix("http ") {
+                url = Some(address.trim().to_owned());
+            } else if let Some(address) = line.strip_prefix("ops  http://") {
+                ops = address.trim().parse().ok();
             } else if let Some(address) = line.strip_prefix("dns ") {
                 dns = address.trim().parse().ok();
             }
         }
-        let http: SocketAddr = http.expect("HTTP address");
+        let url = url.expect("HTTP address");
+        let http = url.split_once("://").and_then(|(_, address)| address.parse().ok()).expect("HTTP address");
         Self {
             child,
-            url: format!("http://{http}"),
+            url,
             http,
+            ops,
             dns: dns.expect("DNS address"),
             data: data.to_owned(),
             folder: None,

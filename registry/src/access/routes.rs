@@ -123,7 +123,7 @@ mod tests {
 
     #[test]
     fn what_is_not_named_is_for_administrators() {
-        let need = |method: Method, template| need(&method, Some(template));
+        let need = |method: Method, template: &str| need(&method, Some(template));
         assert_eq!(need(Method::GET, "/v1/export"), Need::Admin);
         assert_eq!(need(Method::GET, "/v1/secrets"), Need::Admin);
         assert_eq!(need(Method::DELETE, "/livez"), Need::Admin);

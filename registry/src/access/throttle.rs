@@ -132,15 +132,15 @@ mod tests {
         assert!(throttle.buckets.len() <= ADDRESSES);
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn delays_are_bounded() {
         let throttle = Throttle::default();
         let all = futures_util::future::join_all((0..DELAYED + 10).map(|_| async {
-            let begun = tokio::time::Instant::now();
+            let begun = Instant::now();
             throttle.delay().await;
             begun.elapsed()
         }));
         let times = all.await;
-        assert_eq!(times.iter().filter(|time| time.is_zero()).count(), 10);
+        assert_eq!(times.iter().filter(|time| **time < DELAY).count(), 10);
     }
 }

@@ -70,6 +70,9 @@ pub(super) struct ByHealth {
 fn problems(statuses: &[StatusCode]) -> BTreeMap<String, RefOr<Response>> {
     let described = |status: StatusCode| match status {
         StatusCode::BAD_REQUEST => "A part of the path, a parameter, a header or the body can't be read.",
+        StatusCode::UNAUTHORIZED => "There is access control, and no token or a wrong one.",
+        StatusCode::FORBIDDEN => "The caller may not do this, not as this source, or not in this namespace.",
+        StatusCode::TOO_MANY_REQUESTS => "As 401, and too often from this address; the answer is late.",
         StatusCode::NOT_FOUND => "It does not exist, or not as the acting source's.",
         StatusCode::REQUEST_TIMEOUT => "The body did not come in time.",
         StatusCode::CONFLICT => "Others changed the same object again and again; try again.",
@@ -107,12 +110,25 @@ impl IntoResponses for Always {
     }
 }
 
+/// Every call that is not open to everybody may answer so.
+const GUARDED: [StatusCode; 3] = [StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN, StatusCode::TOO_MANY_REQUESTS];
+
+/// Calls that take no parameters and are not open to everybody.
+pub(super) struct Guarded;
+
+impl IntoResponses for Guarded {
+    fn responses() -> BTreeMap<String, RefOr<Response>> {
+        problems(&GUARDED)
+    }
+}
+
 /// Every call that takes parameters may answer so.
 pub(super) struct Refused;
 
 impl IntoResponses for Refused {
     fn responses() -> BTreeMap<String, RefOr<Response>> {
-        problems(&[StatusCode::BAD_REQUEST, StatusCode::MISDIRECTED_REQUEST])
+        let own = problems(&[StatusCode::BAD_REQUEST, StatusCode::MISDIRECTED_REQUEST]);
+        own.into_iter().chain(problems(&GUARDED)).collect()
     }
 }
 
@@ -139,13 +155,14 @@ pub(super) struct ReadProblems;
 
 impl IntoResponses for ReadProblems {
     fn responses() -> BTreeMap<String, RefOr<Response>> {
-        problems(&[
+        let own = problems(&[
             StatusCode::BAD_REQUEST,
             StatusCode::GONE,
             StatusCode::MISDIRECTED_REQUEST,
             StatusCode::SERVICE_UNAVAILABLE,
             StatusCode::GATEWAY_TIMEOUT,
-        ])
+        ]);
+        own.into_iter().chain(problems(&GUARDED)).collect()
     }
 }
 
@@ -154,7 +171,7 @@ pub(super) struct WriteProblems;
 
 impl IntoResponses for WriteProblems {
     fn responses() -> BTreeMap<String, RefOr<Response>> {
-        problems(&[
+        let own = problems(&[
             StatusCode::BAD_REQUEST,
             StatusCode::CONFLICT,
             StatusCode::PRECONDITION_FAILED,
@@ -163,7 +180,8 @@ impl IntoResponses for WriteProblems {
             StatusCode::SERVICE_UNAVAILABLE,
             StatusCode::GATEWAY_TIMEOUT,
             StatusCode::INSUFFICIENT_STORAGE,
-        ])
+        ]);
+        own.into_iter().chain(problems(&GUARDED)).collect()
     }
 }
 

@@ -1,7 +1,7 @@
 //! Everything in and out, as JSON lines: for backups, moves between back ends and questions to the data.
 
 use super::body;
-use super::described::{Always, BodyProblems, OnlyJson, Unavailable, WriteProblems};
+use super::described::{Always, BodyProblems, Guarded, OnlyJson, Unavailable, WriteProblems};
 use super::objects::reply;
 use super::params::{self, Params};
 use super::problem::Problem;
@@ -87,7 +87,7 @@ fn line(key: &Key, record: &Record, out: &mut BytesMut) {
 /// the last `{"fingerpost":"end","records":…}`.
 #[utoipa::path(get, path = "/v1/export", tag = "operations",
     responses((status = 200, description = "The export.", content_type = "application/x-ndjson", body = String),
-        Always, Unavailable))]
+        Always, Guarded, Unavailable))]
 pub(crate) async fn export(State(app): AppState) -> Result<Response, Problem> {
     let Contents { position, records } = app.api.store.read_all(ReadAt::Latest).await?;
     let header = Header { fingerpost: "export".to_owned(), version: FORMAT, revision: position };

@@ -102,9 +102,23 @@ type AppState = State<Arc<App>>;
         description = "Service discovery: register services and instances, list and watch them by label and health.",
         license(name = "Apache-2.0 OR MIT", identifier = "Apache-2.0 OR MIT")
     ),
-    components(schemas(ProblemDocument))
+    components(schemas(ProblemDocument)),
+    security(("token" = []), ("certificate" = []), ()),
+    modifiers(&Credentials)
 )]
 struct Description;
+
+/// What a caller can show where the server has access control.
+struct Credentials;
+
+impl utoipa::Modify for Credentials {
+    fn modify(&self, openapi: &mut utoipa::openapi::OpenApi) {
+        use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
+        let components = openapi.components.get_or_insert_default();
+        components.add_security_scheme("token", SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer)));
+        components.add_security_scheme("certificate", SecurityScheme::MutualTls { description: None, extensions: None, deprecated: None });
+    }
+}
 
 fn described() -> OpenApiRouter<Arc<App>> {
     OpenApiRouter::with_openapi(Description::openapi())

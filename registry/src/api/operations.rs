@@ -1,7 +1,7 @@
 //! What operators ask: is it alive, is it ready, how does it do, and why does this name not resolve?
 
 use super::AppState;
-use super::described::{Always, Refused};
+use super::described::{Always, Guarded, Refused};
 use super::objects::reply;
 use super::params::Params;
 use super::problem::Problem;
@@ -34,7 +34,7 @@ pub(crate) async fn explain(State(app): AppState, RawQuery(query): RawQuery) -> 
 
 /// How the server does.
 #[utoipa::path(get, path = "/v1/status", tag = "operations",
-    responses((status = 200, description = "Figures of store, catalog, streams and DNS.", body = Object), Always))]
+    responses((status = 200, description = "Figures of store, catalog, streams and DNS.", body = Object), Always, Guarded))]
 pub(crate) async fn status(State(app): AppState) -> Response {
     let api = &app.api;
     let store = api.store.status();
@@ -128,7 +128,7 @@ pub(crate) async fn version() -> Response {
 /// Metrics, in the OpenMetrics text format.
 #[utoipa::path(get, path = "/metrics", tag = "operations",
     responses((status = 200, description = "All metrics.", body = String,
-        content_type = "application/openmetrics-text"), Always))]
+        content_type = "application/openmetrics-text"), Always, Guarded))]
 pub(crate) async fn metrics(State(app): AppState) -> Result<Response, Problem> {
     let mut text = String::new();
     prometheus_client::encoding::text::encode(&mut text, &app.api.metrics)
