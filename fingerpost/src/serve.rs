@@ -86,6 +86,9 @@ async fn serve(config: &ServeConfig, store: Arc<dyn Store>, started: Instant) ->
     let writer = Writer::new(Arc::clone(&store), Arc::clone(&live)).noting(Arc::clone(&sources));
     let names = Arc::new(DnsNames::new(Arc::clone(&index), Arc::clone(&live), dns_addresses.clone()));
     let tls = config.tls.clone().map(Tls::open).transpose()?.map(Arc::new);
+    if let Some(tls) = &tls {
+        tls.register(&mut registry);
+    }
     let grants = config.tokens.as_deref().map(GrantsFile::open).transpose()?.map(Arc::new);
     let authenticator = grants.clone().map_or(Authenticator::Open, Authenticator::File);
     let access = Arc::new(Access::new(authenticator, tls.is_some(), &mut registry));

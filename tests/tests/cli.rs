@@ -420,7 +420,7 @@ fn errors_name_the_way_out() {
         assert!(err.contains(NOBODY) && err.contains("is `fingerpost serve` running there?"), "{line}: {err}");
         assert!(err.contains("hint: name another registry with --server or FINGERPOST_SERVER"), "{line}: {err}");
     }
-    assert!(fails(&server, "status --server https://localhost:1").contains("write http://"));
+    assert!(fails(&server, "status --server ftp://localhost:1").contains("write http://"));
     // Something else than a registry.
     assert!(fails(&server, &format!("status --server {}/elsewhere", server.url)).contains("/docs"));
     // Of several replicas, the first may be away.

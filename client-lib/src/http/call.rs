@@ -345,20 +345,19 @@ pub(super) fn origin(url: &Url) -> String {
 
 /// Why no connection could be made.
 pub(super) fn unreachable(url: String, error: &reqwest::Error) -> Error {
-    let mut cause: Option<&dyn std::error::Error> = Some(error);
-    while let Some(error) = cause {
-        if let Some(rustls::Error::InvalidCertificate(reason)) = tls_error(error) {
-            return Error::Untrusted { url, reason: reason.to_string() };
-        }
-        cause = error.source();
+    match tls_error(error) {
+        Some(rustls::Error::InvalidCertificate(reason)) => Error::Untrusted { url, reason: reason.to_string() },
+        _ => Error::Unreachable { url, reason: root_cause(error) },
     }
-    Error::Unreachable { url, reason: root_cause(error) }
 }
 
-/// A TLS error; tokio has it within an I/O error, whose source is not that but what that comes from.
+/// The TLS error among the reasons of an error. The source of an I/O error is not what it holds, but the source of that.
 fn tls_error<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a rustls::Error> {
-    let inner = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
-    error.downcast_ref().or_else(|| inner.and_then(|inner| inner.downcast_ref()))
+    let inner = match error.downcast_ref::<std::io::Error>() {
+        Some(io) => io.get_ref().map(|inner| inner as &(dyn std::error::Error + 'static)),
+        None => error.source(),
+    };
+    error.downcast_ref().or_else(|| tls_error(inner?))
 }
 
 /// The innermost reason: the outer ones only repeat the URL.

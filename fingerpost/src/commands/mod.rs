@@ -41,9 +41,11 @@ fn file_name(path: &std::path::Path) -> String {
 /// Runs any command but `serve`.
 pub(crate) async fn run(global: &GlobalArgs, command: Command) -> anyhow::Result<()> {
     let output = Output::new(global.output, global.color);
-    // Needs no registry, and so nothing that leads to one.
-    if let Command::Token(command) = command {
-        return token::run(&output, command);
+    // What needs no registry must not fail for what leads to one.
+    match command {
+        Command::Token(command) => return token::run(&output, command),
+        Command::Completions { shell } => return completions(&output, shell),
+        _ => {}
     }
     let mut options = HttpOptions::default();
     options.timeout = Duration::from_secs(global.timeout);
@@ -60,7 +62,9 @@ pub(crate) async fn run(global: &GlobalArgs, command: Command) -> anyhow::Result
         timeout: Duration::from_secs(global.timeout),
     };
     match command {
-        Command::Serve(_) | Command::Token(_) => anyhow::bail!("not a command for a registry that runs already"),
+        Command::Serve(_) | Command::Token(_) | Command::Completions { .. } => {
+            anyhow::bail!("not a command for a registry that runs already")
+        }
         Command::Register(args) => register::register(&context, *args).await,
         Command::Deregister(args) => register::deregister(&context, args).await,
         Command::Get(args) => get::get(&context, args).await,
@@ -73,11 +77,12 @@ pub(crate) async fn run(global: &GlobalArgs, command: Command) -> anyhow::Result
         Command::Source(command) => source::source(&context, command).await,
         Command::Status => status::status(&context).await,
         Command::Version => status::version(&context).await,
-        Command::Completions { shell } => {
-            // Into memory first: clap_complete panics where a pipe is closed early.
-            let mut script = Vec::new();
-            clap_complete::generate(shell, &mut Cli::command(), "fingerpost", &mut script);
-            Ok(context.output.text(&String::from_utf8_lossy(&script))?)
-        }
     }
+}
+
+fn completions(output: &Output, shell: clap_complete::Shell) -> anyhow::Result<()> {
+    // Into memory first: clap_complete panics where a pipe is closed early.
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "fingerpost", &mut script);
+    Ok(output.text(&String::from_utf8_lossy(&script))?)
 }

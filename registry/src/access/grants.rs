@@ -17,7 +17,7 @@
 use super::reload::{self, FileError};
 use super::subject::Subject;
 use super::token::TokenHash;
-use super::{Caller, Role};
+use super::{Caller, Role, Token};
 use fingerpost_catalog::{Source, validate_dns_label};
 use parking_lot::{Mutex, RwLock};
 use serde::Deserialize;
@@ -115,8 +115,33 @@ impl FromStr for Grants {
     type Err = GrantsError;
 
     fn from_str(text: &str) -> Result<Self, GrantsError> {
-        // The message names line and key, and does not quote more of the line than that: hashes are no secret, but a
-        // token written here by mistake is.
+        Self::parse(text).map_err(GrantsError::without_tokens)
+    }
+}
+
+impl GrantsError {
+    /// Messages quote what they are about. Where somebody wrote a token by mistake, they must not.
+    fn without_tokens(self) -> Self {
+        let cut = |text: String| {
+            let mut parts = text.split("fp_");
+            let mut out = parts.next().unwrap_or_default().to_owned();
+            for part in parts {
+                out.push_str("fp_…");
+                out.push_str(part.trim_start_matches(|c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_')));
+            }
+            out
+        };
+        match self {
+            Self::Form(detail) => Self::Form(cut(detail)),
+            Self::Entry { name, detail } => Self::Entry { name: cut(name), detail: cut(detail) },
+            Self::Empty => Self::Empty,
+        }
+    }
+}
+
+impl Grants {
+    fn parse(text: &str) -> Result<Self, GrantsError> {
+        // toml's own message would quote the whole line.
         let file: File = toml::from_str(text).map_err(|error| {
             let line = error.span().map_or(1, |span| 1 + text.get(..span.start).unwrap_or(text).matches('\n').count());
             GrantsError::Form(format!("line {line}: {}", error.message()))
@@ -158,6 +183,9 @@ impl FromStr for Grants {
 /// Whether a caller can have this name: it stands in logs and messages.
 pub fn check_name(name: &str) -> Result<(), String> {
     let fits = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'.' | b'_' | b'-' | b'/' | b':' | b'@');
+    if name.parse::<Token>().is_ok() {
+        return Err("that is a token, not a name".to_owned());
+    }
     match (1..=MAX_NAME).contains(&name.len()) && name.bytes().all(fits) {
         true => Ok(()),
         false => Err(format!("a name has 1 to {MAX_NAME} of `A-Z a-z 0-9 . _ - / : @`")),
@@ -305,7 +333,6 @@ fn parse(path: &Path, text: &[u8]) -> Result<Grants, FileError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::access::Token;
 
     fn hash() -> String {
         Token::generate().unwrap().hash().to_string()
@@ -380,9 +407,13 @@ mod tests {
             format!("[[token]]\nname='x'\nsha256='{}'\nrole='admin'", token.reveal()),
             format!("[[token]]\nname='x'\nsha256={}\nrole='admin'", token.reveal()),
             format!("[[token]]\nname='x'\ntoken='{}'\nrole='admin'", token.reveal()),
+            format!("[[token]]\nname='x'\nsha256='{}'\nrole='{}'", hash(), token.reveal()),
+            format!("[[token]]\nname='{}'\nsha256='{}'\nrole='admin'", token.reveal(), hash()),
+            format!("[[token]]\nname='x'\nsha256='{}'\nrole='admin'\n{}='x'", hash(), token.reveal()),
+            format!("[[certificate]]\nname='x'\nsubject='{}'\nrole='admin'", token.reveal()),
         ] {
             let refusal = refused(&text);
-            assert!(!refusal.contains(token.reveal()), "{refusal}");
+            assert!(!refusal.contains(token.reveal()) && !refusal.contains(&token.reveal()[3..]), "{refusal}");
         }
     }
 

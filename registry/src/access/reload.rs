@@ -5,10 +5,12 @@
 
 use super::grants::GrantsFile;
 use super::tls::Tls;
+use parking_lot::Mutex;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::Registry;
+use std::collections::HashMap;
 use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -102,6 +104,8 @@ struct ReloadLabels {
 pub struct Reload {
     tls: Option<Arc<Tls>>,
     grants: Option<Arc<GrantsFile>>,
+    /// What is wrong, so that it is told once and not at every look.
+    told: Mutex<HashMap<&'static str, String>>,
     reloads: Family<ReloadLabels, Counter>,
 }
 
@@ -111,7 +115,7 @@ impl Reload {
         let reloads = Family::default();
         let help = "Changed certificates and tokens files, taken (ok) or not (refused)";
         registry.register("fingerpost_access_reloads", help, reloads.clone());
-        Self { tls, grants, reloads }
+        Self { tls, grants, told: Mutex::default(), reloads }
     }
 
     /// Whether there is anything to look after.
@@ -152,13 +156,20 @@ impl Reload {
 
     fn note(&self, what: &'static str, refreshed: Result<bool, FileError>) {
         let result = match refreshed {
-            Ok(false) => return,
+            Ok(false) => {
+                self.told.lock().remove(what);
+                return;
+            }
             Ok(true) => {
+                self.told.lock().remove(what);
                 info!(what, "read again after a change");
                 "ok"
             }
             Err(error) => {
                 let error = chain(&error);
+                if self.told.lock().insert(what, error.clone()).as_ref() == Some(&error) {
+                    return;
+                }
                 error!(what, error, "changed, but can't be taken; what was read before stays in force");
                 "refused"
             }

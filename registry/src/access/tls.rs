@@ -7,6 +7,10 @@
 use super::reload::{self, FileError};
 use super::subject::{self, Subject};
 use parking_lot::{Mutex, RwLock};
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::registry::Registry;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
@@ -51,6 +55,12 @@ pub struct Tls {
     /// What was read last, be it good or bad.
     seen: Mutex<reload::Fingerprint>,
     handshakes: Semaphore,
+    failures: Family<Failure, Counter>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Failure {
+    reason: &'static str,
 }
 
 /// Why a connection did not come to TLS.
@@ -62,6 +72,19 @@ pub(crate) enum HandshakeError {
     NotTls,
     #[error("the TLS handshake failed: {0}")]
     Failed(#[from] io::Error),
+}
+
+impl HandshakeError {
+    /// For the metric.
+    fn reason(&self) -> &'static str {
+        match self {
+            Self::Timeout => "timeout",
+            Self::NotTls => "not_tls",
+            // rustls' own verdicts come as invalid data: a certificate that is not taken, say.
+            Self::Failed(error) if error.kind() == io::ErrorKind::InvalidData => "refused",
+            Self::Failed(_) => "broken",
+        }
+    }
 }
 
 /// What the files hold.
@@ -140,8 +163,15 @@ impl Tls {
             current: RwLock::new(Arc::new(config)),
             seen: Mutex::new(reload::Fingerprint::of(contents.parts())),
             handshakes: Semaphore::new(HANDSHAKES),
+            failures: Family::default(),
             files,
         })
+    }
+
+    /// Registers its metrics.
+    pub fn register(&self, registry: &mut Registry) {
+        let help = "TLS handshakes that failed, by reason";
+        registry.register("fingerpost_tls_handshakes_failed", help, self.failures.clone());
     }
 
     /// Reads the files again and takes them, if they have changed; whether they have. Bad ones change nothing, and
@@ -161,9 +191,10 @@ impl Tls {
         &self,
         stream: TcpStream,
     ) -> Result<(TlsStream<TcpStream>, Option<Arc<[Subject]>>), HandshakeError> {
-        let stream = tokio::time::timeout(HANDSHAKE_TIMEOUT, self.handshake(stream))
-            .await
-            .unwrap_or(Err(HandshakeError::Timeout))?;
+        let shaken = tokio::time::timeout(HANDSHAKE_TIMEOUT, self.handshake(stream)).await;
+        let stream = shaken.unwrap_or(Err(HandshakeError::Timeout)).inspect_err(|error| {
+            self.failures.get_or_create(&Failure { reason: error.reason() }).inc();
+        })?;
         let shown = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
         let names = shown.map(|certificate| subject::names(certificate).into());
         Ok((stream, names))

@@ -116,7 +116,10 @@ impl utoipa::Modify for Credentials {
         use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
         let components = openapi.components.get_or_insert_default();
         components.add_security_scheme("token", SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer)));
-        components.add_security_scheme("certificate", SecurityScheme::MutualTls { description: None, extensions: None, deprecated: None });
+        components.add_security_scheme(
+            "certificate",
+            SecurityScheme::MutualTls { description: None, extensions: None, deprecated: None },
+        );
     }
 }
 
