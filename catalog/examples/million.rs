@@ -146,7 +146,7 @@ fn measure_changes(replica: &mut Replica, number: &mut u64, what: &str, change: 
             .map(|n| {
                 *number += 1;
                 let (key, record) = change(round * CHANGES + n);
-                let change = Change { key, record: record.map(Arc::new), previous: None };
+                let change = Change { key, record: record.map(Arc::new) };
                 ChangeSet { position: Position::new(Epoch(1), *number), changes: vec![change] }
             })
             .collect();

@@ -257,8 +257,6 @@ pub struct Change {
     pub key: Key,
     /// Its value now; none where it was removed. It fits the key.
     pub record: Option<Arc<Record>>,
-    /// Its value before; none where it is new.
-    pub previous: Option<Arc<Record>>,
 }
 
 /// All that one commit changed. Readers apply it whole or not at all.

@@ -168,7 +168,7 @@ fn change() -> impl Strategy<Value = Change> {
     prop_oneof![60 => put, 25 => delete, 1 => mismatch.prop_filter("fits", |(key, record)| {
         record.as_ref().is_some_and(|record| !record.fits(key))
     })]
-    .prop_map(|(key, record)| Change { key, record: record.map(Arc::new), previous: None })
+    .prop_map(|(key, record)| Change { key, record: record.map(Arc::new) })
 }
 
 /// Consecutive change sets; a key may come more than once even in one set, which stores don't do.

@@ -22,7 +22,7 @@ impl Fixture {
         let change = |(key, value): &(&str, &str)| {
             let key: Key = key.parse().expect("a key");
             let record = (*value != "-").then(|| Arc::new(Record::decode(&key, value.as_bytes()).expect("a value")));
-            Change { key, record, previous: None }
+            Change { key, record }
         };
         let position = Position::new(Epoch(1), self.number);
         self.replica.apply(&ChangeSet { position, changes: changes.iter().map(change).collect() })

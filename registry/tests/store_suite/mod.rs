@@ -33,7 +33,7 @@ macro_rules! store_suite {
             increments_are_not_lost commits_are_whole what_changes_nothing_makes_no_position positions_grow
             rules_of_form_are_enforced deletes_and_recreates reopening_keeps_everything);
         $crate::store_suite!(@ $harness, following: follows_from_what_was_read resumes_exactly
-            previous_objects_are_told compaction_ends_old_followers foreign_positions_are_refused
+            every_change_is_told compaction_ends_old_followers foreign_positions_are_refused
             many_followers_see_the_same relaxed_commits_keep_their_order reads_are_consistent_under_writes
             dropped_waits_lose_nothing closing_ends_followers);
     };

@@ -119,18 +119,18 @@ impl Judge<'_> {
         codec::put_commit(&mut encoded, 0);
         let mut changes = Vec::with_capacity(commit.operations.len());
         let mut touched = Vec::with_capacity(commit.operations.len());
-        // What a change holds in memory is about three times its encoding, and so is what it replaced.
+        // What a change holds in memory is about three times its encoding.
         let mut bytes = 128;
         for operation in commit.operations {
-            let Some((previous, previous_bytes)) = self.effect(&operation, group)? else {
+            if !self.changes(&operation, group)? {
                 continue;
-            };
+            }
             let value = operation.value.as_ref().map(|(_, value)| value.as_slice());
             codec::put_operation(&mut encoded, &operation.text, value);
-            bytes += 128 + 3 * (operation.text.len() + value.map_or(0, <[u8]>::len) + previous_bytes);
+            bytes += 128 + 3 * (operation.text.len() + value.map_or(0, <[u8]>::len));
             touched.push((operation.hash, operation.value.is_some()));
             let record = operation.value.map(|(record, _)| record);
-            changes.push(Change { key: operation.key, record, previous });
+            changes.push(Change { key: operation.key, record });
         }
         if changes.is_empty() {
             let position = Position::new(self.epoch, self.head);
@@ -152,32 +152,16 @@ impl Judge<'_> {
         Ok(Ok(Committed { position, changed: true }))
     }
 
-    /// What an operation replaces, and its size; none where it changes nothing.
-    #[allow(clippy::type_complexity)]
-    fn effect(
-        &self,
-        operation: &PreparedOperation,
-        group: &Group,
-    ) -> Result<Option<(Option<Arc<Record>>, usize)>, Trouble> {
-        let Some(entry) = self.index.get(operation.hash) else {
-            return Ok(operation.value.is_some().then_some((None, 0)));
-        };
+    /// Whether an operation changes anything.
+    fn changes(&self, operation: &PreparedOperation, group: &Group) -> Result<bool, Trouble> {
+        let Some(entry) = self.index.get(operation.hash) else { return Ok(operation.value.is_some()) };
+        let Some((record, new)) = &operation.value else { return Ok(true) };
         let Some(old) = self.value(entry, operation.text.as_bytes(), group)? else {
             tracing::warn!(key = operation.text, revision = entry.revision, "a value is not where it should be");
-            return Ok(Some((None, 0)));
+            return Ok(true);
         };
-        let new = operation.value.as_ref();
-        if new.is_some_and(|(_, value)| *value == old) {
-            return Ok(None);
-        }
         // A value that this version can't read is replaced like any other.
-        let previous = Record::decode(&operation.key, &old).ok();
-        if let (Some((record, _)), Some(previous)) = (new, &previous)
-            && **record == *previous
-        {
-            return Ok(None);
-        }
-        Ok(Some((previous.map(Arc::new), old.len())))
+        Ok(*new != old && Record::decode(&operation.key, &old).ok().is_none_or(|old| **record != old))
     }
 
     fn value(&self, entry: &Entry, key: &[u8], group: &Group) -> Result<Option<Vec<u8>>, Trouble> {

@@ -5,7 +5,6 @@ use super::disk::Trouble;
 use super::index::{Index, KeyHasher};
 use super::segments::{Due, Segments};
 use super::tables::{BASE, LOG, Meta, bad_chunk, bad_log_row, head_of, last_of};
-use super::values::Values;
 use super::{EmbeddedOptions, codec};
 use fingerpost_catalog::{Change, ChangeSet, Key, Position, Record};
 use redb::{ReadOnlyTable, ReadTransaction, ReadableTable};
@@ -31,7 +30,6 @@ pub(super) fn load(
 ) -> Result<Loaded, Trouble> {
     let base = &meta.base;
     let log = transaction.open_table(LOG)?;
-    let values = Values::new(transaction)?;
     let head = head_of(&log, base)?;
     let mut loaded = Loaded { index: Index::default(), segments: Segments::new(due), sets: Vec::new(), unreadable: 0 };
 
@@ -62,7 +60,7 @@ pub(super) fn load(
         }
         expected = Some(last + 1);
         loaded.segments.add(last, row.len() as u64);
-        loaded.row(first, row, from, meta, hasher, &values)?;
+        loaded.row(first, row, from, meta, hasher)?;
     }
     Ok(loaded)
 }
@@ -96,15 +94,7 @@ fn history_start(
 }
 
 impl Loaded {
-    fn row(
-        &mut self,
-        first: u64,
-        row: &[u8],
-        from: u64,
-        meta: &Meta,
-        hasher: &KeyHasher,
-        values: &Values,
-    ) -> Result<(), Trouble> {
+    fn row(&mut self, first: u64, row: &[u8], from: u64, meta: &Meta, hasher: &KeyHasher) -> Result<(), Trouble> {
         let mut operations = Vec::new();
         let count = codec::visit_log(row, first, |number, operation| operations.push((number, operation)))
             .map_err(|problem| bad_log_row(first, problem.0))?;
@@ -118,13 +108,8 @@ impl Loaded {
                 }
                 let hash = hasher.hash(operation.key);
                 if number > from {
-                    let before = match self.index.get(hash) {
-                        Some(entry) => values.get(entry, operation.key, &meta.base)?,
-                        None => None,
-                    };
-                    let size = operation.value.map_or(0, <[u8]>::len) + before.as_ref().map_or(0, Vec::len);
-                    bytes += 128 + 3 * (operation.key.len() + size);
-                    match change(operation.key, operation.value, before.as_deref()) {
+                    bytes += 128 + 3 * (operation.key.len() + operation.value.map_or(0, <[u8]>::len));
+                    match change(operation.key, operation.value) {
                         Some(change) => changes.push(change),
                         None => self.unreadable += 1,
                     }
@@ -141,12 +126,11 @@ impl Loaded {
 }
 
 /// A change from its bytes; none where this version can't read it.
-fn change(key: &[u8], value: Option<&[u8]>, before: Option<&[u8]>) -> Option<Change> {
+fn change(key: &[u8], value: Option<&[u8]>) -> Option<Change> {
     let key: Key = std::str::from_utf8(key).ok()?.parse().ok()?;
     let record = match value {
         Some(value) => Some(Arc::new(Record::decode(&key, value).ok()?)),
         None => None,
     };
-    let previous = before.and_then(|value| Record::decode(&key, value).ok()).map(Arc::new);
-    Some(Change { key, record, previous })
+    Some(Change { key, record })
 }
