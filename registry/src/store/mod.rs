@@ -6,6 +6,10 @@
 //! suite of tests runs over all of them.
 
 pub mod embedded;
+pub mod etcd;
+mod hashed;
+mod history;
+mod prepare;
 
 use crate::members::Members;
 use fingerpost_catalog::{ChangeSet, Key, Position, Record};

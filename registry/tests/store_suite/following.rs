@@ -89,7 +89,9 @@ pub async fn compaction_ends_old_followers<H: Harness>(mut harness: H) {
     drop((store, slow, follower));
     harness.reopen().await;
     let store = harness.store();
-    assert!(matches!(store.follow(made[3]), Err(FollowError::Compacted)));
+    if harness.compacts_for_good() {
+        assert!(matches!(store.follow(made[3]), Err(FollowError::Compacted)));
+    }
     assert_eq!(latest(&*store).await.len(), 10);
 }
 
@@ -97,7 +99,7 @@ pub async fn foreign_positions_are_refused<H: Harness>(harness: H) {
     let store = harness.store();
     let made = done(&*store, commit([put(1, 1)])).await.position;
     assert!(matches!(store.follow(other_epoch(made)), Err(FollowError::Foreign)));
-    let ahead = Position::new(made.epoch, made.number + 1000);
+    let ahead = Position::new(made.epoch, made.number + 1_000_000);
     assert!(matches!(store.follow(ahead), Err(FollowError::Foreign)));
     assert!(store.follow(made).is_ok());
 }
@@ -109,10 +111,13 @@ pub async fn many_followers_see_the_same<H: Harness>(harness: H) {
         .map(|_| {
             let mut follower = store.follow(start).unwrap();
             tokio::spawn(async move {
-                let mut seen = Vec::new();
-                while seen.len() < 200 {
-                    seen.push(next(&mut *follower).await.unwrap());
+                let (mut seen, mut changes) = (Vec::new(), 0);
+                while changes < 200 {
+                    let set = next(&mut *follower).await.unwrap();
+                    changes += set.changes.len();
+                    seen.push(set);
                 }
+                assert_eq!(changes, 200);
                 seen
             })
         })
@@ -158,7 +163,9 @@ pub async fn relaxed_commits_keep_their_order<H: Harness>(mut harness: H) {
     drop((store, follower));
     harness.reopen().await;
     let store = harness.store();
-    assert_eq!(store.status().position, made[59], "a clean end persists all and renews nothing");
+    let position = store.status().position;
+    assert!(position.includes(&made[59]), "a clean end persists all and renews nothing");
+    assert!(position == made[59] || !harness.counts_alone());
     assert_eq!(latest(&*store).await, state);
 }
 

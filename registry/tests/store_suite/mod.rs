@@ -23,6 +23,15 @@ pub trait Harness: Send {
     fn reopen(&mut self) -> BoxFuture<'_, ()>;
     /// Whether `Relaxed` means anything to it.
     fn knows_relaxed(&self) -> bool;
+    /// Whether its numbers are its own: every commit makes the next one, and nothing else does. Otherwise commits may share a
+    /// number, and a store that is opened again may stand at a later one than its last commit's.
+    fn counts_alone(&self) -> bool {
+        true
+    }
+    /// Whether what was compacted stays so when it is opened again.
+    fn compacts_for_good(&self) -> bool {
+        true
+    }
 }
 
 /// Makes a test of every function of the suite.

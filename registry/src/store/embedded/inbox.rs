@@ -3,7 +3,7 @@
 //! Callers wait for room without blocking a thread; the writer takes everything that is there at once, up to a bound,
 //! because that is what one trip to the disk should carry.
 
-use super::prepare::Prepared;
+use crate::store::prepare::Prepared;
 use crate::store::{CommitError, Committed, StoreError};
 use fingerpost_catalog::{Epoch, Position};
 use parking_lot::{Condvar, Mutex};

@@ -65,8 +65,7 @@ pub(super) fn load(
     Ok(loaded)
 }
 
-/// Most bytes of log whose changes are kept in memory when the store opens: each may take a look at the disk for what it
-/// replaced.
+/// Most bytes of log whose changes are kept in memory when the store opens, so that it opens soon.
 const HISTORY_LOG_BYTES: usize = 4 << 20;
 
 /// The number after which changes are kept in memory.

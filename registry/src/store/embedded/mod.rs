@@ -6,9 +6,9 @@
 //! neither the file nor the time to open it grow with the number of writes. In memory lie an index (no keys, no values)
 //! and the latest changes.
 //!
-//! - `inbox`, `prepare`, `judge`: from a caller to a judged group.
+//! - `inbox`, `judge`: from a caller to a judged group.
 //! - `writer`, `persist`, `recover`: the thread, its transactions, and what it does when the disk fails.
-//! - `checkpoint`, `segments`: new bases. `contents`, `values`: reading. `history`: the change log and followers.
+//! - `checkpoint`, `segments`: new bases. `contents`, `values`: reading.
 //! - `disk`, `folder`, `tables`, `codec`: how it lies on disk.
 //!
 //! The database commits in one phase with one sync and checks itself from end to end when it is opened after an unclean
@@ -20,14 +20,12 @@ mod codec;
 mod contents;
 mod disk;
 mod folder;
-mod history;
 mod inbox;
 mod index;
 mod judge;
 mod load;
 mod open;
 mod persist;
-mod prepare;
 mod recover;
 mod segments;
 mod tables;
@@ -37,6 +35,8 @@ mod writer;
 pub use disk::Medium;
 pub use open::OpenError;
 
+use super::history::History;
+use super::prepare;
 use super::{
     Commit, CommitError, Committed, Contents, FollowError, Follower, MigrateError, Migrated, ReadAt, SCHEMA, Store,
     StoreError, StoreStatus,
@@ -47,7 +47,6 @@ use fingerpost_catalog::{Epoch, Position};
 use folder::Folder;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use history::History;
 use inbox::{Inbox, Job, Request};
 use index::KeyHasher;
 use parking_lot::{Mutex, RwLock};
@@ -60,6 +59,9 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
+
+/// The largest commit, encoded. It bounds what one commit may hold up, and the size of a row.
+const MAX_COMMIT_BYTES: usize = 4 << 20;
 
 /// How an embedded store is kept.
 #[derive(Clone, Debug)]
@@ -223,7 +225,7 @@ fn closed() -> CommitError {
 impl Store for EmbeddedStore {
     fn commit(&self, commit: Commit) -> BoxFuture<'_, Result<Committed, CommitError>> {
         async move {
-            let commit = prepare::prepare(commit, &self.hasher)?;
+            let commit = prepare::prepare(commit, &self.hasher, MAX_COMMIT_BYTES)?;
             let (reply, outcome) = oneshot::channel();
             self.shared.inbox.add(Job { commit, reply }).await.map_err(|_| closed())?;
             match outcome.await {

@@ -2,7 +2,6 @@
 
 use super::disk::{Disk, Gauge, Medium, Trouble};
 use super::folder::Folder;
-use super::history::History;
 use super::inbox::Inbox;
 use super::index::KeyHasher;
 use super::load::load;
@@ -11,6 +10,7 @@ use super::tables::{self, LOG, META, Meta, SCHEMA, head_of, initialize, meta, re
 use super::writer::Writer;
 use super::{EmbeddedOptions, EmbeddedStore, Shared};
 use crate::members::Members;
+use crate::store::history::History;
 use fingerpost_catalog::{Epoch, Position};
 use parking_lot::{Mutex, RwLock};
 use redb::{Database, ReadableDatabase, TableError};

@@ -1,14 +1,11 @@
 //! What can be done for a commit before it waits for its turn: the rules of form are checked and everything is encoded in
-//! the caller's own task, so that the one writer has less to do.
+//! the caller's own task, so that the store's one writer has less to do.
 
-use super::index::{KeyHash, KeyHasher};
-use crate::store::{Action, Commit, CommitError, Condition, Durability, MAX_OPERATIONS};
+use super::hashed::{KeyHash, KeyHasher};
+use super::{Action, Commit, CommitError, Condition, Durability, MAX_OPERATIONS};
 use fingerpost_catalog::{Key, Record};
 use std::collections::HashSet;
 use std::sync::Arc;
-
-/// The largest commit, encoded. It bounds what one commit may hold up, and the size of a row.
-pub(super) const MAX_COMMIT_BYTES: usize = 4 << 20;
 
 /// An operation, encoded.
 pub(super) struct PreparedOperation {
@@ -24,12 +21,12 @@ pub(super) struct Prepared {
     pub(super) operations: Vec<PreparedOperation>,
     pub(super) conditions: Vec<(Condition, KeyHash)>,
     pub(super) durability: Durability,
-    /// About how many bytes it takes in the log.
+    /// About how many bytes its keys and values take.
     pub(super) bytes: usize,
 }
 
-/// Checks and encodes a commit.
-pub(super) fn prepare(commit: Commit, hasher: &KeyHasher) -> Result<Prepared, CommitError> {
+/// Checks and encodes a commit of at most so many bytes.
+pub(super) fn prepare(commit: Commit, hasher: &KeyHasher, max_bytes: usize) -> Result<Prepared, CommitError> {
     let malformed = |text: String| Err(CommitError::Malformed(text));
     if commit.operations.len() > MAX_OPERATIONS {
         return malformed(format!(
@@ -62,8 +59,8 @@ pub(super) fn prepare(commit: Commit, hasher: &KeyHasher) -> Result<Prepared, Co
             Action::Delete => None,
         };
         bytes += 7 + text.len() + value.as_ref().map_or(0, |(_, encoded)| encoded.len());
-        if bytes > MAX_COMMIT_BYTES {
-            return malformed(format!("a commit has at most {MAX_COMMIT_BYTES} bytes: split it"));
+        if bytes > max_bytes {
+            return malformed(format!("a commit has at most {max_bytes} bytes: split it"));
         }
         let hash = hasher.hash(text.as_bytes());
         if !seen.insert(hash) {

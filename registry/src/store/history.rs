@@ -1,4 +1,4 @@
-//! The change log in memory, and the followers that read it.
+//! The change log in memory, and the followers that read it; all back ends have one.
 //!
 //! It is bounded by count and by bytes and forgets its oldest changes; a follower that fell behind what is left is told
 //! so and starts over. Publishing wakes the followers but never waits for one.
@@ -22,33 +22,38 @@ struct Log {
     epoch: Epoch,
     /// The number of the latest change.
     head: u64,
-    /// The changes up to `head`, without a gap.
+    /// The highest number that is known to exist; followers may wait for what comes after it.
+    known: u64,
+    /// The number after which everything is here.
+    oldest: u64,
+    /// The changes after `oldest`, in the order of their numbers, which may have gaps.
     sets: VecDeque<Kept>,
     bytes: usize,
     closed: bool,
 }
 
 impl Log {
-    /// The number after which everything is here.
-    fn oldest(&self) -> u64 {
-        self.head - self.sets.len() as u64
-    }
-
     fn after(&self, epoch: Epoch, number: u64) -> Result<Option<Arc<ChangeSet>>, FollowError> {
-        if epoch != self.epoch || number > self.head {
+        if epoch != self.epoch || number > self.known {
             return Err(FollowError::Foreign);
         }
-        if number == self.head {
+        if number >= self.head {
             return if self.closed { Err(FollowError::Closed) } else { Ok(None) };
         }
-        let place = number.checked_sub(self.oldest()).ok_or(FollowError::Compacted)?;
-        let kept = usize::try_from(place).ok().and_then(|place| self.sets.get(place));
-        Ok(Some(Arc::clone(&kept.ok_or(FollowError::Compacted)?.set)))
+        let ahead = number.checked_sub(self.oldest).ok_or(FollowError::Compacted)?;
+        // Without gaps it would be exactly there; with gaps, it is not behind.
+        let farthest = usize::try_from(ahead).unwrap_or(usize::MAX).min(self.sets.len().saturating_sub(1));
+        let place = match self.sets.get(farthest) {
+            Some(kept) if kept.set.position.number == number + 1 => farthest,
+            _ => self.sets.partition_point(|kept| kept.set.position.number <= number),
+        };
+        Ok(self.sets.get(place).map(|kept| Arc::clone(&kept.set)))
     }
 
     fn forget(&mut self) {
         if let Some(kept) = self.sets.pop_front() {
             self.bytes -= kept.bytes;
+            self.oldest = kept.set.position.number;
         }
     }
 }
@@ -69,6 +74,8 @@ impl History {
             log: RwLock::new(Log {
                 epoch: position.epoch,
                 head: position.number,
+                known: position.number,
+                oldest: position.number,
                 sets: VecDeque::new(),
                 bytes: 0,
                 closed: false,
@@ -87,16 +94,17 @@ impl History {
 
     /// The oldest number that can be followed from.
     pub(super) fn oldest(&self) -> u64 {
-        self.log.read().oldest()
+        self.log.read().oldest
     }
 
-    /// Adds change sets, each one number after the one before it.
+    /// Adds change sets, each with a higher number than the one before it.
     pub(super) fn publish(&self, sets: impl IntoIterator<Item = (Arc<ChangeSet>, usize)>) {
         {
             let mut log = self.log.write();
             for (set, bytes) in sets {
-                debug_assert_eq!(set.position.number, log.head + 1);
+                debug_assert!(set.position.number > log.head);
                 log.head = set.position.number;
+                log.known = log.known.max(log.head);
                 log.bytes += bytes;
                 log.sets.push_back(Kept { set, bytes });
                 // The latest one is always kept, however large.
@@ -108,19 +116,35 @@ impl History {
         self.wake();
     }
 
+    /// Lets followers begin at a number that was seen elsewhere, though its changes have not come here yet.
+    pub(super) fn know(&self, number: u64) {
+        let mut log = self.log.write();
+        log.known = log.known.max(number);
+    }
+
     /// Forgets everything up to a number.
     pub(super) fn forget(&self, up_to: u64) {
         let mut log = self.log.write();
-        while log.oldest() < up_to && !log.sets.is_empty() {
+        while log.sets.front().is_some_and(|kept| kept.set.position.number <= up_to) {
             log.forget();
         }
+        log.oldest = log.oldest.max(up_to.min(log.head));
     }
 
     /// Begins another history: nobody can resume from before.
     pub(super) fn renew(&self, epoch: Epoch) {
+        let number = self.log.read().head;
+        self.restart(Position::new(epoch, number));
+    }
+
+    /// Begins again at a position: nobody can resume from before, also in the same epoch.
+    pub(super) fn restart(&self, position: Position) {
         {
             let mut log = self.log.write();
-            log.epoch = epoch;
+            log.epoch = position.epoch;
+            log.head = position.number;
+            log.known = position.number;
+            log.oldest = position.number;
             log.sets.clear();
             log.bytes = 0;
         }
@@ -178,8 +202,8 @@ impl Follower for Reader {
 
     fn try_next(&mut self) -> Result<Option<Arc<ChangeSet>>, FollowError> {
         let set = self.history.log.read().after(self.epoch, self.number)?;
-        if set.is_some() {
-            self.number += 1;
+        if let Some(set) = &set {
+            self.number = set.position.number;
         }
         Ok(set)
     }

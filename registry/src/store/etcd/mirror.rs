@@ -1,0 +1,355 @@
+//! What this replica knows of etcd's content, brought by the watch.
+//!
+//! No keys and no values of records are kept, only hashes: enough to tell what an operation would change. The changes
+//! themselves go into the history, from which followers read.
+
+use super::foreign::Foreign;
+use super::keys::{Keys, Place};
+use super::meta::{Meta, StoredEpoch, read_secret};
+use crate::members::{Member, Members, Secret};
+use crate::store::hashed::{HashedMap, KeyHasher};
+use crate::store::history::History;
+use fingerpost_catalog::{Change, ChangeSet, Epoch, Key, Position, Record};
+use parking_lot::RwLock;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{Notify, watch};
+
+/// What is known of a record.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Entry {
+    /// The revision of its last change.
+    pub(super) revision: u64,
+    /// A hash of its value.
+    pub(super) value: u128,
+}
+
+/// A key and what became of it.
+pub(super) struct Event<'a> {
+    pub(super) key: &'a [u8],
+    /// None where it was removed.
+    pub(super) value: Option<&'a [u8]>,
+    pub(super) revision: u64,
+}
+
+/// Everything at one revision.
+pub(super) struct Loaded {
+    pub(super) revision: u64,
+    pub(super) index: HashedMap<Entry>,
+    pub(super) foreign: Foreign,
+    pub(super) live: BTreeMap<Arc<str>, Member>,
+    pub(super) epoch: Option<(Epoch, u64)>,
+    pub(super) schema: Option<u32>,
+    pub(super) secret: Option<Secret>,
+}
+
+impl Loaded {
+    pub(super) fn empty(revision: u64) -> Self {
+        Self {
+            revision,
+            index: HashedMap::default(),
+            foreign: Foreign::default(),
+            live: BTreeMap::new(),
+            epoch: None,
+            schema: None,
+            secret: None,
+        }
+    }
+}
+
+struct State {
+    index: HashedMap<Entry>,
+    foreign: Foreign,
+    live: BTreeMap<Arc<str>, Member>,
+    epoch: Epoch,
+    cluster: u64,
+    schema: u32,
+    secret: Secret,
+}
+
+pub(super) struct Mirror {
+    pub(super) keys: Keys,
+    pub(super) hasher: KeyHasher,
+    pub(super) history: Arc<History>,
+    state: RwLock<State>,
+    /// The revision up to which everything is here.
+    applied: watch::Sender<u64>,
+    members: watch::Sender<Arc<Members>>,
+    /// Somebody waits for a revision that may have come without a change of ours: the watch asks how far it is.
+    pub(super) hurry: Notify,
+}
+
+/// The history is not what it was: the watch looks into it.
+#[derive(Debug)]
+pub(super) struct Broken(pub(super) &'static str);
+
+impl Mirror {
+    /// From everything at one revision. Its epoch is known to be there.
+    pub(super) fn new(
+        keys: Keys,
+        hasher: KeyHasher,
+        own: Arc<str>,
+        loaded: Loaded,
+        meta: &Meta,
+        history: (usize, usize),
+    ) -> Self {
+        let (epoch, _) = meta.epoch.unwrap_or((Epoch(0), 0));
+        let position = Position::new(epoch, loaded.revision);
+        let secret = meta.secret.clone().unwrap_or_default();
+        let members =
+            Members { own, live: loaded.live.values().cloned().collect(), in_touch: false, secret: secret.clone() };
+        Self {
+            keys,
+            hasher,
+            history: Arc::new(History::new(position, history.0, history.1)),
+            state: RwLock::new(State {
+                index: loaded.index,
+                foreign: loaded.foreign,
+                live: loaded.live,
+                epoch,
+                cluster: meta.cluster,
+                schema: meta.schema.unwrap_or(crate::store::SCHEMA),
+                secret,
+            }),
+            applied: watch::Sender::new(loaded.revision),
+            members: watch::Sender::new(Arc::new(members)),
+            hurry: Notify::new(),
+        }
+    }
+
+    /// Starts over from everything at a later revision: followers have to, too.
+    pub(super) fn reload(&self, loaded: Loaded, meta: &Meta) {
+        {
+            let mut state = self.state.write();
+            state.index = loaded.index;
+            state.foreign = loaded.foreign;
+            state.live = loaded.live;
+            state.cluster = meta.cluster;
+            if let Some((epoch, _)) = meta.epoch {
+                state.epoch = epoch;
+            }
+            state.schema = meta.schema.unwrap_or(state.schema);
+            if let Some(secret) = &meta.secret {
+                state.secret = secret.clone();
+            }
+            self.history.restart(Position::new(state.epoch, loaded.revision));
+        }
+        self.applied.send_replace(loaded.revision);
+        self.tell_members();
+    }
+
+    /// Applies what the watch brought, in its order.
+    pub(super) fn apply<'a>(&self, events: impl Iterator<Item = Event<'a>>, revision: u64) -> Result<(), Broken> {
+        let mut broken = Ok(());
+        let mut members = false;
+        let mut last = 0;
+        {
+            let mut state = self.state.write();
+            let mut sets: Vec<(Arc<ChangeSet>, usize)> = Vec::new();
+            let mut changes = Vec::new();
+            let mut bytes = 128;
+            let mut finish = |changes: &mut Vec<Change>, bytes: &mut usize, epoch: Epoch, revision: u64| {
+                if !changes.is_empty() {
+                    let position = Position::new(epoch, revision);
+                    sets.push((Arc::new(ChangeSet { position, changes: std::mem::take(changes) }), *bytes));
+                    *bytes = 128;
+                }
+                std::mem::take(&mut sets)
+            };
+            for event in events {
+                if event.revision != last {
+                    self.history.publish(finish(&mut changes, &mut bytes, state.epoch, last));
+                    last = event.revision;
+                }
+                match self.keys.place(event.key) {
+                    Place::Record(text) => {
+                        if let Some((change, size)) = state.record(&event, text, &self.hasher) {
+                            changes.push(change);
+                            bytes += size;
+                        }
+                    }
+                    Place::Replica(id) => members |= state.member(&event, id, &self.hasher),
+                    Place::Epoch => match event.value.and_then(StoredEpoch::read) {
+                        Some((epoch, _)) if epoch == state.epoch => {}
+                        Some((epoch, _)) => {
+                            tracing::warn!(%epoch, "another replica has begun a new history of the store");
+                            self.history.publish(finish(&mut changes, &mut bytes, state.epoch, last));
+                            state.epoch = epoch;
+                            self.history.restart(Position::new(epoch, event.revision));
+                        }
+                        None => broken = Err(Broken("its epoch was removed or can't be read")),
+                    },
+                    Place::Schema => match event.value.map(serde_json::from_slice) {
+                        Some(Ok(schema)) => state.schema = schema,
+                        _ => broken = Err(Broken("its schema was removed or can't be read")),
+                    },
+                    Place::Secret => match event.value.and_then(read_secret) {
+                        Some(secret) => {
+                            state.secret = secret;
+                            members = true;
+                        }
+                        None => broken = Err(Broken("its replicas' secret was removed or can't be read")),
+                    },
+                    Place::Foreign => match event.value {
+                        Some(_) => state.foreign.note(event.key, "not a key of Fingerpost", &self.hasher),
+                        None => state.foreign.forget(event.key, &self.hasher),
+                    },
+                }
+            }
+            self.history.publish(finish(&mut changes, &mut bytes, state.epoch, last));
+        }
+        self.reached(revision.max(last));
+        if members {
+            self.tell_members();
+        }
+        broken
+    }
+
+    /// Everything up to a revision is here.
+    pub(super) fn reached(&self, revision: u64) {
+        self.history.know(revision);
+        self.applied.send_if_modified(|applied| {
+            let further = revision > *applied;
+            *applied = revision.max(*applied);
+            further
+        });
+    }
+
+    /// Lets followers know how far the store is, though nothing of ours has changed: another replica may have given out a
+    /// position that lies between two changes.
+    pub(super) fn publish_progress(&self) {
+        let state = self.state.read();
+        let number = *self.applied.borrow();
+        if number > self.history.head().number {
+            let set = ChangeSet { position: Position::new(state.epoch, number), changes: Vec::new() };
+            self.history.publish([(Arc::new(set), 128)]);
+        }
+    }
+
+    pub(super) fn applied(&self) -> u64 {
+        *self.applied.borrow()
+    }
+
+    /// Waits until everything up to a revision is here, but not for ever.
+    pub(super) async fn wait_for(&self, revision: u64, limit: Duration) -> bool {
+        let mut applied = self.applied.subscribe();
+        let until = tokio::time::Instant::now() + limit;
+        let mut patience = Duration::from_millis(10);
+        loop {
+            let soon = until.min(tokio::time::Instant::now() + patience);
+            // The sender lives in self.
+            if let Ok(result) = tokio::time::timeout_at(soon, applied.wait_for(|applied| *applied >= revision)).await {
+                return result.is_ok();
+            }
+            if soon == until {
+                return false;
+            }
+            self.hurry.notify_one();
+            patience = Duration::from_millis(50);
+        }
+    }
+
+    /// Looks up what is known of records.
+    pub(super) fn look<T>(&self, look: impl FnOnce(&HashedMap<Entry>) -> T) -> T {
+        look(&self.state.read().index)
+    }
+
+    pub(super) fn epoch(&self) -> Epoch {
+        self.state.read().epoch
+    }
+
+    pub(super) fn cluster(&self) -> u64 {
+        self.state.read().cluster
+    }
+
+    pub(super) fn schema(&self) -> u32 {
+        self.state.read().schema
+    }
+
+    /// How many records, how many foreign keys, and some of those.
+    pub(super) fn counts(&self) -> (u64, u64, Vec<String>) {
+        let state = self.state.read();
+        (state.index.len() as u64, state.foreign.count(), state.foreign.names())
+    }
+
+    /// The latest position.
+    pub(super) fn head(&self) -> Position {
+        self.history.head()
+    }
+
+    pub(super) fn members(&self) -> watch::Receiver<Arc<Members>> {
+        self.members.subscribe()
+    }
+
+    fn tell_members(&self) {
+        let state = self.state.read();
+        self.members.send_if_modified(|members| {
+            let live: Vec<Member> = state.live.values().cloned().collect();
+            let changed = members.live != live || members.secret != state.secret;
+            if changed {
+                *members = Arc::new(Members { live, secret: state.secret.clone(), ..Members::clone(members) });
+            }
+            changed
+        });
+    }
+
+    /// Whether this replica can keep its place, as far as it knows.
+    pub(super) fn set_in_touch(&self, in_touch: bool) {
+        self.members.send_if_modified(|members| {
+            let changed = members.in_touch != in_touch;
+            if changed {
+                *members = Arc::new(Members { in_touch, ..Members::clone(members) });
+            }
+            changed
+        });
+    }
+}
+
+impl State {
+    fn record(&mut self, event: &Event<'_>, text: &str, hasher: &KeyHasher) -> Option<(Change, usize)> {
+        let hash = hasher.hash(text.as_bytes());
+        let read = match event.value {
+            None => None,
+            Some(value) => {
+                match text.parse::<Key>().and_then(|key| Record::decode(&key, value).map(|record| (key, record))) {
+                    Ok((key, record)) => {
+                        self.foreign.forget(event.key, hasher);
+                        let entry = Entry { revision: event.revision, value: hasher.hash(value) };
+                        self.index.insert(hash, entry);
+                        // In memory it takes about three times its encoding.
+                        let size = 128 + 3 * (text.len() + value.len());
+                        return Some((Change { key, record: Some(Arc::new(record)) }, size));
+                    }
+                    Err(error) => Some(error),
+                }
+            }
+        };
+        // Removed, or overwritten with what can't be read: what it was is no longer true, so it is gone from here.
+        match read {
+            None => self.foreign.forget(event.key, hasher),
+            Some(error) => self.foreign.note(event.key, &error.to_string(), hasher),
+        }
+        self.index.remove(&hash)?;
+        let key = text.parse().ok()?;
+        Some((Change { key, record: None }, 128 + 3 * text.len()))
+    }
+
+    fn member(&mut self, event: &Event<'_>, id: &str, hasher: &KeyHasher) -> bool {
+        match event.value.map(serde_json::from_slice::<Member>) {
+            Some(Ok(member)) if &*member.id == id => {
+                self.foreign.forget(event.key, hasher);
+                self.live.insert(member.id.clone(), member);
+                true
+            }
+            Some(_) => {
+                self.foreign.note(event.key, "not a replica of Fingerpost", hasher);
+                self.live.remove(id).is_some()
+            }
+            None => {
+                self.foreign.forget(event.key, hasher);
+                self.live.remove(id).is_some()
+            }
+        }
+    }
+}

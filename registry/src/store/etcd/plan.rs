@@ -1,0 +1,199 @@
+//! From a commit to what etcd is asked for it: compares, and the operations that change something.
+//!
+//! An operation that would change nothing, as far as this replica knows, is replaced by a compare that it is so. Where
+//! that turns out wrong, because another replica has written meanwhile, the commit is planned again from newer knowledge,
+//! and after a few times everything is written as it was asked for.
+
+use super::mirror::Entry;
+use crate::store::hashed::{HashedMap, HashedSet, KeyHash, KeyHasher};
+use crate::store::prepare::Prepared;
+use crate::store::{CommitError, Committed, Expect};
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+/// A commit and who waits for its outcome.
+pub(super) struct Job {
+    pub(super) commit: Prepared,
+    reply: Option<oneshot::Sender<Result<Committed, CommitError>>>,
+    /// Since when it waits.
+    pub(super) since: Instant,
+    /// How often what this replica knew was not true any more.
+    pub(super) surprises: u32,
+}
+
+impl Job {
+    pub(super) fn new(commit: Prepared, reply: oneshot::Sender<Result<Committed, CommitError>>) -> Self {
+        Self { commit, reply: Some(reply), since: Instant::now(), surprises: 0 }
+    }
+
+    /// Tells the caller, who may have gone. What is left knows which keys it was about.
+    pub(super) fn answer(mut self, outcome: Result<Committed, CommitError>) -> Self {
+        if let Some(reply) = self.reply.take() {
+            let _ = reply.send(outcome);
+        }
+        self
+    }
+}
+
+/// After so many, nothing is taken for unchanged any more.
+const MAX_SURPRISES: u32 = 3;
+
+/// Most checks of a commit, so that it fits into a transaction: what is more is written as it was asked for.
+const MAX_CHECKS: usize = 120;
+
+/// What must be so for a commit to be applied.
+#[derive(Clone, Debug)]
+pub(super) struct Check {
+    pub(super) text: String,
+    pub(super) must: Must,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Must {
+    /// Last changed at that revision; 0 is absent.
+    BeAt(u64),
+    /// There, at whatever revision.
+    BeThere,
+}
+
+impl Must {
+    pub(super) fn holds(self, actual: Option<u64>) -> bool {
+        match self {
+            Must::BeAt(revision) => actual.unwrap_or(0) == revision,
+            Must::BeThere => actual.is_some(),
+        }
+    }
+
+    fn of(expect: Expect) -> Self {
+        match expect {
+            Expect::Absent => Must::BeAt(0),
+            Expect::Present => Must::BeThere,
+            // Nothing was ever changed at 0, or beyond what etcd can count.
+            Expect::At(number) if number == 0 || i64::try_from(number).is_err() => Must::BeAt(i64::MAX.unsigned_abs()),
+            Expect::At(number) => Must::BeAt(number),
+        }
+    }
+}
+
+/// A commit as etcd will be asked.
+pub(super) struct Planned {
+    pub(super) job: Job,
+    /// The commit's conditions, in their order, and then what is taken for unchanged.
+    pub(super) checks: Vec<Check>,
+    /// Which operations are carried out.
+    pub(super) writes: Vec<usize>,
+}
+
+impl Planned {
+    pub(super) fn new(job: Job, index: &HashedMap<Entry>, hasher: &KeyHasher) -> Self {
+        let commit = &job.commit;
+        let mut checks: Vec<Check> = commit
+            .conditions
+            .iter()
+            .map(|(condition, _)| Check { text: condition.key.to_string(), must: Must::of(condition.expect) })
+            .collect();
+        let mut writes = Vec::with_capacity(commit.operations.len());
+        for (place, operation) in commit.operations.iter().enumerate() {
+            let known = index.get(&operation.hash);
+            let unchanged = match (&operation.value, known) {
+                (None, None) => Some(0),
+                (Some((_, value)), Some(entry)) if entry.value == hasher.hash(value) => Some(entry.revision),
+                _ => None,
+            };
+            match unchanged {
+                Some(revision) if job.surprises < MAX_SURPRISES && checks.len() < MAX_CHECKS => {
+                    checks.push(Check { text: operation.text.clone(), must: Must::BeAt(revision) });
+                }
+                _ => writes.push(place),
+            }
+        }
+        Self { job, checks, writes }
+    }
+
+    /// How much of etcd's limit of operations it takes in its own transaction: compares, writes or, where it is not applied,
+    /// reads, whichever are the most.
+    pub(super) fn depth(&self) -> usize {
+        self.checks.len().max(self.writes.len())
+    }
+
+    /// About how many bytes it takes in a request.
+    pub(super) fn bytes(&self, root: usize) -> usize {
+        let checks: usize = self.checks.iter().map(|check| 2 * (root + check.text.len() + 24)).sum();
+        let writes: usize = self
+            .writes
+            .iter()
+            .map(|&place| {
+                let operation = &self.job.commit.operations[place];
+                root + operation.text.len() + operation.value.as_ref().map_or(0, |(_, value)| value.len()) + 24
+            })
+            .sum();
+        64 + checks + writes
+    }
+
+    /// What came of it, given what the checked records were like: none where only something that was taken for unchanged is
+    /// not so.
+    pub(super) fn failed_condition(&self, actual: impl Fn(&str) -> Option<u64>) -> Option<CommitError> {
+        self.job.commit.conditions.iter().zip(&self.checks).find_map(|((condition, _), check)| {
+            let actual = actual(&check.text);
+            (!check.must.holds(actual)).then(|| CommitError::Condition { key: condition.key.clone(), actual })
+        })
+    }
+
+    pub(super) fn claims(&self) -> Claims<'_> {
+        Claims::of(&self.job)
+    }
+}
+
+/// The keys that a commit is about. While it is under way, no other may write what it reads or writes: etcd evaluates all
+/// compares of a transaction before its first write, and commits of one caller keep their order.
+pub(super) struct Claims<'a>(&'a Prepared);
+
+impl<'a> Claims<'a> {
+    pub(super) fn of(job: &'a Job) -> Self {
+        Self(&job.commit)
+    }
+
+    fn written(&self) -> impl Iterator<Item = KeyHash> {
+        self.0.operations.iter().map(|operation| operation.hash)
+    }
+
+    fn read(&self) -> impl Iterator<Item = KeyHash> {
+        self.0.conditions.iter().map(|(_, hash)| *hash)
+    }
+}
+
+/// The keys of several commits.
+#[derive(Default)]
+pub(super) struct Busy {
+    written: HashedSet,
+    /// By how many; a key may be read by several at a time.
+    read: HashedMap<u32>,
+}
+
+impl Busy {
+    pub(super) fn meets(&self, claims: &Claims<'_>) -> bool {
+        claims.written().any(|hash| self.written.contains(&hash) || self.read.contains_key(&hash))
+            || claims.read().any(|hash| self.written.contains(&hash))
+    }
+
+    pub(super) fn add(&mut self, claims: &Claims<'_>) {
+        self.written.extend(claims.written());
+        for hash in claims.read() {
+            *self.read.entry(hash).or_default() += 1;
+        }
+    }
+
+    pub(super) fn remove(&mut self, claims: &Claims<'_>) {
+        for hash in claims.written() {
+            self.written.remove(&hash);
+        }
+        for hash in claims.read() {
+            if let Some(count) = self.read.get_mut(&hash) {
+                *count -= 1;
+                if *count == 0 {
+                    self.read.remove(&hash);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! This replica's place among the others: a key under a lease, kept for as long as the process lives.
+//!
+//! Only replicas hold leases. One that can't renew its lease for two thirds of its time says so itself, before the others
+//! take over what it was at home for.
+
+use super::Core;
+use super::endpoints::{Pause, REQUEST, Way};
+use super::failure::Failure;
+use crate::members::Member;
+use etcd_client::{Client, PutOptions};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// The lease and when it was last known to be kept.
+#[derive(Clone, Copy)]
+struct Place {
+    lease: i64,
+    renewed: Instant,
+}
+
+/// Takes a place and keeps it until the store is closed; gives it back at the end.
+pub(super) async fn run(core: Arc<Core>) {
+    let mut place: Option<Place> = None;
+    let mut pause = Pause::new();
+    let third = core.lease / 3;
+    let stop = core.stop.clone();
+    let keeping = async {
+        loop {
+            let kept = match place {
+                None => register(&core).await.map(Some),
+                Some(held) => renew(&core, held).await,
+            };
+            match kept {
+                Ok(Some(kept)) => {
+                    pause = Pause::new();
+                    core.set_kept(Some(kept.renewed));
+                    place = Some(kept);
+                    tokio::time::sleep_until(kept.renewed + third).await;
+                }
+                Ok(None) => {
+                    tracing::warn!("this replica has lost its place in the store and takes another");
+                    core.set_kept(None);
+                    place = None;
+                }
+                Err(failure) => {
+                    tracing::debug!(%failure, "the replica's lease can't be kept now");
+                    pause.wait().await;
+                }
+            }
+        }
+    };
+    tokio::select! {
+        () = keeping => {}
+        () = stop.cancelled() => {}
+    }
+    if let Some(place) = place {
+        // Who is left need not wait for the lease to end.
+        let given_back =
+            core.endpoints.once(REQUEST, |mut client| async move { client.lease_revoke(place.lease).await });
+        if let Err(failure) = given_back.await {
+            tracing::debug!(%failure, "the replica's lease ends by itself");
+        }
+    }
+}
+
+async fn register(core: &Core) -> Result<Place, Failure> {
+    let member = Member {
+        id: core.id.clone(),
+        url: core.url.clone(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        schema: core.schema,
+    };
+    // Strings and a number always serialize.
+    let value = serde_json::to_vec(&member).unwrap_or_default();
+    let key = core.mirror.keys.replica(&core.id);
+    let seconds = i64::try_from(core.lease.as_secs().max(1)).unwrap_or(i64::MAX);
+    let begun = Instant::now();
+    let grant =
+        core.endpoints.once(REQUEST, |mut client| async move { client.lease_grant(seconds, None).await }).await?;
+    let lease = grant.id();
+    let options = PutOptions::new().with_lease(lease);
+    core.endpoints.once(REQUEST, |mut client| async move { client.put(key, value, Some(options)).await }).await?;
+    Ok(Place { lease, renewed: begun })
+}
+
+/// None where the lease is gone.
+async fn renew(core: &Core, place: Place) -> Result<Option<Place>, Failure> {
+    let asked = Instant::now();
+    let Way { client, endpoint } = core.endpoints.way().await?;
+    let ttl = match tokio::time::timeout(core.lease / 4, keep_alive(client, place.lease)).await {
+        Ok(Ok(ttl)) => ttl,
+        Ok(Err(failure)) => {
+            if failure.text.contains("lease not found") {
+                return Ok(None);
+            }
+            core.endpoints.failed(endpoint);
+            return Err(failure);
+        }
+        Err(_) => {
+            core.endpoints.failed(endpoint);
+            return Err(Failure::timeout(core.lease / 4));
+        }
+    };
+    Ok((ttl > 0).then_some(Place { renewed: asked, ..place }))
+}
+
+async fn keep_alive(mut client: Client, lease: i64) -> Result<i64, Failure> {
+    // A stream each time: at one in some seconds it costs nothing, and there is none that could have died meanwhile.
+    let (mut keeper, mut answers) = client.lease_keep_alive(lease).await?;
+    keeper.keep_alive().await?;
+    let answer = answers.message().await?.ok_or_else(|| Failure::other("the lease's stream ended"))?;
+    Ok(answer.ttl())
+}
+
+/// After so much of the lease's time without a renewal, others may soon hold this replica for dead.
+pub(super) fn patience(lease: Duration) -> Duration {
+    lease * 2 / 3
+}

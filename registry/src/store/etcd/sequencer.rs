@@ -1,0 +1,250 @@
+//! From many callers to few transactions.
+//!
+//! One task takes the commits that wait and packs them into groups; a few groups are under way at a time, each in a slot
+//! of its own. A commit that is about a key that one before it writes waits until that one is done: so a group holds a
+//! key once, and commits of one caller keep their order.
+
+use super::Core;
+use super::delivery::{self, Slot};
+use super::plan::{Busy, Claims, Job, Planned};
+use super::transaction::{MAX_BYTES, MAX_OPERATIONS};
+use crate::store::CommitError;
+use parking_lot::Mutex;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{Notify, Semaphore, mpsc};
+use tokio::time::Instant;
+
+/// How long a commit may wait for its turn. Then etcd is away, or much slower than what is asked of it, and the caller had
+/// better know soon that nothing was written.
+const PATIENCE: Duration = Duration::from_millis(2500);
+/// Transactions that only verify, at a time.
+const VERIFYING: usize = 2;
+/// How far into the queue a group may reach past commits that can't be part of it.
+const REACH: usize = 2048;
+
+/// The bounded queue in front of the sequencer.
+pub(super) struct Inbox {
+    jobs: Mutex<VecDeque<Job>>,
+    room: Semaphore,
+    ready: Notify,
+}
+
+impl Inbox {
+    pub(super) fn new(capacity: usize) -> Self {
+        Self { jobs: Mutex::new(VecDeque::new()), room: Semaphore::new(capacity.max(1)), ready: Notify::new() }
+    }
+
+    /// Adds a commit once there is room.
+    pub(super) async fn add(&self, job: Job) -> Result<(), CommitError> {
+        match tokio::time::timeout(PATIENCE, self.room.acquire()).await {
+            Ok(Ok(permit)) => permit.forget(),
+            Ok(Err(_)) => return Err(super::closed()),
+            Err(_) => return Err(CommitError::Unavailable("too many writes wait for etcd".to_owned())),
+        }
+        let mut jobs = self.jobs.lock();
+        if self.room.is_closed() {
+            return Err(super::closed());
+        }
+        jobs.push_back(job);
+        drop(jobs);
+        self.ready.notify_one();
+        Ok(())
+    }
+
+    /// Refuses everything from now on; what was added before is still carried out.
+    pub(super) fn close(&self) {
+        let jobs = self.jobs.lock();
+        self.room.close();
+        drop(jobs);
+        self.ready.notify_one();
+    }
+
+    fn closing(&self) -> bool {
+        self.room.is_closed()
+    }
+}
+
+/// What a delivery tells the sequencer.
+pub(super) enum Report {
+    /// The slot can be used again.
+    Free(Slot),
+    /// A verifying transaction is done.
+    Verified,
+    /// These commits are done.
+    Done(Vec<Job>),
+    /// These have to be tried again, before all others.
+    Again(Vec<Job>),
+}
+
+struct Sequencer {
+    core: Arc<Core>,
+    queue: VecDeque<Job>,
+    busy: Busy,
+    slots: Vec<Slot>,
+    verifying: usize,
+    /// Jobs that are neither queued nor done.
+    under_way: usize,
+    reports: mpsc::UnboundedSender<Report>,
+}
+
+/// Runs until the inbox is closed and everything that was added is done.
+pub(super) async fn run(core: Arc<Core>, slots: usize) {
+    // Bounded by what is under way.
+    let (reports, mut reported) = mpsc::unbounded_channel();
+    let slots = (0..slots.max(1)).map(|n| Slot::new(core.mirror.keys.slots(&core.id), n)).collect();
+    let queue = VecDeque::new();
+    let mut sequencer = Sequencer { core, queue, busy: Busy::default(), slots, verifying: 0, under_way: 0, reports };
+    loop {
+        sequencer.take();
+        sequencer.send_groups();
+        if sequencer.core.inbox.closing() && sequencer.queue.is_empty() && sequencer.under_way == 0 {
+            return;
+        }
+        let core = Arc::clone(&sequencer.core);
+        let waits = !sequencer.queue.is_empty();
+        tokio::select! {
+            report = reported.recv() => {
+                if let Some(report) = report {
+                    sequencer.hear(report);
+                }
+                while let Ok(report) = reported.try_recv() {
+                    sequencer.hear(report);
+                }
+            }
+            () = core.inbox.ready.notified() => {}
+            () = tokio::time::sleep(Duration::from_millis(100)), if waits => sequencer.expire(),
+        }
+    }
+}
+
+impl Sequencer {
+    fn take(&mut self) {
+        let mut jobs = self.core.inbox.jobs.lock();
+        self.queue.extend(jobs.drain(..));
+    }
+
+    fn hear(&mut self, report: Report) {
+        match report {
+            Report::Free(slot) => self.slots.push(slot),
+            Report::Verified => self.verifying -= 1,
+            Report::Done(jobs) => {
+                self.under_way -= jobs.len();
+                for job in &jobs {
+                    self.busy.remove(&Claims::of(job));
+                }
+                // Their places in the queue.
+                self.core.inbox.room.add_permits(jobs.len());
+            }
+            Report::Again(jobs) => {
+                self.under_way -= jobs.len();
+                for job in jobs.into_iter().rev() {
+                    self.busy.remove(&Claims::of(&job));
+                    self.queue.push_front(job);
+                }
+            }
+        }
+    }
+
+    /// Gives up what has waited too long; it was never sent.
+    fn expire(&mut self) {
+        let now = Instant::now();
+        let why = self.core.trouble().unwrap_or_else(|| "etcd is slower than what is asked of it".to_owned());
+        let (old, rest): (VecDeque<Job>, VecDeque<Job>) =
+            std::mem::take(&mut self.queue).into_iter().partition(|job| now - job.since > PATIENCE);
+        self.queue = rest;
+        self.core.inbox.room.add_permits(old.len());
+        for job in old {
+            job.answer(Err(CommitError::Unavailable(why.clone())));
+        }
+    }
+
+    fn send_groups(&mut self) {
+        while !self.queue.is_empty() && (!self.slots.is_empty() || self.verifying < VERIFYING) {
+            let (writing, verifying) = self.groups();
+            if writing.is_empty() && verifying.is_empty() {
+                return;
+            }
+            self.under_way += writing.len() + verifying.len();
+            if !verifying.is_empty() {
+                self.verifying += 1;
+                let (core, reports) = (Arc::clone(&self.core), self.reports.clone());
+                self.core.tasks.spawn(delivery::verify(core, verifying, reports));
+            }
+            if !writing.is_empty()
+                && let Some(slot) = self.slots.pop()
+            {
+                let (core, reports) = (Arc::clone(&self.core), self.reports.clone());
+                self.core.tasks.spawn(delivery::write(core, slot, writing, reports));
+            }
+        }
+    }
+
+    /// Takes from the queue what can be sent together now: commits that write, and commits that only verify.
+    fn groups(&mut self) -> (Vec<Planned>, Vec<Planned>) {
+        let mut writing = Group::new(1, !self.slots.is_empty());
+        let mut verifying = Group::new(0, self.verifying < VERIFYING);
+        let mut passed_over = Busy::default();
+        let mut rest = VecDeque::new();
+        let root = self.core.mirror.keys.records().len();
+        let core = Arc::clone(&self.core);
+        core.mirror.look(|index| {
+            while let Some(job) = self.queue.pop_front() {
+                let claims = Claims::of(&job);
+                if self.busy.meets(&claims) || passed_over.meets(&claims) {
+                    passed_over.add(&claims);
+                    rest.push_back(job);
+                } else {
+                    let planned = Planned::new(job, index, &core.mirror.hasher);
+                    let group = if planned.writes.is_empty() { &mut verifying } else { &mut writing };
+                    if group.takes(&planned, root) {
+                        self.busy.add(&planned.claims());
+                        group.jobs.push(planned);
+                    } else {
+                        passed_over.add(&planned.claims());
+                        rest.push_back(planned.job);
+                    }
+                }
+                if rest.len() >= REACH || writing.full && verifying.full {
+                    break;
+                }
+            }
+        });
+        rest.append(&mut self.queue);
+        self.queue = rest;
+        (writing.jobs, verifying.jobs)
+    }
+}
+
+/// A transaction in the making.
+struct Group {
+    jobs: Vec<Planned>,
+    /// Operations of the outer transaction before those of the commits.
+    outer: usize,
+    depth: usize,
+    bytes: usize,
+    full: bool,
+}
+
+impl Group {
+    fn new(outer: usize, open: bool) -> Self {
+        Self { jobs: Vec::new(), outer, depth: 0, bytes: 256, full: !open }
+    }
+
+    /// Whether one more fits, and if so, makes room for it.
+    fn takes(&mut self, planned: &Planned, root: usize) -> bool {
+        if self.full {
+            return false;
+        }
+        let depth = self.depth.max(planned.depth());
+        let bytes = self.bytes + planned.bytes(root);
+        let fits =
+            self.jobs.is_empty() || (self.outer + self.jobs.len() + 1 + depth <= MAX_OPERATIONS && bytes <= MAX_BYTES);
+        if fits {
+            (self.depth, self.bytes) = (depth, bytes);
+        }
+        self.full = !fits;
+        fits
+    }
+}
