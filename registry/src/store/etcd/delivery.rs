@@ -210,21 +210,38 @@ async fn recover(core: &Core, group: &[Planned], at: i64, begun: Instant) -> Del
     Delivered::Applied(revision, told)
 }
 
+/// Up to which revision this replica must have come before a caller is told: to its own change, or to what it was refused
+/// for, so that it does not try again with the same old knowledge.
+fn must_show(planned: &Planned, told: &Told, revision: u64) -> u64 {
+    match told {
+        Told::Verdict(Verdict::Applied(true)) if !planned.writes.is_empty() => revision,
+        Told::Verdict(Verdict::Failed(actual)) => {
+            let gone = planned.checks.iter().any(|check| match actual.get(&check.text) {
+                Some(_) => false,
+                // When it was removed is not told.
+                None => !check.must.holds(None),
+            });
+            if gone { revision } else { actual.values().copied().max().unwrap_or(0) }
+        }
+        Told::Verdict(Verdict::Applied(_)) | Told::Unknown(_) => 0,
+    }
+}
+
 /// Tells the callers, after this replica shows what they wrote, or what they were refused for.
 async fn settle(core: &Core, group: Vec<Planned>, delivered: Delivered, reports: &mpsc::UnboundedSender<Report>) {
     let (mut done, mut again) = (Vec::new(), Vec::new());
     match delivered {
         Delivered::Applied(revision, told) => {
             core.mirror.history.know(revision);
-            let changed = |told: &Told| matches!(told, Told::Verdict(Verdict::Applied(true)));
-            let all_hold = |told: &Told| matches!(told, Told::Verdict(Verdict::Applied(_)));
-            let verified = group.iter().all(|planned| planned.writes.is_empty()) && told.iter().all(all_hold);
-            if !verified {
-                if !told.iter().any(changed) {
+            let changed = told.iter().any(|told| matches!(told, Told::Verdict(Verdict::Applied(true))));
+            let changed = changed && group.iter().any(|planned| !planned.writes.is_empty());
+            let due = group.iter().zip(&told).map(|(planned, told)| must_show(planned, told, revision)).max();
+            if let Some(due) = due.filter(|due| *due > core.mirror.applied()) {
+                if !changed && due == revision {
                     // Nothing of ours changes at this revision, so the watch has to be asked.
                     core.mirror.hurry.notify_one();
                 }
-                core.mirror.wait_for(revision, RETURN).await;
+                core.mirror.wait_for(due, RETURN).await;
             }
             core.works();
             let (epoch, head) = (core.mirror.epoch(), core.mirror.head());
