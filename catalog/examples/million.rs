@@ -7,8 +7,8 @@
 #![allow(clippy::unwrap_used, reason = "a measurement that goes wrong has to stop")]
 
 use fingerpost_catalog::{
-    Change, ChangeSet, CheckResult, Conditions, Epoch, Health, HealthSet, Instance, InstanceKey, InstanceQuery, Key,
-    Pod, Port, Position, Protocol, Record, Replica, Report, Selector, Service, Source,
+    Change, ChangeSet, Check, CheckResult, Conditions, Epoch, Health, HealthSet, Instance, InstanceKey, InstanceQuery,
+    Key, Pod, Port, Position, Protocol, Record, Replica, Report, Selector, Service, Source,
 };
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -104,7 +104,9 @@ impl World {
         for n in 0..self.services {
             let (namespace, name) = self.service(n);
             let key = Key::Service { namespace, name, source: self.source.clone() };
-            replica.load(&key, &Record::Service(Service::default()), 1);
+            let check = Check { name: "http".to_owned(), ..Check::default() };
+            let checks = if self.pods { Vec::new() } else { vec![check] };
+            replica.load(&key, &Record::Service(Service { checks, ..Service::default() }), 1);
         }
         for n in 0..self.instances {
             let key = self.key(n);

@@ -4,12 +4,13 @@
 //! `sources`) is optional and ignored on writes, so that a reply can be edited and sent back. Identity may be left out
 //! of a body where the path gives it.
 
+use crate::check::Check;
 use crate::health::{Health, HealthParts};
 use crate::labels::Labels;
 use crate::object::{AllCritical, Attachment, Conditions, Pod, Port, ServiceType};
 use crate::record::Kind;
 use crate::view::{InstanceView, NamespaceView, ServiceView};
-use crate::{Epoch, Position, Source};
+use crate::{Epoch, Position, Source, Timestamp};
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 
@@ -76,6 +77,9 @@ pub struct ServiceDocument {
     pub answer_unknown: bool,
     /// What to answer while all instances are critical; default `none`.
     pub all_critical: AllCritical,
+    /// At most 16 checks, which are run on each of its instances.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub checks: Vec<Check>,
     /// The acting source (in replies with `?view=sources`: whose declaration this is).
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -145,6 +149,9 @@ pub struct InstanceDocument {
     /// The session it hangs on.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub session: Option<String>,
+    /// At most 16 checks, which are run beside its service's; one of the same name takes that one's place.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub checks: Vec<Check>,
     /// Replies: the worst of `healthParts`.
     #[cfg_attr(feature = "openapi", schema(read_only))]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -239,6 +246,44 @@ pub struct ListDocument<T> {
     /// Present where there is more: pass it as `?continue=`.
     #[serde(rename = "continue", default, skip_serializing_if = "Option::is_none")]
     pub continue_token: Option<String>,
+    /// Present in a list of a service's instances while all of them are critical and its `allCritical` is `all`: DNS
+    /// answers all but the drained then. The list itself, and a filter by health, keep to what is known.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub panic: bool,
+}
+
+/// A change of an instance's effective health.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct TransitionDocument {
+    /// When: as the part that changed has it, else when it was seen here.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub at: Timestamp,
+    /// What it was.
+    pub from: Health,
+    /// What it is from then on.
+    pub to: Health,
+    /// Which part of the health changed, and its note.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub reason: String,
+}
+
+/// The latest changes of an instance's effective health.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct HistoryDocument {
+    /// At most 10, the latest first, as far as the replica that was asked has seen them since it started.
+    pub items: Vec<TransitionDocument>,
+}
+
+/// The body of `PUT …/drain`.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct DrainDocument {
+    /// Why; at most 1024 characters.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub note: String,
 }
 
 /// An error, as RFC 9457 has it.
@@ -272,6 +317,11 @@ fn declared_at(revision: u64, epoch: Epoch) -> Option<Position> {
     (revision > 0).then(|| Position::new(epoch, revision))
 }
 
+/// Checks without fields of a newer version, as all documents are: else a reply could not be sent back.
+pub fn known(checks: &[Check]) -> Vec<Check> {
+    checks.iter().map(|check| Check { unknown: serde_json::Map::new(), ..check.clone() }).collect()
+}
+
 impl NamespaceDocument {
     /// The reply for a view read in `epoch`.
     pub fn from_view(view: &NamespaceView, epoch: Epoch) -> Self {
@@ -300,6 +350,7 @@ impl ServiceDocument {
             publish_not_ready: view.publish_not_ready,
             answer_unknown: view.answer_unknown,
             all_critical: view.all_critical,
+            checks: known(&view.checks),
             source: None,
             sources: view.sources.clone(),
             revision: declared_at(view.revision, epoch),
@@ -328,6 +379,7 @@ impl InstanceDocument {
             pod: instance.pod.clone(),
             attachment: instance.attachment.clone(),
             session: instance.session.clone(),
+            checks: known(&instance.checks),
             effective_health: Some(view.effective),
             health_parts: (view.parts != HealthParts::default()).then(|| view.parts.clone()),
             shadowed: view.shadowed.clone(),

@@ -4,6 +4,7 @@
 //! session's state are separate records with separate writers; the replica takes the worst of them. So registering
 //! again does not undo a check's verdict, and a check does not undo a drain.
 
+use crate::time::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -83,6 +84,10 @@ pub struct PartState {
     /// Why, in the words of whoever wrote the part; may be empty.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub note: String,
+    /// Since when, of checks and drains, where that was noted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
+    pub since: Option<Timestamp>,
 }
 
 /// The parts behind an instance's effective health. Absent parts say nothing.
@@ -96,7 +101,7 @@ pub struct HealthParts {
     /// What the source reported last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reported: Option<PartState>,
-    /// Each check's last result, by the check's name; `unknown` until it has run.
+    /// Each declared check's last verdict, by the check's name; `unknown` until it has run.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub checks: BTreeMap<String, PartState>,
     /// Present while the instance is drained (`critical`).

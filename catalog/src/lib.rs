@@ -8,6 +8,7 @@
 //! The way of the data: a store commits operations on records and emits change sets; [`Replica::apply`] takes one in
 //! and returns the [`Effects`] on the merged view; observers (the DNS index, watch streams) follow the effects.
 
+mod check;
 pub mod document;
 mod health;
 mod labels;
@@ -18,8 +19,10 @@ mod record;
 mod replica;
 mod selector;
 mod source;
+mod time;
 mod view;
 
+pub use check::{Check, CheckMethod, CheckPort, CheckTls, CheckType};
 pub use health::{Health, HealthParts, PartState, SessionState};
 pub use labels::{LabelError, Labels, MAX_LABELS};
 pub use name::{NameError, validate_dns_label, validate_domain_name, validate_instance_id, validate_text};
@@ -30,9 +33,10 @@ pub use object::{
 pub use position::{Epoch, ParsePositionError, Position};
 pub use record::{Change, ChangeSet, DecodeError, InstanceKey, Key, Kind, Record};
 pub use replica::{
-    HealthSet, InstanceQuery, NamespaceQuery, Page, ParseHealthSetError, Replica, ReplicaStats, ServiceQuery,
-    SourceStats,
+    CheckedInstance, HealthSet, InstanceQuery, NamespaceQuery, Page, ParseHealthSetError, Replica, ReplicaStats,
+    ServiceQuery, SourceStats,
 };
 pub use selector::{Operator, ParseSelectorError, Requirement, Selector};
 pub use source::{ParseSourceError, Rank, Source};
+pub use time::{ParseTimestampError, Timestamp};
 pub use view::{Effects, InstanceView, NamespaceView, ServiceView, ViewChange};

@@ -1,6 +1,7 @@
 //! The objects that sources declare, as they are stored: without identity (that is the record's [`Key`](crate::Key))
 //! and without anything derived.
 
+use crate::check::Check;
 use crate::health::{Health, SessionState};
 use crate::labels::Labels;
 use serde::{Deserialize, Serialize};
@@ -118,6 +119,9 @@ pub struct Service {
     /// What to do while all instances are critical.
     #[serde(default)]
     pub all_critical: AllCritical,
+    /// What is run on each of its instances, whoever declared them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub checks: Vec<Check>,
     /// Fields written by a newer version, kept as they are.
     #[serde(flatten)]
     pub unknown: Map<String, Value>,
@@ -208,6 +212,9 @@ pub struct Instance {
     /// The session it hangs on: when that ends, so does the instance.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session: Option<String>,
+    /// What is run on it beside its service's checks, of which those of the same name are left out.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub checks: Vec<Check>,
     /// What its source reported of its health last; absent, it never did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub report: Option<Report>,
@@ -231,15 +238,22 @@ pub struct Report {
     pub unknown: Map<String, Value>,
 }
 
-/// The verdict of one check on an instance; only transitions are stored.
+/// The verdict of one check on an instance; only transitions are stored. It counts while the check is declared.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct CheckResult {
     /// The verdict; `unknown` until the check has run.
     pub health: Health,
-    /// What the check saw.
+    /// What the check saw when it came to its verdict.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub note: String,
+    /// When it came to it, in milliseconds since 1970 (UTC); 0 where that was not noted.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub since: u64,
+    /// Counts reports to a TTL check that were noted in the store because the replica that keeps its deadline could not
+    /// be reached.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub reports: u64,
     /// Fields written by a newer version, kept as they are.
     #[serde(flatten)]
     pub unknown: Map<String, Value>,
@@ -252,6 +266,9 @@ pub struct Drain {
     /// Why.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub note: String,
+    /// Since when, in milliseconds since 1970 (UTC); 0 where that was not noted.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub since: u64,
     /// Fields written by a newer version, kept as they are.
     #[serde(flatten)]
     pub unknown: Map<String, Value>,

@@ -1,5 +1,6 @@
 //! What readers see: objects merged over their sources, with derived health, and how a position changed them.
 
+use crate::check::Check;
 use crate::health::{Health, HealthParts};
 use crate::labels::Labels;
 use crate::object::{AllCritical, Instance, Port, ServiceType};
@@ -46,6 +47,8 @@ pub struct ServiceView {
     pub answer_unknown: bool,
     /// From the highest-ranked declaration.
     pub all_critical: AllCritical,
+    /// From the highest-ranked declaration.
+    pub checks: Vec<Check>,
     /// Who declares it, highest rank first; empty where only its instances make it exist.
     pub sources: Vec<Source>,
     /// The last change of a declaration; 0 where there is none.

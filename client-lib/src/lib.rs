@@ -41,8 +41,8 @@ pub use registry::Registry;
 pub use request::{BatchReply, Filter, Guard, ListRequest, Operation, ReplaceReply, WatchEvent, WatchRequest, Written};
 pub use sse::{SseError, SseEvent, SseParser};
 pub use status::{
-    AccessStatus, CatalogStatus, DnsStatus, HealthCounts, ImportReply, RemovedSource, StatusDocument, StoreStatus,
-    VersionDocument, WatchStatus,
+    AccessStatus, CatalogStatus, CheckStatus, DnsStatus, HealthCounts, ImportReply, RemovedSource, StatusDocument,
+    StoreStatus, VersionDocument, WatchStatus,
 };
 
 /// What calls of this crate return.

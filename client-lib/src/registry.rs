@@ -3,7 +3,7 @@
 use crate::Result;
 use crate::request::{BatchReply, Guard, ListRequest, Operation, ReplaceReply, WatchEvent, WatchRequest, Written};
 use fingerpost_catalog::document::{
-    HealthDocument, InstanceDocument, ListDocument, NamespaceDocument, ServiceDocument,
+    HealthDocument, HistoryDocument, InstanceDocument, ListDocument, NamespaceDocument, ServiceDocument,
 };
 use fingerpost_catalog::{InstanceKey, Position, Source};
 use futures_util::future::BoxFuture;
@@ -78,6 +78,24 @@ pub trait Registry: Send + Sync {
         instance: &'a InstanceKey,
         health: &'a HealthDocument,
     ) -> BoxFuture<'a, Result<Position>>;
+
+    /// Takes an instance out of answers, and keeps it listed, until [`undrain`](Registry::undrain); registering it again
+    /// does not undo it. Returns the instance as it is then.
+    fn drain<'a>(&'a self, instance: &'a InstanceKey, note: &'a str) -> BoxFuture<'a, Result<InstanceDocument>>;
+
+    /// Ends a drain; where there is none, nothing is changed. Returns the instance as it is then.
+    fn undrain<'a>(&'a self, instance: &'a InstanceKey) -> BoxFuture<'a, Result<InstanceDocument>>;
+
+    /// Reports to a TTL check, which has to happen more often than its `ttlSeconds`. Returns the instance as it is then.
+    fn report_check<'a>(
+        &'a self,
+        instance: &'a InstanceKey,
+        check: &'a str,
+        health: &'a HealthDocument,
+    ) -> BoxFuture<'a, Result<InstanceDocument>>;
+
+    /// The latest changes of an instance's health, as far as the replica that is asked has seen them.
+    fn history<'a>(&'a self, instance: &'a InstanceKey) -> BoxFuture<'a, Result<HistoryDocument>>;
 
     /// Applies up to 100 operations, all or none of them, at one position.
     fn batch<'a>(&'a self, source: &'a Source, operations: Vec<Operation>) -> BoxFuture<'a, Result<BatchReply>>;

@@ -27,6 +27,8 @@ pub struct StatusDocument {
     pub watch: WatchStatus,
     /// Sources that have been silent for so long that what they left counts as orphaned.
     pub orphans: Vec<SourceDocument>,
+    /// What this replica checks.
+    pub checks: CheckStatus,
     /// Where the REST API listens.
     pub http_listen: Vec<String>,
     /// Whether it listens beyond loopback without access control.
@@ -134,6 +136,16 @@ pub struct RemovedSource {
     pub services: u64,
     /// Declarations of namespaces that are gone.
     pub namespaces: u64,
+}
+
+/// What a replica checks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct CheckStatus {
+    /// Checks of instances that are at home there.
+    pub home: u64,
+    /// Those of them that are being run.
+    pub running: u64,
 }
 
 /// The reply of `GET /version`.

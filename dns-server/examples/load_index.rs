@@ -180,6 +180,7 @@ impl World {
                 publish_not_ready: false,
                 answer_unknown: false,
                 all_critical: AllCritical::None,
+                checks: Vec::new(),
                 sources: vec![source.clone()],
                 revision: 1,
             });

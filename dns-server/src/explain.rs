@@ -261,7 +261,13 @@ impl Explanation {
                 answered > 0,
                 match (total, answered) {
                     (0, _) => "It has no instance.".to_owned(),
-                    (_, 0) => format!("None of its {total} instances can be answered: as if it did not exist."),
+                    (_, 0) => {
+                        let rule = match view.all_critical {
+                            AllCritical::None => "`allCritical: none`, the default, leaves it so",
+                            AllCritical::All => "`allCritical: all` brings back none of the drained",
+                        };
+                        format!("None of its {total} instances can be answered, and {rule}: as if it did not exist.")
+                    }
                     _ if panics => format!(
                         "All of its instances are critical, and `allCritical: all` has {answered} of {total} answered \
                          all the same."

@@ -27,7 +27,7 @@ impl Lookup for World {
 }
 
 fn part(health: Health, note: &str) -> PartState {
-    PartState { health, note: note.to_owned() }
+    PartState { health, note: note.to_owned(), since: None }
 }
 
 fn world() -> World {

@@ -72,6 +72,10 @@ pub(crate) enum Command {
     Register(Box<RegisterArgs>),
     /// Take an instance of a service out of the registry
     Deregister(DeregisterArgs),
+    /// Take an instance out of answers, and keep it listed; it stays so when it is registered again
+    Drain(DrainArgs),
+    /// Report to a TTL check of an instance: before its time is up, again and again
+    Check(CheckArgs),
     /// List services, instances or namespaces, and watch them change
     Get(GetArgs),
     /// Show all that is known of one object
@@ -162,6 +166,41 @@ pub(crate) struct DeregisterArgs {
     #[arg(long, conflicts_with = "id")]
     pub(crate) all: bool,
     /// In whose name: `api` or `api/OWNER`
+    #[arg(long, value_name = "SOURCE", default_value = "api")]
+    pub(crate) source: Source,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct DrainArgs {
+    /// The instance (`-` for no service); without NAMESPACE/, in the namespace `default`
+    #[arg(value_name = "[NAMESPACE/]SERVICE/ID")]
+    pub(crate) instance: InstanceName,
+    /// Why; readers see it beside the instance's health
+    #[arg(long, value_name = "TEXT", conflicts_with = "undo")]
+    pub(crate) note: Option<String>,
+    /// Have it answered again, as far as the rest of its health allows
+    #[arg(long)]
+    pub(crate) undo: bool,
+    /// Whose instance
+    #[arg(long, value_name = "SOURCE", default_value = "api")]
+    pub(crate) source: Source,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct CheckArgs {
+    /// The instance (`-` for no service); without NAMESPACE/, in the namespace `default`
+    #[arg(value_name = "[NAMESPACE/]SERVICE/ID")]
+    pub(crate) instance: InstanceName,
+    /// The check's name; it must be of type `ttl`
+    #[arg(value_name = "CHECK")]
+    pub(crate) check: String,
+    /// What to report: passing, warning or critical
+    #[arg(long, value_name = "HEALTH", default_value = "passing")]
+    pub(crate) health: Health,
+    /// Why
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) note: Option<String>,
+    /// Whose instance
     #[arg(long, value_name = "SOURCE", default_value = "api")]
     pub(crate) source: Source,
 }
@@ -339,6 +378,9 @@ mod tests {
             "fingerpost get services -l app=web,!test -o json",
             "fingerpost --server http://a:1,http://b:2 get svc prod/web",
             "fingerpost get ns -w",
+            "fingerpost drain prod/web/web-1 --note upgrade",
+            "fingerpost drain web/web-1 --undo --source api/team",
+            "fingerpost check prod/web/web-1 alive --health warning --note slow",
             "fingerpost get instances --health passing,warning --watch",
             "fingerpost describe instance prod/-/web-1",
             "fingerpost resolve _http._tcp.web.prod SRV --dns 127.0.0.1:5300",
@@ -355,6 +397,9 @@ mod tests {
             "fingerpost register web --address 10.0.0.1 --port 0",
             "fingerpost register web --address 10.0.0.1 --source consul",
             "fingerpost get pods",
+            "fingerpost drain web",
+            "fingerpost drain web/web-1 --undo --note x",
+            "fingerpost check web/web-1",
             "fingerpost get services -l =",
             "fingerpost get services -o xml",
             "fingerpost deregister web a --all",

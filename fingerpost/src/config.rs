@@ -4,6 +4,7 @@ use anyhow::{Context, bail};
 use clap::{Args, ValueEnum, ValueHint};
 use fingerpost_catalog::{Source, validate_domain_name};
 use fingerpost_registry::access::TlsFiles;
+use fingerpost_registry::checks::Cidr;
 use fingerpost_registry::sources::SourceOptions;
 use serde::Deserialize;
 use std::ffi::OsString;
@@ -81,6 +82,10 @@ pub(crate) struct Settings {
     /// [env: FINGERPOST_ORPHAN_REMOVE_AFTER] [default: never]
     #[arg(long, value_name = "TIME")]
     pub(crate) orphan_remove_after: Option<Span>,
+    /// Let checks be aimed at these addresses, which are else refused: link-local ones, metadata services, and loopback
+    /// where the REST API is served beyond it; may repeat [env: FINGERPOST_CHECK_ALLOW]
+    #[arg(long, value_name = "CIDR")]
+    pub(crate) check_allow: Option<Vec<Cidr>>,
     /// How to write the log [env: FINGERPOST_LOG_FORMAT] [default: text]
     #[arg(long, value_name = "FORMAT")]
     pub(crate) log_format: Option<LogFormat>,
@@ -151,6 +156,8 @@ pub(crate) struct ServeConfig {
     pub(crate) insecure: bool,
     /// When sources count as orphaned, and what then.
     pub(crate) sources: SourceOptions,
+    /// What checks may be aimed at although it is else refused.
+    pub(crate) check_allow: Vec<Cidr>,
     /// How to write the log.
     pub(crate) log_format: LogFormat,
     /// What to log, in the syntax of tracing's `EnvFilter`.
@@ -191,6 +198,7 @@ impl ServeConfig {
                     .map_or_else(|| SourceOptions::default().orphan_after, |Span(time)| time),
                 remove_after: settings.orphan_remove_after.map(|Span(time)| time),
             },
+            check_allow: settings.check_allow.unwrap_or_default(),
             log_format: settings.log_format.unwrap_or_default(),
             log: settings.log.unwrap_or_else(|| "info".to_owned()),
         };
@@ -269,6 +277,7 @@ impl Settings {
             insecure: value_from(env, "FINGERPOST_INSECURE")?,
             orphan_after: value_from(env, "FINGERPOST_ORPHAN_AFTER")?,
             orphan_remove_after: value_from(env, "FINGERPOST_ORPHAN_REMOVE_AFTER")?,
+            check_allow: list_from(env, "FINGERPOST_CHECK_ALLOW")?,
             log_format: value_from::<LogFormatText>(env, "FINGERPOST_LOG_FORMAT")?.map(|format| format.0),
             log: value_from(env, "FINGERPOST_LOG")?,
         })
@@ -293,6 +302,7 @@ impl Settings {
             insecure: self.insecure.or(below.insecure),
             orphan_after: self.orphan_after.or(below.orphan_after),
             orphan_remove_after: self.orphan_remove_after.or(below.orphan_remove_after),
+            check_allow: self.check_allow.or(below.check_allow),
             log_format: self.log_format.or(below.log_format),
             log: self.log.or(below.log),
         }
@@ -431,6 +441,11 @@ mod tests {
         assert_eq!(config.dns_listen.len(), 2);
         assert_eq!(config.log_format, LogFormat::Json);
         assert_eq!(config.log, "info");
+        let file = "check-allow = ['169.254.20.0/24']";
+        assert_eq!(resolve("", &[], Some(file)).unwrap().check_allow, ["169.254.20.0/24".parse().unwrap()]);
+        let env = [("FINGERPOST_CHECK_ALLOW", "10.0.0.1,::1")];
+        assert_eq!(resolve("", &env, Some(file)).unwrap().check_allow.len(), 2);
+        assert!(refusal("", &[], Some("check-allow = ['10.0.0.1/8']")).contains("10.0.0.1/8"));
     }
 
     #[test]

@@ -11,6 +11,7 @@ use fingerpost_registry::access::grants::GrantsFile;
 use fingerpost_registry::access::reload::Reload;
 use fingerpost_registry::access::{Access, Authenticator, Tls};
 use fingerpost_registry::api::{self, Api, HttpMetrics};
+use fingerpost_registry::checks::{self, History, NetworkProbe, NoRelay, TargetRules};
 use fingerpost_registry::live::{Feed, LiveReplica, Observer};
 use fingerpost_registry::server::{self, ServerLimits, Serving};
 use fingerpost_registry::sources::Sources;
@@ -62,6 +63,7 @@ async fn serve(config: &ServeConfig, store: Arc<dyn Store>, started: Instant) ->
     let index = Arc::new(dns::Index::new(dns_config(config)?)?);
     let (stop_http, stop_dns, stop_feed) =
         (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
+    let stop_checks = CancellationToken::new();
 
     // All sockets first: a taken port is told before anything is begun.
     let mut listeners = Vec::new();
@@ -83,7 +85,22 @@ async fn serve(config: &ServeConfig, store: Arc<dyn Store>, started: Instant) ->
     metrics::register(&mut registry, &store, &live, &hub);
 
     let sources = Sources::new(Arc::clone(&store), Arc::clone(&live), config.sources);
-    let writer = Writer::new(Arc::clone(&store), Arc::clone(&live)).noting(Arc::clone(&sources));
+    // Whoever reaches an API on loopback is on this machine, and gets to its loopback without us.
+    let loopback = http_addresses.iter().all(|address| address.ip().to_canonical().is_loopback());
+    let rules = TargetRules { allow: config.check_allow.clone(), loopback };
+    let writer =
+        Writer::new(Arc::clone(&store), Arc::clone(&live)).with_rules(rules.clone()).noting(Arc::clone(&sources));
+    let checks = checks::Runner::new(
+        Arc::clone(&store),
+        Arc::clone(&live),
+        Arc::new(NetworkProbe::new(checks::Tls::new(Vec::new()))),
+        Arc::new(NoRelay),
+        rules.clone(),
+        checks::Limits::default(),
+    );
+    checks.register(&mut registry);
+    let history = Arc::new(History::default());
+
     let names = Arc::new(DnsNames::new(Arc::clone(&index), Arc::clone(&live), dns_addresses.clone()));
     let tls = config.tls.clone().map(Tls::open).transpose()?.map(Arc::new);
     if let Some(tls) = &tls {
@@ -103,6 +120,8 @@ async fn serve(config: &ServeConfig, store: Arc<dyn Store>, started: Instant) ->
         writer: writer.clone(),
         sources: Arc::clone(&sources),
         hub: Arc::clone(&hub),
+        checks: checks.clone(),
+        history: Arc::clone(&history),
         stream_limits: StreamLimits::default(),
         names: Some(names),
         metrics: Arc::new(registry),
@@ -120,10 +139,16 @@ async fn serve(config: &ServeConfig, store: Arc<dyn Store>, started: Instant) ->
         sources.await;
         ("the watch over sources", Ok(()))
     });
-    let observers: Vec<Arc<dyn Observer>> = vec![Arc::new(DnsObserver::new(index)), hub];
+    let observers: Vec<Arc<dyn Observer>> =
+        vec![Arc::new(DnsObserver::new(index)), hub, history, Arc::new(checks.clone())];
     let feed = Feed::new(Arc::clone(&store), Arc::clone(&live), observers).run(stop_feed.clone());
     parts.spawn(async move { ("the feed", feed.await.map_err(Into::into)) });
     parts.spawn(async move { ("DNS", dns_server.run().await.map_err(Into::into)) });
+    let running = checks.run(stop_checks.clone());
+    parts.spawn(async move {
+        running.await;
+        ("the checks", Ok(()))
+    });
     let https = tls.is_some();
     let limits = ServerLimits::default();
     let http = Serving { router: routers.api, tls, identify, limits };
@@ -164,7 +189,9 @@ async fn serve(config: &ServeConfig, store: Arc<dyn Store>, started: Instant) ->
     info!("shutting down");
     // Requests under way first: their writes need the feed, and their clients may be told of it by DNS. Where a part has
     // failed, there is no order to keep.
-    let mut stops = [("the HTTP server", stop_http), ("DNS", stop_dns), ("the feed", stop_feed)].into_iter();
+    let mut stops =
+        [("the HTTP server", stop_http), ("the checks", stop_checks), ("DNS", stop_dns), ("the feed", stop_feed)]
+            .into_iter();
     let mut waiting_for = None;
     loop {
         if failed.is_some() {

@@ -21,6 +21,7 @@ fn service(name: &str, service_type: ServiceType) -> ServiceView {
         publish_not_ready: false,
         answer_unknown: false,
         all_critical: AllCritical::None,
+        checks: Vec::new(),
         sources: vec![Source::api()],
         revision: 1,
     }

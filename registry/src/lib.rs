@@ -3,6 +3,7 @@
 
 pub mod access;
 pub mod api;
+pub mod checks;
 pub mod live;
 pub mod members;
 pub mod server;

@@ -3,6 +3,7 @@
 //! Everything that reaches the store has passed here, whatever way it came. A refusal names the field by its JSON
 //! pointer (RFC 6901) and says what would be right.
 
+use crate::checks::declaration;
 use fingerpost_catalog::document::{InstanceDocument, NamespaceDocument, ServiceDocument};
 use fingerpost_catalog::{
     Instance, Labels, NameError, Namespace, Port, Service, ServiceType, validate_dns_label, validate_domain_name,
@@ -147,6 +148,7 @@ pub fn service(document: ServiceDocument) -> Result<Service, Invalid> {
     {
         return Err(Invalid::new("/ttl", format!("{ttl} seconds, and at most {MAX_TTL} (a day) are allowed")));
     }
+    declaration::validate(&document.checks)?;
     Ok(Service {
         service_type: document.service_type,
         cluster_ips: document.cluster_ips,
@@ -157,6 +159,7 @@ pub fn service(document: ServiceDocument) -> Result<Service, Invalid> {
         publish_not_ready: document.publish_not_ready,
         answer_unknown: document.answer_unknown,
         all_critical: document.all_critical,
+        checks: document.checks,
         unknown: Map::new(),
     })
 }
@@ -196,6 +199,7 @@ pub fn instance(document: InstanceDocument) -> Result<Instance, Invalid> {
     if let Some(session) = &document.session {
         validate_instance_id(session).map_err(at("/session"))?;
     }
+    declaration::validate(&document.checks)?;
     Ok(Instance {
         addresses: document.addresses,
         ports: document.ports,
@@ -208,6 +212,7 @@ pub fn instance(document: InstanceDocument) -> Result<Instance, Invalid> {
         pod: document.pod,
         attachment: document.attachment,
         session: document.session,
+        checks: document.checks,
         report: None,
         unknown: Map::new(),
     })

@@ -4,7 +4,10 @@
 //! live replica (and with it DNS) shows its position. Guards (`If-Match`) and read-modify-write steps become conditions
 //! of the commit, so that they are judged by the store in its own order and never by a stale reading.
 
+mod parts;
+
 use crate::access::{Acting, Forbidden};
+use crate::checks::{TargetRules, declaration};
 use crate::live::{LiveReplica, WaitError};
 use crate::sources::{Sources, removal};
 use crate::store::{Action, Commit, CommitError, Committed, Condition, Durability, Expect, Operation, Store};
@@ -153,6 +156,8 @@ pub struct Writer {
     hasher: RandomState,
     /// Who spoke, for whoever wants to know that a source still does.
     heard: Option<Arc<Sources>>,
+    /// What checks may be aimed at.
+    rules: Arc<TargetRules>,
 }
 
 /// Checks an identity given in the path and perhaps again in the body.
@@ -229,13 +234,24 @@ struct Planned {
     operations: Vec<Operation>,
     conditions: Vec<Condition>,
     created: bool,
+    /// Parts of an instance that goes, which may stay behind where there is no room for them: they mean nothing without
+    /// it, and are cleared away later, or when the instance comes to be again.
+    parts: Vec<Operation>,
 }
 
 impl Writer {
     /// A writer to `store`, whose changes `live` shows.
     pub fn new(store: Arc<dyn Store>, live: Arc<LiveReplica>) -> Self {
         let locks = |count| (0..count).map(|_| Mutex::new(())).collect();
-        Self { store, live, locks: locks(LOCKS), set_locks: locks(SET_LOCKS), hasher: RandomState::new(), heard: None }
+        Self {
+            store,
+            live,
+            locks: locks(LOCKS),
+            set_locks: locks(SET_LOCKS),
+            hasher: RandomState::new(),
+            heard: None,
+            rules: Arc::default(),
+        }
     }
 
     /// The same writer, which notes the sources that write.
@@ -248,6 +264,19 @@ impl Writer {
         if let Some(sources) = &self.heard {
             sources.heard(source);
         }
+    }
+
+    /// The same with rules for what checks may be aimed at; without, the strictest apply.
+    pub fn with_rules(mut self, rules: TargetRules) -> Self {
+        self.rules = Arc::new(rules);
+        self
+    }
+
+    /// An instance's declaration, checked by itself and by the rules of this process.
+    fn instance(&self, document: InstanceDocument) -> Result<Instance, Invalid> {
+        let instance = validate::instance(document)?;
+        declaration::validate_target(&instance.checks, &instance.addresses, &self.rules)?;
+        Ok(instance)
     }
 
     /// Commits, and waits until this process shows it.
@@ -335,7 +364,7 @@ impl Writer {
     ) -> Result<Written, WriteError> {
         check_instance_identity(&key, &document)?;
         let health = document.health;
-        let instance = validate::instance(document)?;
+        let instance = self.instance(document)?;
         self.update_instance(key, guard, |present| {
             let mut instance = instance.clone();
             instance.report = keep_report(health, present);
@@ -359,7 +388,11 @@ impl Writer {
             let document: InstanceDocument = crate::api::json_value(document)?;
             check_instance_identity(&key, &document)?;
             let health = document.health;
-            let mut instance = validate::instance(document)?;
+            let mut instance = self.instance(document)?;
+            if patch.get("checks").is_none() {
+                // With their fields of a newer version.
+                instance.checks.clone_from(&present.checks);
+            }
             instance.report = keep_report(health, Some(present));
             instance.unknown = present.unknown.clone();
             Ok(Some(instance))
@@ -408,6 +441,9 @@ impl Writer {
             }))?
             .ok_or_else(|| WriteError::NotFound(described(&key)))?;
             self.check_session(&key, &instance)?;
+            if present.is_none() {
+                self.clear_leftovers(std::slice::from_ref(&key)).await?;
+            }
             let revision = present.as_ref().map(|(_, revision)| *revision);
             conditions.push(Condition { key: key.clone(), expect: revision.map_or(Expect::Absent, Expect::At) });
             let commit = Commit {
@@ -450,20 +486,21 @@ impl Writer {
 
     /// Removes an instance and the parts of its health.
     pub async fn delete_instance(&self, key: InstanceKey, guard: Guard) -> Result<Written, WriteError> {
-        self.heard(&key.source);
-        let planned = self.plan_delete_instance(&key);
+        let Planned { mut operations, parts, .. } = self.plan_delete_instance(&key);
         let key = Key::Instance(key);
         let mut conditions = self.guard(&key, guard)?;
         conditions.push(Condition { key, expect: Expect::Present });
-        let committed = self.commit_guarded(planned.operations, conditions, guard).await?;
+        operations.extend(parts.into_iter().take(crate::store::MAX_OPERATIONS - 1));
+        let committed = self.commit_guarded(operations, conditions, guard).await?;
         Ok(Written { position: committed.position, created: false, changed: committed.changed })
     }
 
     fn plan_delete_instance(&self, key: &InstanceKey) -> Planned {
-        let mut operations = vec![Operation { key: Key::Instance(key.clone()), action: Action::Delete }];
-        let parts = self.live.read().parts_of(key);
-        operations.extend(parts.into_iter().map(|key| Operation { key, action: Action::Delete }));
-        Planned { operations, conditions: Vec::new(), created: false }
+        let parts = self.live.read().parts_of(key).into_iter();
+        Planned {
+            parts: parts.map(|key| Operation { key, action: Action::Delete }).collect(),
+            ..plan_delete(Key::Instance(key.clone()))
+        }
     }
 
     /// Turns a guard into conditions, or refuses at once where it can't hold any more.
@@ -572,7 +609,7 @@ impl Writer {
             (Verb::Put, ObjectDocument::Instance(document)) => (|| {
                 let key = document_key(acting, document)?;
                 let health = document.health;
-                let instance = validate::instance((**document).clone())?;
+                let instance = self.instance((**document).clone())?;
                 self.plan_put_instance(key, instance, health)
             })(),
             (Verb::Delete, ObjectDocument::Namespace(document)) => (|| {
@@ -596,7 +633,7 @@ impl Writer {
     fn plan_put(&self, key: Key, record: Record) -> Planned {
         let created = self.live.read().revision_of(&key).is_none();
         let operations = vec![Operation { key, action: Action::Put(Arc::new(record)) }];
-        Planned { operations, conditions: Vec::new(), created }
+        Planned { operations, conditions: Vec::new(), created, parts: Vec::new() }
     }
 
     fn plan_put_instance(
@@ -611,18 +648,16 @@ impl Writer {
         if let Some((Record::Instance(present), revision)) = &present {
             instance.report = keep_report(health, Some(present));
             // What is kept must be what was last reported, also by a call that is under way.
-            if health.is_none() {
-                conditions.push(Condition { key: key.clone(), expect: Expect::At(*revision) });
-            }
+            let expect = if health.is_none() { Expect::At(*revision) } else { Expect::Present };
+            conditions.push(Condition { key: key.clone(), expect });
         } else {
             instance.report = keep_report(health, None);
-            if health.is_none() {
-                conditions.push(Condition { key: key.clone(), expect: Expect::Absent });
-            }
+            // One that comes to be has nothing of one that was; see `clear_leftovers`.
+            conditions.push(Condition { key: key.clone(), expect: Expect::Absent });
         }
         self.check_session(&key, &instance)?;
         let operations = vec![Operation { key, action: Action::Put(Arc::new(Record::Instance(instance))) }];
-        Ok(Planned { operations, conditions, created: present.is_none() })
+        Ok(Planned { operations, conditions, created: present.is_none(), parts: Vec::new() })
     }
 
     /// Applies operations all together, at one position, or not at all.
@@ -630,7 +665,7 @@ impl Writer {
         self.heard(acting.source());
         for _ in 0..ATTEMPTS {
             let mut commit = Commit::default();
-            let mut created = Vec::with_capacity(items.len());
+            let (mut created, mut parts) = (Vec::with_capacity(items.len()), Vec::new());
             let mut seen: HashMap<Key, usize> = HashMap::with_capacity(items.len());
             for (n, (verb, object)) in items.iter().enumerate() {
                 let planned = self.plan(acting, *verb, object, &format!("/operations/{n}/object"))?;
@@ -643,7 +678,12 @@ impl Writer {
                 created.push(planned.created);
                 commit.operations.extend(planned.operations);
                 commit.conditions.extend(planned.conditions);
+                parts.extend(planned.parts);
             }
+            if commit.operations.len() + parts.len() <= crate::store::MAX_OPERATIONS {
+                commit.operations.extend(parts);
+            }
+            self.clear_leftovers_of(&commit).await?;
             match self.commit(commit).await {
                 Ok(committed) => {
                     return Ok(created
@@ -686,8 +726,10 @@ impl Writer {
             };
             let key = check().map_err(|error| error.below(&pointer))?;
             let health = document.health;
-            let instance = validate::instance(document).map_err(|invalid| invalid.below(&pointer))?;
-            self.check_session(&Key::Instance(key.clone()), &instance).map_err(|error| error.below(&pointer))?;
+            let instance = self.instance(document).map_err(|invalid| invalid.below(&pointer))?;
+            if let Err(WriteError::Invalid(invalid)) = self.check_session(&Key::Instance(key.clone()), &instance) {
+                return Err(invalid.below(&pointer).into());
+            }
             if wanted.insert(key, Wanted { index: n, instance, health }).is_some() {
                 return Err(Invalid::new(format!("{pointer}/id"), "two items have this id").into());
             }
@@ -739,7 +781,8 @@ impl Writer {
         let mut removals: Vec<Operation> = Vec::new();
         let mut waiting = 0;
         for key in &gone {
-            let operations = self.plan_delete_instance(key).operations;
+            let Planned { mut operations, parts, .. } = self.plan_delete_instance(key);
+            operations.extend(parts.into_iter().take(crate::store::MAX_OPERATIONS - 1));
             if removals.len() + operations.len() > crate::store::MAX_OPERATIONS {
                 let removed = waiting;
                 waiting = 0;
@@ -816,6 +859,7 @@ impl Writer {
                 *replaced = counts;
                 return Ok(None);
             }
+            self.clear_leftovers_of(&commit).await?;
             match self.store_commit(commit).await {
                 Ok(committed) => {
                     *replaced = counts;
@@ -838,7 +882,8 @@ struct Wanted {
 }
 
 fn plan_delete(key: Key) -> Planned {
-    Planned { operations: vec![Operation { key, action: Action::Delete }], conditions: Vec::new(), created: false }
+    let operations = vec![Operation { key, action: Action::Delete }];
+    Planned { operations, conditions: Vec::new(), created: false, parts: Vec::new() }
 }
 
 fn required<'a>(field: &'static str, value: Option<&'a String>) -> Result<&'a str, Invalid> {
@@ -897,6 +942,7 @@ pub fn instance_document(key: &InstanceKey, instance: &Instance) -> InstanceDocu
         pod: instance.pod.clone(),
         attachment: instance.attachment.clone(),
         session: instance.session.clone(),
+        checks: fingerpost_catalog::document::known(&instance.checks),
         effective_health: None,
         health_parts: None,
         shadowed: Vec::new(),

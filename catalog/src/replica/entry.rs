@@ -7,6 +7,7 @@
 use super::interner::NONE;
 use super::pod::PackedPod;
 use crate::Health;
+use crate::check::Check;
 use crate::object::{Attachment, CheckResult, Conditions, Drain, Instance, Report};
 use serde_json::{Map, Value};
 use smallvec::SmallVec;
@@ -113,6 +114,7 @@ pub(super) struct Extra {
 pub(super) struct Rare {
     pub(super) hostname: Option<Box<str>>,
     pub(super) attachment: Option<Box<Attachment>>,
+    pub(super) checks: Box<[Check]>,
     pub(super) unknown: Unknown,
 }
 
@@ -121,6 +123,7 @@ impl Extra {
         let rare = Rare {
             hostname: instance.hostname.as_deref().map(Into::into),
             attachment: instance.attachment.clone().map(Box::new),
+            checks: instance.checks.as_slice().into(),
             unknown: Unknown::pack(&instance.unknown),
         };
         Self {
@@ -134,9 +137,10 @@ impl Extra {
     pub(super) fn unpack(&self, instance: &mut Instance, id: &str) {
         instance.pod = self.pod.as_ref().map(|pod| pod.unpack(id));
         instance.report = self.report.as_deref().cloned();
-        if let Some(Rare { hostname, attachment, unknown }) = self.rare.as_deref() {
+        if let Some(Rare { hostname, attachment, checks, unknown }) = self.rare.as_deref() {
             instance.hostname = hostname.as_deref().map(str::to_owned);
             instance.attachment = attachment.as_deref().cloned();
+            instance.checks = checks.to_vec();
             instance.unknown = unknown.unpack();
         }
     }
@@ -193,6 +197,9 @@ impl Unknown {
 #[derive(Clone, PartialEq, Debug)]
 pub(super) struct Part {
     pub(super) revision: u64,
+    /// In milliseconds since 1970; 0 where it was not noted.
+    pub(super) since: u64,
+    reports: u64,
     pub(super) note: Box<str>,
     pub(super) health: Health,
     /// The reload that is under way has brought it.
@@ -202,21 +209,36 @@ pub(super) struct Part {
 
 impl Part {
     pub(super) fn from_check(check: &CheckResult, revision: u64) -> Self {
-        let unknown = Unknown::pack(&check.unknown);
-        Self { revision, note: check.note.as_str().into(), health: check.health, seen: false, unknown }
+        Self {
+            revision,
+            since: check.since,
+            reports: check.reports,
+            note: check.note.as_str().into(),
+            health: check.health,
+            seen: false,
+            unknown: Unknown::pack(&check.unknown),
+        }
     }
 
     pub(super) fn from_drain(drain: &Drain, revision: u64) -> Self {
-        let unknown = Unknown::pack(&drain.unknown);
-        Self { revision, note: drain.note.as_str().into(), health: Health::Critical, seen: false, unknown }
+        Self {
+            revision,
+            since: drain.since,
+            reports: 0,
+            note: drain.note.as_str().into(),
+            health: Health::Critical,
+            seen: false,
+            unknown: Unknown::pack(&drain.unknown),
+        }
     }
 
     pub(super) fn to_check(&self) -> CheckResult {
-        CheckResult { health: self.health, note: self.note.to_string(), unknown: self.unknown.unpack() }
+        let (health, note) = (self.health, self.note.to_string());
+        CheckResult { health, note, since: self.since, reports: self.reports, unknown: self.unknown.unpack() }
     }
 
     pub(super) fn to_drain(&self) -> Drain {
-        Drain { note: self.note.to_string(), unknown: self.unknown.unpack() }
+        Drain { note: self.note.to_string(), since: self.since, unknown: self.unknown.unpack() }
     }
 }
 
@@ -250,11 +272,6 @@ impl Parts {
     /// The latest change of any of them.
     pub(super) fn revision(&self) -> u64 {
         self.iter().map(|part| part.revision).max().unwrap_or_default()
-    }
-
-    /// The worst of them, where there are any.
-    pub(super) fn worst(&self) -> Option<Health> {
-        self.iter().map(|part| part.health).max()
     }
 }
 

@@ -4,6 +4,7 @@ use super::entry::Entry;
 use super::interner::NONE;
 use super::order::Order;
 use super::slab::Slab;
+use crate::check::Check;
 use crate::object::{Namespace, Service};
 use crate::view::{NamespaceView, ServiceView};
 use crate::{Rank, Source};
@@ -95,6 +96,8 @@ pub(super) struct Group {
     pub(super) version: u64,
     pub(super) publish_not_ready: bool,
     pub(super) answer_unknown: bool,
+    /// Of the highest-ranked declaration, where it has any.
+    pub(super) checks: Option<Arc<[Check]>>,
     /// In the list of groups that the transaction under way has to look at.
     pub(super) dirty: bool,
 }
@@ -112,6 +115,7 @@ impl Default for Group {
             version: 0,
             publish_not_ready: false,
             answer_unknown: false,
+            checks: None,
             dirty: false,
         }
     }

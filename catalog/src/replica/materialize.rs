@@ -1,15 +1,15 @@
 //! From compact entries to records and views: the inverse of [`write`](super::write), and the derivation of health.
 
 use super::Replica;
-use super::entry::{Entry, Parts};
+use super::entry::{Entry, Part};
 use super::interner::NONE;
-use crate::Health;
+use crate::check::Check;
 use crate::health::{HealthParts, PartState, SessionState};
 use crate::labels::Labels;
 use crate::object::{Instance, Report};
 use crate::record::InstanceKey;
 use crate::view::InstanceView;
-use std::collections::BTreeMap;
+use crate::{Health, Timestamp};
 
 /// Whose labels a view shows.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -111,25 +111,43 @@ impl Replica {
         }
     }
 
+    /// The checks that are run on it: its service's but for those of which it has its own of the same name, and its own.
+    pub(super) fn checks_of<'a>(&'a self, entry: &'a Entry) -> impl Iterator<Item = &'a Check> {
+        let own = own_checks(entry);
+        let inherited = self.groups[entry.group].checks.as_deref().unwrap_or_default();
+        inherited.iter().filter(|check| own.iter().all(|other| other.name != check.name)).chain(own)
+    }
+
+    /// The worst of its checks. Instances without any, nearly all in most registries, cost two looks.
+    fn checks_health(&self, entry: &Entry) -> Option<Health> {
+        let result = |check: &Check| {
+            let parts = entry.parts.as_deref()?;
+            Some(parts.checks[parts.check(&check.name).ok()?].1.health)
+        };
+        self.checks_of(entry).map(|check| result(check).unwrap_or(Health::Unknown)).max()
+    }
+
     /// The worst of all parts, without making them.
     pub(super) fn effective_health(&self, entry: &Entry) -> Health {
         let conditions = self.is_held_back(entry).then_some(Health::Critical);
-        let parts = entry.parts.as_ref().and_then(|parts| parts.worst());
+        let drain = entry.parts.as_ref().and_then(|parts| parts.drain.as_ref()).map(|drain| drain.health);
         conditions
             .max(self.session_health(entry))
             .max(report_of(entry).map(|report| report.health))
-            .max(parts)
+            .max(drain)
+            .max(self.checks_health(entry))
             .unwrap_or_default()
     }
 
     fn health_parts(&self, entry: &Entry) -> HealthParts {
-        let state = |health: Health, note: &str| PartState { health, note: note.to_owned() };
+        let state = |health: Health, note: &str| PartState { health, note: note.to_owned(), since: None };
+        let noted = |part: &Part| PartState { since: Timestamp::noted(part.since), ..state(part.health, &part.note) };
         let session = self.session_health(entry).map(|health| {
             let session = self.sessions.get(entry.session);
             match session.state() {
                 Some(SessionState::Expired) => state(health, "session expired"),
                 Some(_) => state(health, "session overdue, but held"),
-                None => PartState { health, note: format!("session {} is not known", session.id) },
+                None => state(health, &format!("session {} is not known", session.id)),
             }
         });
         let mut made = HealthParts {
@@ -140,13 +158,24 @@ impl Replica {
         if let Some(report) = report_of(entry) {
             made.reported = Some(state(report.health, &report.note));
         }
-        if let Some(Parts { drain, checks }) = entry.parts.as_deref() {
-            made.drain = drain.as_ref().map(|part| state(part.health, &part.note));
-            let checks = checks.iter().map(|(name, part)| (name.to_string(), state(part.health, &part.note)));
-            made.checks = checks.collect::<BTreeMap<_, _>>();
+        let parts = entry.parts.as_deref();
+        made.drain = parts.and_then(|parts| parts.drain.as_deref()).map(noted);
+        for check in self.checks_of(entry) {
+            let result = parts.and_then(|parts| Some(&parts.checks[parts.check(&check.name).ok()?].1));
+            let part = result.map_or_else(|| state(Health::Unknown, NOT_RUN), noted);
+            made.checks.insert(check.name.clone(), part);
         }
         made
     }
+}
+
+/// What a declared check without a result says.
+const NOT_RUN: &str = "has not run yet";
+
+/// What it declares of its own.
+pub(super) fn own_checks(entry: &Entry) -> &[Check] {
+    let rare = entry.extra.as_ref().and_then(|extra| extra.rare.as_deref());
+    rare.map_or(&[], |rare| &rare.checks)
 }
 
 /// What the instance's source reported last.

@@ -42,6 +42,7 @@ impl Replica {
             publish_not_ready: best.publish_not_ready,
             answer_unknown: best.answer_unknown,
             all_critical: best.all_critical,
+            checks: best.checks.clone(),
             sources: declarations.iter().map(|declaration| declaration.source.clone()).collect(),
             revision: latest(declarations),
         })

@@ -14,11 +14,13 @@
 //! - [`group`]: services and namespaces; [`merge`]: how several sources' words become one.
 //! - [`mod@write`] and [`members`]: how records go in and out; [`apply`]: the effects of that; [`reload`]: a whole new
 //!   state as differences.
+//! - [`checks`]: what is to be checked.
 //! - [`query`]: lists and pages, found by [`plan`]; [`read`]: single objects and records; [`mod@sources`]: what each
 //!   source holds.
 
 mod addresses;
 mod apply;
+mod checks;
 mod entry;
 mod group;
 mod interner;
@@ -39,6 +41,7 @@ mod table;
 mod write;
 mod writers;
 
+pub use checks::CheckedInstance;
 pub use query::{HealthSet, InstanceQuery, NamespaceQuery, Page, ParseHealthSetError, ServiceQuery};
 pub use sources::SourceStats;
 

@@ -4,10 +4,10 @@ use super::Replica;
 use super::entry::Parts;
 use super::group::Declaration;
 use super::materialize::LabelsOf;
-use crate::Source;
-use crate::object::{Namespace, Service};
+use crate::object::{AllCritical, Namespace, Service};
 use crate::record::{InstanceKey, Key, Record};
 use crate::view::{InstanceView, NamespaceView, ServiceView};
+use crate::{Health, Source};
 use std::net::IpAddr;
 
 fn unpack<T: Clone>(declaration: &Declaration<T>) -> (Source, T, u64) {
@@ -67,6 +67,28 @@ impl Replica {
         };
         found.sort_unstable_by(|a, b| weight(a).cmp(&weight(b)));
         found.into_iter().map(|handle| self.instance_view(handle, LabelsOf::Endpoint)).collect()
+    }
+
+    /// Whether the service has instances, none of them can be answered, and its `allCritical: all` has DNS answer them all
+    /// the same.
+    pub fn panics(&self, namespace: &str, service: &str) -> bool {
+        let Some(group) = self.find_group(namespace, Some(service)).map(|handle| &self.groups[handle]) else {
+            return false;
+        };
+        if group.view.as_ref().is_none_or(|view| view.all_critical != AllCritical::All) {
+            return false;
+        }
+        // As DNS has it: whoever can be answered at an address of its own keeps the service from panicking.
+        let answered = |handle: u32| {
+            let entry = &self.entries[handle];
+            let healthy = match entry.health {
+                Health::Passing | Health::Warning => true,
+                Health::Unknown => group.answer_unknown,
+                Health::Critical => false,
+            };
+            healthy && entry.addresses.len() > entry.shadow.as_ref().map_or(0, |shadow| shadow.addresses.len())
+        };
+        group.order.first().is_some() && !group.order.iter().any(answered)
     }
 
     /// The instances that hang on a session, in the order of their keys.

@@ -7,9 +7,11 @@ use super::entry::{Marks, Part, Parts};
 use super::group::{Declaration, Group, NamespaceSlot};
 use super::sources::StoredMark;
 use super::writers::StoredSession;
+use crate::check::Check;
 use crate::object::{Namespace, Service, Session};
 use crate::record::{InstanceKey, Key, Record};
 use crate::{Health, Source};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// Which part of an instance's health.
@@ -197,12 +199,19 @@ impl Replica {
         let answer_unknown = best.is_some_and(|service| service.answer_unknown);
         let readiness = publish_not_ready != group.publish_not_ready;
         let unknown = answer_unknown != group.answer_unknown;
-        if !readiness && !unknown {
+        let checks = best.map_or(&[][..], |service| &service.checks);
+        let declared = group.checks.as_deref().unwrap_or_default();
+        let names = |checks: &[Check]| checks.iter().map(|check| check.name.clone()).collect::<BTreeSet<_>>();
+        let checked = names(checks) != names(declared);
+        let checks: Option<Arc<[Check]>> = if checks == declared { group.checks.clone() } else { some_checks(checks) };
+        if !readiness && !unknown && !checked {
+            self.groups[handle].checks = checks;
             return;
         }
         let concerned = |&member: &u32| {
             let entry = &self.entries[member];
-            (readiness && entry.conditions.unpack().ready == Some(false))
+            checked
+                || (readiness && entry.conditions.unpack().ready == Some(false))
                 || (unknown && self.effective_health(entry) == Health::Unknown)
         };
         for member in group.order.iter().filter(concerned).collect::<Vec<u32>>() {
@@ -210,6 +219,7 @@ impl Replica {
         }
         let group = &mut self.groups[handle];
         (group.publish_not_ready, group.answer_unknown) = (publish_not_ready, answer_unknown);
+        group.checks = checks;
     }
 
     fn put_session(&mut self, transaction: &mut Transaction, id: &str, value: &Session, revision: u64) {
@@ -282,6 +292,10 @@ impl Replica {
             self.orphans.remove(key);
         }
     }
+}
+
+fn some_checks(checks: &[Check]) -> Option<Arc<[Check]>> {
+    (!checks.is_empty()).then(|| checks.into())
 }
 
 impl Parts {

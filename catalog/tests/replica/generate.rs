@@ -1,9 +1,9 @@
 //! Arbitrary change sets over few names, so that everything collides with everything.
 
 use fingerpost_catalog::{
-    AllCritical, Attachment, Change, ChangeSet, CheckResult, Conditions, Drain, Epoch, Health, Instance, InstanceKey,
-    Key, Labels, Mark, Namespace, Pod, Port, Position, Protocol, Record, Report, Service, ServiceType, Session,
-    SessionState, Source,
+    AllCritical, Attachment, Change, ChangeSet, Check, CheckResult, CheckType, Conditions, Drain, Epoch, Health,
+    Instance, InstanceKey, Key, Labels, Mark, Namespace, Pod, Port, Position, Protocol, Record, Report, Service,
+    ServiceType, Session, SessionState, Source,
 };
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -68,44 +68,67 @@ fn text(texts: &'static [&'static str]) -> impl Strategy<Value = Option<String>>
     prop::option::of(select(texts).prop_map(str::to_owned))
 }
 
-fn instance() -> impl Strategy<Value = Record> {
+/// Now and then some; names are few, so that the instance's and its service's meet, and are those of results.
+fn checks() -> BoxedStrategy<Vec<Check>> {
+    let made = |(which, interval_seconds, unknown): (usize, u32, serde_json::Map<_, _>)| {
+        let names: &[&str] = [&[][..], &[], &[], &["c"], &["d", "c"], &["e"]][which];
+        let check = |name: &&str| Check {
+            name: (*name).to_owned(),
+            check_type: CheckType::Tcp,
+            interval_seconds: Some(interval_seconds),
+            unknown: unknown.clone(),
+            ..Check::default()
+        };
+        names.iter().map(check).collect()
+    };
+    (0..6_usize, 1..3_u32, unknown()).prop_map(made).boxed()
+}
+
+fn instance() -> BoxedStrategy<Record> {
     let place = (prop::collection::vec(address(), 0..4), ports(), labels());
     let run = (prop::option::of(0..3_u16), text(&["z1", "z2"]), text(&["n1"]), text(&["h"]));
     let rest = (prop::option::of(any::<bool>()), text(&["s1", "s2", "s3"]), 0..4_u8, unknown());
-    (place, run, rest).prop_map(
-        |((addresses, ports, labels), (weight, zone, node, hostname), (ready, session, rare, unknown))| {
-            Record::Instance(Instance {
-                addresses,
-                ports,
-                labels,
-                weight,
-                zone,
-                node,
-                hostname,
-                conditions: Conditions { ready, serving: None, terminating: ready },
-                pod: (rare == 1).then(|| Pod { name: "p".to_owned(), uid: String::new() }),
-                attachment: (rare == 2).then(|| Attachment { network: "net".to_owned(), ..Attachment::default() }),
-                session,
-                report: None,
-                unknown,
-            })
-        },
-    )
+    (place, run, rest, checks())
+        .prop_map(
+            |((addresses, ports, labels), (weight, zone, node, hostname), (ready, session, rare, unknown), checks)| {
+                Record::Instance(Instance {
+                    addresses,
+                    ports,
+                    labels,
+                    weight,
+                    zone,
+                    node,
+                    hostname,
+                    conditions: Conditions { ready, serving: None, terminating: ready },
+                    pod: (rare == 1).then(|| Pod { name: "p".to_owned(), uid: String::new() }),
+                    attachment: (rare == 2).then(|| Attachment { network: "net".to_owned(), ..Attachment::default() }),
+                    session,
+                    checks,
+                    report: None,
+                    unknown,
+                })
+            },
+        )
+        .boxed()
 }
 
-fn service() -> impl Strategy<Value = Record> {
-    (labels(), ports(), any::<bool>(), any::<bool>(), unknown()).prop_map(|(labels, ports, ready, answer, unknown)| {
-        Record::Service(Service {
-            service_type: if ready { ServiceType::ClusterIP } else { ServiceType::Headless },
-            labels,
-            ports,
-            publish_not_ready: ready,
-            answer_unknown: answer,
-            all_critical: AllCritical::All,
-            unknown,
-            ..Service::default()
+fn service() -> BoxedStrategy<Record> {
+    let flags = (any::<bool>(), any::<bool>());
+    (labels(), ports(), flags, checks(), unknown())
+        .prop_map(|(labels, ports, (ready, answer), checks, unknown)| {
+            Record::Service(Service {
+                service_type: if ready { ServiceType::ClusterIP } else { ServiceType::Headless },
+                labels,
+                ports,
+                publish_not_ready: ready,
+                answer_unknown: answer,
+                all_critical: AllCritical::All,
+                checks,
+                unknown,
+                ..Service::default()
+            })
         })
-    })
+        .boxed()
 }
 
 fn health() -> impl Strategy<Value = Health> {
@@ -130,7 +153,7 @@ fn session() -> impl Strategy<Value = Record> {
     )
 }
 
-fn key_and_record() -> impl Strategy<Value = (Key, Record)> {
+fn key_and_record() -> BoxedStrategy<(Key, Record)> {
     let note = || select(&["", "why"][..]).prop_map(str::to_owned);
     let report = (health(), note(), unknown()).prop_map(|(health, note, unknown)| Report { health, note, unknown });
     prop_oneof![
@@ -146,19 +169,21 @@ fn key_and_record() -> impl Strategy<Value = (Key, Record)> {
             }
             (Key::Instance(key), instance)
         }),
-        2 => (instance_key(), name(&["c", "d"]), health(), note(), unknown()).prop_map(
-            |(instance, check, health, note, unknown)| {
-                (Key::Check { instance, check }, Record::Check(CheckResult { health, note, unknown }))
+        3 => (instance_key(), name(&["c", "d"]), health(), note(), 0..2_u64, unknown()).prop_map(
+            |(instance, check, health, note, since, unknown)| {
+                let result = CheckResult { health, note, since, reports: since, unknown };
+                (Key::Check { instance, check }, Record::Check(result))
             },
         ),
-        1 => (instance_key(), note(), unknown()).prop_map(|(key, note, unknown)| {
-            (Key::Drain(key), Record::Drain(Drain { note, unknown }))
+        1 => (instance_key(), note(), 0..2_u64, unknown()).prop_map(|(key, note, since, unknown)| {
+            (Key::Drain(key), Record::Drain(Drain { note, since, unknown }))
         }),
         2 => (name(&["s1", "s2", "s3"]), session()).prop_map(|(id, session)| (Key::Session { id }, session)),
         1 => (source(), 1..9_u64, unknown()).prop_map(|(source, seen, unknown)| {
             (Key::Mark { source }, Record::Mark(Mark { seen, unknown }))
         }),
     ]
+    .boxed()
 }
 
 fn change() -> impl Strategy<Value = Change> {

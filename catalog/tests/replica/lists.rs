@@ -3,8 +3,8 @@
 use crate::generate::{history, source};
 use crate::model::{OWN_CLUSTER, Records, put_all, views};
 use fingerpost_catalog::{
-    CheckResult, Health, HealthSet, Instance, InstanceKey, InstanceQuery, InstanceView, Key, Labels, NamespaceQuery,
-    Record, Replica, Selector, ServiceQuery, Source,
+    Check, CheckResult, Health, HealthSet, Instance, InstanceKey, InstanceQuery, InstanceView, Key, Labels,
+    NamespaceQuery, Record, Replica, Selector, ServiceQuery, Source,
 };
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -194,6 +194,7 @@ proptest! {
 fn large_lists_equal_naive_ones() {
     let mut replica = Replica::new(OWN_CLUSTER);
     let source: [Source; 3] = ["api", "cni/n", "kubernetes/own"].map(|text| text.parse().expect("a source"));
+    let declared = Check { name: "c".to_owned(), ..Check::default() };
     let mut all = Vec::new();
     for n in 0..6000_u32 {
         // Multiplying by an odd number visits everything in no particular order.
@@ -209,6 +210,7 @@ fn large_lists_equal_naive_ones() {
         let instance = Instance {
             labels: labels.map(|(key, value)| (key, value.to_string())).collect(),
             addresses: vec![std::net::Ipv4Addr::from(n).into()],
+            checks: if n % 4 == 0 { vec![declared.clone()] } else { Vec::new() },
             ..Instance::default()
         };
         replica.load(&Key::Instance(key.clone()), &Record::Instance(instance), 1);

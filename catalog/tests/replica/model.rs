@@ -1,8 +1,9 @@
 //! The model: records in one map, every view worked out from all of them, by the words of the documentation.
 
 use fingerpost_catalog::{
-    ChangeSet, Effects, Health, HealthParts, Instance, InstanceKey, InstanceView, Key, Labels, Namespace,
-    NamespaceView, PartState, Rank, Record, Service, ServiceView, SessionState, Source, ViewChange,
+    ChangeSet, Check, CheckedInstance, Effects, Health, HealthParts, Instance, InstanceKey, InstanceView, Key, Labels,
+    Namespace, NamespaceView, PartState, Rank, Record, Service, ServiceView, SessionState, Source, Timestamp,
+    ViewChange,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -87,12 +88,16 @@ fn instances(records: &Records) -> impl Iterator<Item = (&InstanceKey, &Instance
 fn instance_view(records: &Records, key: &InstanceKey, own: &Instance, revision: u64) -> InstanceView {
     let declared = key.service.as_deref().map(|name| services_of(records, &key.namespace, name)).unwrap_or_default();
     let service = declared.first().map(|(_, service, _)| service.clone()).unwrap_or_default();
-    let part = |health: Health, note: &str| PartState { health, note: note.to_owned() };
+    let part = |health: Health, note: &str| PartState { health, note: note.to_owned(), since: None };
+    let at = |part: PartState, since| PartState { since: Timestamp::noted(since), ..part };
     let mut parts = HealthParts {
         reported: own.report.as_ref().map(|report| part(report.health, &report.note)),
         ..HealthParts::default()
     };
     let mut latest = revision;
+    for check in effective_checks(&service, own) {
+        parts.checks.insert(check.name, part(Health::Unknown, "has not run yet"));
+    }
     if own.conditions.ready == Some(false) && !service.publish_not_ready {
         parts.conditions = Some(part(Health::Critical, "not ready"));
     }
@@ -102,9 +107,13 @@ fn instance_view(records: &Records, key: &InstanceKey, own: &Instance, revision:
         }
         latest = latest.max(*revision);
         match (other, record) {
-            (Key::Drain(_), Record::Drain(drain)) => parts.drain = Some(part(Health::Critical, &drain.note)),
+            (Key::Drain(_), Record::Drain(drain)) => {
+                parts.drain = Some(at(part(Health::Critical, &drain.note), drain.since));
+            }
             (Key::Check { check, .. }, Record::Check(result)) => {
-                parts.checks.insert(check.to_string(), part(result.health, &result.note));
+                if let Some(declared) = parts.checks.get_mut(&**check) {
+                    *declared = at(part(result.health, &result.note), result.since);
+                }
             }
             _ => {}
         }
@@ -152,6 +161,30 @@ fn instance_view(records: &Records, key: &InstanceKey, own: &Instance, revision:
     }
 }
 
+/// The service's checks without those that the instance has of its own, and the instance's.
+fn effective_checks(service: &Service, own: &Instance) -> Vec<Check> {
+    let overridden = |check: &&Check| own.checks.iter().any(|other| other.name == check.name);
+    service.checks.iter().filter(|check| !overridden(check)).chain(&own.checks).cloned().collect()
+}
+
+/// What is to be checked of an instance.
+pub(crate) fn checked(records: &Records, key: &InstanceKey, own: &Instance) -> CheckedInstance {
+    let declared = key.service.as_deref().map(|name| services_of(records, &key.namespace, name)).unwrap_or_default();
+    let service = declared.first().map(|(_, service, _)| service.clone()).unwrap_or_default();
+    let checks = effective_checks(&service, own);
+    let results = records.keys().filter_map(|other| match other {
+        Key::Check { instance, check } if instance == key => Some(check.clone()),
+        _ => None,
+    });
+    CheckedInstance {
+        key: key.clone(),
+        addresses: own.addresses.clone(),
+        ports: if own.ports.is_empty() { service.ports } else { own.ports.clone() },
+        stray: results.filter(|name| checks.iter().all(|check| *check.name != **name)).collect(),
+        checks,
+    }
+}
+
 pub(crate) fn views(records: &Records) -> Views {
     let mut views = Views::default();
     for (key, instance, revision) in instances(records) {
@@ -193,6 +226,7 @@ pub(crate) fn views(records: &Records) -> Views {
             publish_not_ready: best.publish_not_ready,
             answer_unknown: best.answer_unknown,
             all_critical: best.all_critical,
+            checks: best.checks,
             sources: declared.iter().map(|(source, ..)| source.clone()).collect(),
             revision: revision.unwrap_or_default(),
         };

@@ -1,6 +1,6 @@
 //! Every way of reading the replica against the model.
 
-use crate::model::{Records, Views, rank, services_of};
+use crate::model::{Records, Views, checked, rank, services_of};
 use fingerpost_catalog::{
     Health, InstanceKey, InstanceQuery, InstanceView, Key, NamespaceQuery, Record, Replica, Selector, ServiceQuery,
 };
@@ -45,7 +45,27 @@ pub(crate) fn assert_holds(replica: &Replica, records: &Records, expected: &View
         let raw = page.iter().find(|view| view.key == *key).expect("listed with its source");
         let Some((Record::Instance(own), _)) = records.get(&Key::Instance(key.clone())) else { panic!("no record") };
         assert_eq!(raw, &InstanceView { instance: own.clone(), ..view.clone() });
+        assert_eq!(replica.checked_instance(key), Some(checked(records, key, own)));
     }
+
+    let (mut found, mut from) = (Vec::new(), Some(0));
+    while let Some(at) = from {
+        let (some, next) = replica.checked_instances(at, 2);
+        found.extend(some);
+        from = next;
+    }
+    found.sort_by(|a, b| a.key.cmp(&b.key));
+    let concerned = expected.instances.keys().filter_map(|key| {
+        let Some((Record::Instance(own), _)) = records.get(&Key::Instance(key.clone())) else { panic!("no record") };
+        Some(checked(records, key, own)).filter(|checked| !checked.checks.is_empty() || !checked.stray.is_empty())
+    });
+    assert_eq!(found, concerned.collect::<Vec<_>>());
+    let mut orphaned = replica.orphaned_parts(usize::MAX);
+    orphaned.sort();
+    let is_orphaned = |key: &&Key| {
+        !matches!(key, Key::Instance(_)) && key.instance().is_some_and(|key| !expected.instances.contains_key(key))
+    };
+    assert_eq!(orphaned, records.keys().filter(is_orphaned).cloned().collect::<Vec<_>>());
 
     let mut stored: Records = BTreeMap::new();
     for (key, record, revision) in replica.records() {

@@ -161,12 +161,48 @@ fn one_session_record_moves_all_its_instances() {
 }
 
 #[test]
+fn checks_count_while_they_are_declared() {
+    let mut fixture = Fixture::new();
+    let service = |checks: &str| format!(r#"{{"checks":[{checks}]}}"#);
+    let (up, live) = (r#"{"name":"up","type":"tcp"}"#, r#"{"name":"live","type":"ttl"}"#);
+    fixture.apply(&[(WEB1, "{}"), ("checks/prod/web/api/web-1/up", r#"{"health":"critical","note":"refused"}"#)]);
+    assert_eq!(fixture.instance("prod/web/api/web-1").effective, Health::Passing, "nobody declares it");
+    let effects = fixture.apply(&[("services/prod/web/api", &service(&format!("{up},{live}")))]);
+    assert_eq!(summary(&effects), ["~ service web", "~ prod/web/api/web-1"]);
+    let view = fixture.instance("prod/web/api/web-1");
+    assert_eq!((view.effective, &*view.parts.checks["up"].note), (Health::Critical, "refused"));
+    assert_eq!(
+        (view.parts.checks["live"].health, &*view.parts.checks["live"].note),
+        (Health::Unknown, "has not run yet")
+    );
+    // Another interval is no news for instances.
+    let slower = up.replace("}", r#","intervalSeconds":60}"#);
+    let effects = fixture.apply(&[("services/prod/web/api", &service(&format!("{slower},{live}")))]);
+    assert_eq!(summary(&effects), ["~ service web"]);
+    // A higher-ranked declaration without checks speaks for the service.
+    fixture.apply(&[("services/prod/web/kubernetes:own", "{}")]);
+    assert!(fixture.instance("prod/web/api/web-1").parts.checks.is_empty());
+    fixture.apply(&[
+        ("services/prod/web/kubernetes:own", "-"),
+        ("checks/prod/web/api/web-1/up", r#"{"health":"passing"}"#),
+    ]);
+    assert_eq!(fixture.instance("prod/web/api/web-1").effective, Health::Unknown);
+    fixture.apply(&[("checks/prod/web/api/web-1/live", r#"{"health":"warning","since":1000}"#)]);
+    let view = fixture.instance("prod/web/api/web-1");
+    assert_eq!(view.effective, Health::Warning);
+    assert_eq!(
+        view.parts.checks["live"].since.map(|since| since.to_string()).as_deref(),
+        Some("1970-01-01T00:00:01.000Z")
+    );
+}
+
+#[test]
 fn the_service_decides_about_readiness_and_unknown_health() {
     let mut fixture = Fixture::new();
     let other = "instances/prod/web/api/web-2";
     fixture.apply(&[
         (WEB1, r#"{"conditions":{"ready":false}}"#),
-        (other, "{}"),
+        (other, r#"{"checks":[{"name":"http","type":"http"}]}"#),
         ("checks/prod/web/api/web-2/http", r#"{"health":"unknown"}"#),
         ("instances/prod/web/api/web-3", "{}"),
     ]);

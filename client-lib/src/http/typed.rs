@@ -7,7 +7,8 @@ use crate::request::{
 };
 use crate::{Error, Registry, Result};
 use fingerpost_catalog::document::{
-    HealthDocument, InstanceDocument, ListDocument, NamespaceDocument, ObjectDocument, ProblemDocument, ServiceDocument,
+    DrainDocument, HealthDocument, HistoryDocument, InstanceDocument, ListDocument, NamespaceDocument, ObjectDocument,
+    ProblemDocument, ServiceDocument,
 };
 use fingerpost_catalog::{InstanceKey, Position, Source};
 use futures_util::future::BoxFuture;
@@ -112,6 +113,36 @@ impl Registry for HttpRegistry {
             let call = Call::new(Method::PUT, path).query("source", Some(&instance.source)).json(health)?;
             self.send(call).await?.position()
         })
+    }
+
+    fn drain<'a>(&'a self, instance: &'a InstanceKey, note: &'a str) -> BoxFuture<'a, Result<InstanceDocument>> {
+        Box::pin(async move {
+            let path = key_path(instance).into_iter().chain(["drain"]);
+            let body = DrainDocument { note: note.to_owned() };
+            self.get(Call::new(Method::PUT, path).query("source", Some(&instance.source)).json(&body)?).await
+        })
+    }
+
+    fn undrain<'a>(&'a self, instance: &'a InstanceKey) -> BoxFuture<'a, Result<InstanceDocument>> {
+        let path = key_path(instance).into_iter().chain(["drain"]);
+        Box::pin(self.get(Call::new(Method::DELETE, path).query("source", Some(&instance.source))))
+    }
+
+    fn report_check<'a>(
+        &'a self,
+        instance: &'a InstanceKey,
+        check: &'a str,
+        health: &'a HealthDocument,
+    ) -> BoxFuture<'a, Result<InstanceDocument>> {
+        Box::pin(async move {
+            let path = key_path(instance).into_iter().chain(["checks", check]);
+            self.get(Call::new(Method::PUT, path).query("source", Some(&instance.source)).json(health)?).await
+        })
+    }
+
+    fn history<'a>(&'a self, instance: &'a InstanceKey) -> BoxFuture<'a, Result<HistoryDocument>> {
+        let path = key_path(instance).into_iter().chain(["history"]);
+        Box::pin(self.get(Call::new(Method::GET, path).query("source", Some(&instance.source))))
     }
 
     fn batch<'a>(&'a self, source: &'a Source, operations: Vec<Operation>) -> BoxFuture<'a, Result<BatchReply>> {

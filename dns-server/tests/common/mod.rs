@@ -42,6 +42,7 @@ pub fn service(namespace: &str, name: &str, service_type: ServiceType) -> Servic
         publish_not_ready: false,
         answer_unknown: false,
         all_critical: AllCritical::None,
+        checks: Vec::new(),
         sources: vec![Source::api()],
         revision: 1,
     }

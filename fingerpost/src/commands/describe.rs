@@ -5,10 +5,10 @@ use super::get::table;
 use super::rows::{self, tagged};
 use super::target::{ServiceName, namespace_name};
 use crate::cli::{DescribeArgs, KindArg};
-use crate::output::{Cell, Fields, Output};
+use crate::output::{Cell, Fields, Output, Table};
 use anyhow::{Context as _, anyhow, bail};
-use fingerpost_catalog::document::{InstanceDocument, NamespaceDocument, ServiceDocument};
-use fingerpost_catalog::{InstanceKey, Labels, PartState};
+use fingerpost_catalog::document::{InstanceDocument, NamespaceDocument, ServiceDocument, TransitionDocument};
+use fingerpost_catalog::{Check, CheckPort, CheckType, InstanceKey, Labels, PartState};
 use fingerpost_client::{Filter, ListRequest, Registry};
 use serde::Serialize;
 
@@ -88,6 +88,7 @@ fn service_fields(service: &ServiceDocument) -> Fields {
     if service.all_critical == fingerpost_catalog::AllCritical::All {
         fields.add("All critical", Cell::new("answer all of them"));
     }
+    add_checks(&mut fields, &service.checks);
     if !service.sources.is_empty() {
         fields.add("Sources", Cell::list(&service.sources));
     }
@@ -118,7 +119,57 @@ async fn instance(context: &Context, args: &DescribeArgs) -> anyhow::Result<()> 
         None => registry.find_instance(&name.namespace, name.service.as_deref(), &name.id).await,
     };
     let instance = found.with_context(|| format!("can't describe instance {}", args.name))?;
-    context.output.value(&tagged(&instance), || instance_fields(&instance).render(context.output.colour))
+    let history = match instance_key(&instance) {
+        Some(key) => registry.history(&key).await.map(|history| history.items).unwrap_or_default(),
+        None => Vec::new(),
+    };
+    // As JSON it is the instance alone, so that it can be applied again.
+    context.output.value(&tagged(&instance), || {
+        let mut out = instance_fields(&instance).render(context.output.colour);
+        if !history.is_empty() {
+            out.push_str(&format!("\n{}", transitions(&history).render(context.output.colour)));
+        }
+        out
+    })
+}
+
+fn instance_key(instance: &InstanceDocument) -> Option<InstanceKey> {
+    Some(InstanceKey {
+        namespace: instance.namespace.as_deref()?.into(),
+        service: instance.service.as_deref().map(Into::into),
+        source: instance.source.clone()?,
+        id: instance.id.as_deref()?.into(),
+    })
+}
+
+/// The latest changes of health.
+fn transitions(history: &[TransitionDocument]) -> Table {
+    let mut table = Table::new(vec!["SINCE", "HEALTH", "BEFORE", "REASON"]);
+    for TransitionDocument { at, from, to, reason } in history {
+        table.push(vec![Cell::new(at.to_string()), rows::health(*to), Cell::new(from.as_str()), Cell::new(reason)]);
+    }
+    table
+}
+
+/// How a check finds out, in a line.
+fn check_line(check: &Check) -> Cell {
+    if check.check_type == CheckType::Ttl {
+        return Cell::new(format!("{}: ttl, overdue after {} s", check.name, check.ttl()));
+    }
+    let port = match &check.port {
+        None => String::new(),
+        Some(CheckPort::Number(port)) => format!(" :{port}"),
+        Some(CheckPort::Name(name)) => format!(" :{name}"),
+    };
+    let what = [&check.path, &check.service, &check.query].into_iter().flatten().map(|what| format!(" {what}"));
+    let what = what.collect::<String>();
+    Cell::new(format!("{}: {}{port}{what}, every {} s", check.name, check.check_type, check.interval()))
+}
+
+fn add_checks(fields: &mut Fields, checks: &[Check]) {
+    for (n, check) in checks.iter().enumerate() {
+        fields.add(if n == 0 { "Checks" } else { "" }, check_line(check));
+    }
 }
 
 fn instance_fields(instance: &InstanceDocument) -> Fields {
@@ -147,6 +198,7 @@ fn instance_fields(instance: &InstanceDocument) -> Fields {
         fields.add("Attachment", Cell::new(format!("{}: {interface}", attachment.network)));
     }
     fields.add_some("Session", instance.session.as_ref());
+    add_checks(&mut fields, &instance.checks);
     for (label, condition) in [
         ("Ready", instance.conditions.ready),
         ("Serving", instance.conditions.serving),
@@ -178,7 +230,8 @@ fn instance_fields(instance: &InstanceDocument) -> Fields {
 
 fn health_part(name: &str, part: &PartState) -> Cell {
     let note = if part.note.is_empty() { String::new() } else { format!(" ({})", part.note) };
-    Cell::new(format!("{name}{}{note}", part.health))
+    let since = part.since.map(|since| format!(" since {since}")).unwrap_or_default();
+    Cell::new(format!("{name}{}{note}{since}", part.health))
 }
 
 async fn namespace(context: &Context, args: &DescribeArgs) -> anyhow::Result<()> {

@@ -6,6 +6,7 @@ mod describe;
 mod explain;
 mod follow;
 mod get;
+mod health;
 mod names;
 mod register;
 mod resolve;
@@ -67,6 +68,8 @@ pub(crate) async fn run(global: &GlobalArgs, command: Command) -> anyhow::Result
         }
         Command::Register(args) => register::register(&context, *args).await,
         Command::Deregister(args) => register::deregister(&context, args).await,
+        Command::Drain(args) => health::drain(&context, args).await,
+        Command::Check(args) => health::check(&context, args).await,
         Command::Get(args) => get::get(&context, args).await,
         Command::Describe(args) => describe::describe(&context, args).await,
         Command::Resolve(args) => resolve::resolve(&context, args).await,

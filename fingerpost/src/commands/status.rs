@@ -78,6 +78,10 @@ fn human(status: &StatusDocument, colour: bool) -> String {
             fields.add("Answers", answers);
         }
     }
+    if status.checks.home > 0 {
+        let (home, running) = (counted(status.checks.home, "check"), status.checks.running);
+        fields.add("Checks", Cell::new(format!("{home} at home here, {running} being run")));
+    }
     let watch = status.watch;
     fields.add(
         "Watches",

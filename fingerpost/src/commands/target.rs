@@ -74,6 +74,20 @@ impl InstanceName {
     }
 }
 
+impl FromStr for InstanceName {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        Self::parse(text, None)
+    }
+}
+
+impl std::fmt::Display for InstanceName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}/{}", self.namespace, self.service.as_deref().unwrap_or("-"), self.id)
+    }
+}
+
 fn one_namespace(inline: Option<&str>, apart: Option<&str>) -> Result<String, String> {
     let namespace = match (inline, apart) {
         (Some(inline), Some(apart)) if inline != apart => {

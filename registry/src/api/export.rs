@@ -136,6 +136,7 @@ fn check(key: &Key, record: &Record) -> Result<(), Invalid> {
                 labels: service.labels,
                 ports: service.ports,
                 ttl: service.ttl,
+                checks: fingerpost_catalog::document::known(&service.checks),
                 ..ServiceDocument::default()
             })
             .map(drop)

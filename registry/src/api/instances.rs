@@ -78,19 +78,19 @@ pub(crate) async fn replace_instances(
 }
 
 /// Where an instance stands in the path.
-struct Place {
+pub(super) struct Place {
     namespace: String,
     service: Option<String>,
     id: String,
 }
 
 impl Place {
-    fn of_service((namespace, service, id): (String, String, String)) -> Result<Self, Problem> {
+    pub(super) fn of_service((namespace, service, id): (String, String, String)) -> Result<Self, Problem> {
         params::service(&service)?;
         Self { namespace, service: Some(service), id }.checked()
     }
 
-    fn of_none((namespace, id): (String, String)) -> Result<Self, Problem> {
+    pub(super) fn of_none((namespace, id): (String, String)) -> Result<Self, Problem> {
         Self { namespace, service: None, id }.checked()
     }
 
@@ -100,7 +100,7 @@ impl Place {
         Ok(self)
     }
 
-    fn key(&self, acting: &access::Acting) -> Result<InstanceKey, Problem> {
+    pub(super) fn key(&self, acting: &access::Acting) -> Result<InstanceKey, Problem> {
         Ok(writes::instance_key(acting, &self.namespace, self.service.as_deref(), &self.id)?)
     }
 }
@@ -111,17 +111,22 @@ fn instance_reply(app: &App, status: StatusCode, view: &InstanceView) -> Respons
 }
 
 async fn get_at(app: Arc<App>, place: Place, query: Option<String>) -> Result<Response, Problem> {
-    let mut given = Params::new(query.as_deref())?;
-    params::loaded(&app)?;
+    let view = get_view(&app, &place, query.as_deref()).await?;
+    Ok(instance_reply(&app, StatusCode::OK, &view))
+}
+
+/// The instance that a path and its query name.
+pub(super) async fn get_view(app: &App, place: &Place, query: Option<&str>) -> Result<InstanceView, Problem> {
+    let mut given = Params::new(query)?;
+    params::loaded(app)?;
     let min_revision = given.min_revision()?;
     let source: Option<Source> = given.parse("source")?;
     given.finish()?;
-    params::shown(&app, min_revision).await?;
+    params::shown(app, min_revision).await?;
     let views = app.api.live.read().instances_named(&place.namespace, place.service.as_deref(), &place.id);
     // Where several sources have an instance of this id, the highest-ranked one is meant.
     let found = views.into_iter().find(|view| source.as_ref().is_none_or(|source| view.key.source == *source));
-    let view = found.ok_or_else(|| Problem::not_found(format_args!("instance `{}`", place.id)))?;
-    Ok(instance_reply(&app, StatusCode::OK, &view))
+    found.ok_or_else(|| Problem::not_found(format_args!("instance `{}`", place.id)))
 }
 
 async fn put_at(
@@ -143,7 +148,7 @@ async fn put_at(
     finish_instance(&app, &key, done)
 }
 
-fn finish_instance(app: &App, key: &InstanceKey, done: Written) -> Result<Response, Problem> {
+pub(super) fn finish_instance(app: &App, key: &InstanceKey, done: Written) -> Result<Response, Problem> {
     let view = app.api.live.read().instance(key);
     Ok(match view {
         Some(view) => instance_reply(app, written(&done), &view),

@@ -31,6 +31,7 @@ struct Rendered {
     version: (u64, Epoch),
     items: Bytes,
     next: Option<String>,
+    panics: bool,
 }
 
 #[derive(Clone)]
@@ -94,9 +95,10 @@ fn after(app: &App, given: &mut Params) -> Result<Option<String>, Problem> {
 }
 
 /// The reply in three pieces, so that a cached page is sent as it lies in memory.
-fn respond(position: Position, items: Bytes, next: Option<&str>) -> Response {
+fn respond(position: Position, items: Bytes, next: Option<&str>, panics: bool) -> Response {
     let mut head = BytesMut::with_capacity(80);
-    head.put_slice(format!("{{\"revision\":\"{position}\",\"items\":[").as_bytes());
+    let panics = if panics { "\"panic\":true," } else { "" };
+    head.put_slice(format!("{{\"revision\":\"{position}\",{panics}\"items\":[").as_bytes());
     let tail = match next {
         None => Bytes::from_static(b"]}"),
         // Tokens are digits and dots.
@@ -168,7 +170,7 @@ pub(crate) async fn list_namespaces(State(app): AppState, RawQuery(query): RawQu
         (app.api.live.position(), replica.namespaces(&query))
     };
     let items = render(&page.items, |view| NamespaceDocument::from_view(view, position.epoch));
-    Ok(respond(position, items, page.next.map(|key| token(position, &key)).as_deref()))
+    Ok(respond(position, items, page.next.map(|key| token(position, &key)).as_deref(), false))
 }
 
 /// List services of all namespaces.
@@ -220,7 +222,7 @@ async fn services(app: &App, namespace: Option<String>, query: Option<String>) -
     };
     let items = render(&page.items, |view| ServiceDocument::from_view(view, position.epoch));
     let next = page.next.map(|(namespace, name)| token(position, &format!("{namespace}/{name}")));
-    Ok(respond(position, items, next.as_deref()))
+    Ok(respond(position, items, next.as_deref(), false))
 }
 
 /// List instances of all namespaces.
@@ -295,7 +297,7 @@ async fn instances(
         }
         _ => None,
     };
-    let (position, version, page) = {
+    let (position, version, page, panics) = {
         let replica = app.api.live.read();
         let position = app.api.live.position();
         let version = namespace
@@ -307,14 +309,16 @@ async fn instances(
             && let Some(cached) = app.lists.0.get(key)
             && cached.version == version
         {
-            return Ok(respond(position, cached.items, cached.next.as_deref()));
+            return Ok(respond(position, cached.items, cached.next.as_deref(), cached.panics));
         }
-        (position, version, replica.instances(&query))
+        let panics =
+            matches!((&namespace, &service), (Some(namespace), Some(service)) if replica.panics(namespace, service));
+        (position, version, replica.instances(&query), panics)
     };
     let items = render(&page.items, |view| InstanceDocument::from_view(view, position.epoch));
     let next = page.next.map(|key| token(position, &Key::Instance(key).to_string()));
     if let (Some(key), Some(version)) = (cache_key, version) {
-        app.lists.0.insert(key, Rendered { version, items: items.clone(), next: next.clone() });
+        app.lists.0.insert(key, Rendered { version, items: items.clone(), next: next.clone(), panics });
     }
-    Ok(respond(position, items, next.as_deref()))
+    Ok(respond(position, items, next.as_deref(), panics))
 }

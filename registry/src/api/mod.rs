@@ -8,6 +8,7 @@ mod body;
 mod described;
 mod docs;
 mod export;
+mod health;
 mod instances;
 mod lists;
 mod metrics;
@@ -20,6 +21,7 @@ mod strict;
 mod watches;
 
 use crate::access::{Access, Forbidden};
+use crate::checks;
 use crate::live::LiveReplica;
 use crate::sources::Sources;
 use crate::store::Store;
@@ -66,6 +68,10 @@ pub struct Api {
     pub sources: Arc<Sources>,
     /// What streams follow.
     pub hub: Arc<Hub>,
+    /// What runs the checks that are at home here.
+    pub checks: checks::Runner,
+    /// What became of instances' health.
+    pub history: Arc<checks::History>,
     /// Bounds of streams.
     pub stream_limits: StreamLimits,
     /// The DNS server beside it, if any.
@@ -147,6 +153,12 @@ fn described() -> OpenApiRouter<Arc<App>> {
         ))
         .routes(routes!(instances::put_instance_health))
         .routes(routes!(instances::put_bare_instance_health))
+        .routes(routes!(health::drain_instance, health::undrain_instance))
+        .routes(routes!(health::report_check))
+        .routes(routes!(health::get_history))
+        .routes(routes!(health::drain_bare_instance, health::undrain_bare_instance))
+        .routes(routes!(health::report_bare_check))
+        .routes(routes!(health::get_bare_history))
         .routes(routes!(batch::batch))
         .routes(routes!(watches::watch, watches::watch_many))
         .routes(routes!(watches::change_watch))
@@ -180,11 +192,7 @@ pub fn routers(api: Api) -> Routers {
     let (router, openapi) = described().split_for_parts();
     // A document of strings, numbers and maps always serializes.
     let openapi = bytes::Bytes::from(serde_json::to_vec(&openapi).unwrap_or_default());
-    let app = Arc::new(App {
-        lists: lists::ListCache::new(),
-        importing: Arc::new(Semaphore::new(1)),
-        api,
-    });
+    let app = Arc::new(App { lists: lists::ListCache::new(), importing: Arc::new(Semaphore::new(1)), api });
     let api = router
         .merge(docs::routes(openapi))
         .fallback(|| async { Problem::new(StatusCode::NOT_FOUND, "there is no such path; see /docs") })

@@ -89,7 +89,7 @@ pub(crate) async fn get_namespace(
         })
         .collect();
     drop(replica);
-    let list = ListDocument { revision, items, continue_token: None };
+    let list = ListDocument { revision, items, continue_token: None, panic: false };
     Ok(reply(StatusCode::OK, &list, None))
 }
 
@@ -200,12 +200,13 @@ pub(crate) async fn get_service(
             publish_not_ready: declared.publish_not_ready,
             answer_unknown: declared.answer_unknown,
             all_critical: declared.all_critical,
+            checks: fingerpost_catalog::document::known(&declared.checks),
             source: Some(source),
             sources: Vec::new(),
             revision: Some(Position::new(epoch, revision)),
         })
         .collect();
-    let list = ListDocument { revision, items, continue_token: None };
+    let list = ListDocument { revision, items, continue_token: None, panic: false };
     Ok(reply(StatusCode::OK, &list, None))
 }
 

@@ -40,6 +40,7 @@ pub(crate) async fn status(State(app): AppState) -> Response {
     let store = api.store.status();
     let stats = api.live.read().stats();
     let hub = api.hub.stats();
+    let (home, running) = api.checks.counts();
     let health: Map<String, Value> =
         Health::ALL.into_iter().map(|health| (health.to_string(), json!(stats.health.get(health as usize)))).collect();
     let mut status = json!({
@@ -68,6 +69,7 @@ pub(crate) async fn status(State(app): AppState) -> Response {
             "history": hub.history,
             "laggards": hub.laggards,
         },
+        "checks": {"home": home, "running": running},
         "httpListen": api.listen,
         "insecure": api.insecure,
         "access": api.access.status(),

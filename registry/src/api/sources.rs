@@ -49,7 +49,11 @@ pub(crate) async fn list_sources(State(app): AppState, RawQuery(query): RawQuery
     params::loaded(&app)?;
     let revision = app.api.live.position();
     let items = app.api.sources.states().iter().map(document).collect();
-    Ok(reply(StatusCode::OK, &ListDocument::<SourceDocument> { revision, items, continue_token: None }, None))
+    Ok(reply(
+        StatusCode::OK,
+        &ListDocument::<SourceDocument> { revision, items, continue_token: None, panic: false },
+        None,
+    ))
 }
 
 /// Remove all that a source declares: its instances, services and namespaces. For sources that never come back; one that

@@ -1,0 +1,44 @@
+//! `drain` and `check`: what people and scripts say of an instance's health.
+
+use super::Context;
+use super::target::InstanceName;
+use crate::cli::{CheckArgs, DrainArgs};
+use anyhow::Context as _;
+use fingerpost_catalog::document::HealthDocument;
+use fingerpost_catalog::{InstanceKey, Source};
+use fingerpost_client::Registry;
+
+fn key(name: &InstanceName, source: &Source) -> InstanceKey {
+    InstanceKey {
+        namespace: name.namespace.as_str().into(),
+        service: name.service.as_deref().map(Into::into),
+        source: source.clone(),
+        id: name.id.as_str().into(),
+    }
+}
+
+pub(super) async fn drain(context: &Context, args: DrainArgs) -> anyhow::Result<()> {
+    let (name, key) = (&args.instance, key(&args.instance, &args.source));
+    let (instance, text) = if args.undo {
+        let instance =
+            context.registry.undrain(&key).await.with_context(|| format!("can't end the drain of {name}"))?;
+        let health = instance.effective_health.unwrap_or_default();
+        (instance, format!("{name} is drained no longer; its health is {health}\n"))
+    } else {
+        let note = args.note.as_deref().unwrap_or_default();
+        let instance = context.registry.drain(&key, note).await.with_context(|| format!("can't drain {name}"))?;
+        (instance, format!("{name} is drained: listed, but not answered\n"))
+    };
+    context.output.value(&instance, || text)
+}
+
+pub(super) async fn check(context: &Context, args: CheckArgs) -> anyhow::Result<()> {
+    let (name, key) = (&args.instance, key(&args.instance, &args.source));
+    let report = HealthDocument { health: args.health, note: args.note.unwrap_or_default() };
+    let reported = context.registry.report_check(&key, &args.check, &report).await;
+    let instance = reported.with_context(|| format!("can't report to check {} of {name}", args.check))?;
+    context.output.value(&instance, || {
+        let effective = instance.effective_health.unwrap_or_default();
+        format!("reported {} as {}; {name} is {effective}\n", args.check, report.health)
+    })
+}

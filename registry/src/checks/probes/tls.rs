@@ -1,0 +1,109 @@
+//! TLS for probes: the system's roots of trust, or for a check that says so, none.
+
+use super::root_cause;
+use fingerpost_catalog::CheckTls;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
+use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+/// How probes identify their peers.
+pub struct Tls {
+    provider: Arc<CryptoProvider>,
+    extra: Vec<CertificateDer<'static>>,
+    /// Read on first use: most registries never check over TLS.
+    verified: OnceLock<Result<ClientConfig, String>>,
+}
+
+impl Tls {
+    /// With the system's roots of trust and further ones.
+    pub fn new(extra: Vec<CertificateDer<'static>>) -> Self {
+        Self { provider: Arc::new(rustls::crypto::aws_lc_rs::default_provider()), extra, verified: OnceLock::new() }
+    }
+
+    fn make(&self, verifier: Arc<dyn ServerCertVerifier>) -> Result<ClientConfig, String> {
+        let builder = ClientConfig::builder_with_provider(Arc::clone(&self.provider))
+            .with_safe_default_protocol_versions()
+            .map_err(|error| error.to_string())?;
+        Ok(builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth())
+    }
+
+    fn config(&self, skip_verify: bool) -> Result<ClientConfig, String> {
+        if skip_verify {
+            return self.make(Arc::new(AnyCertificate(Arc::clone(&self.provider))));
+        }
+        let read = || {
+            let (extra, provider) = (self.extra.clone(), Arc::clone(&self.provider));
+            rustls_platform_verifier::Verifier::new_with_extra_roots(extra, provider)
+                .map_err(|error| format!("the system's certificates can't be read: {error}"))
+                .and_then(|verifier| self.make(Arc::new(verifier)))
+        };
+        self.verified.get_or_init(read).clone()
+    }
+
+    /// Speaks TLS over a connection. The peer must be the check's `serverName`, else `host`, else the address.
+    pub(super) async fn connect(
+        &self,
+        options: Option<&CheckTls>,
+        host: Option<&str>,
+        target: SocketAddr,
+        stream: TcpStream,
+        protocol: &[u8],
+    ) -> Result<TlsStream<TcpStream>, String> {
+        let mut config = self.config(options.is_some_and(|options| options.skip_verify))?;
+        config.alpn_protocols = vec![protocol.to_vec()];
+        let name = options.and_then(|options| options.server_name.as_deref()).or(host);
+        let name = match name {
+            None => ServerName::IpAddress(target.ip().into()),
+            Some(name) => {
+                ServerName::try_from(name.to_owned()).map_err(|_| format!("`{name}` can't be a server's name"))?
+            }
+        };
+        let connected = TlsConnector::from(Arc::new(config)).connect(name, stream).await;
+        connected.map_err(|error| format!("TLS: {}", root_cause(&error)))
+    }
+}
+
+/// Takes any certificate, but has the peer prove that it is its own.
+#[derive(Debug)]
+struct AnyCertificate(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for AnyCertificate {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
