@@ -4,6 +4,8 @@
 //! `sources`) is optional and ignored on writes, so that a reply can be edited and sent back. Identity may be left out
 //! of a body where the path gives it.
 
+mod session;
+
 use crate::check::Check;
 use crate::health::{Health, HealthParts};
 use crate::labels::Labels;
@@ -13,6 +15,11 @@ use crate::view::{InstanceView, NamespaceView, ServiceView};
 use crate::{Epoch, Position, Source, Timestamp};
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
+
+pub use session::{
+    DEFAULT_SESSION_GRACE, DEFAULT_SESSION_TTL, NewSession, ProtectionDocument, RenewDocument, Renewal, RenewalState,
+    RenewalsDocument, SessionDocument, SessionEndedDocument, SessionListDocument,
+};
 
 /// A namespace.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]

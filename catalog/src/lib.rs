@@ -34,9 +34,9 @@ pub use position::{Epoch, ParsePositionError, Position};
 pub use record::{Change, ChangeSet, DecodeError, InstanceKey, Key, Kind, Record};
 pub use replica::{
     CheckedInstance, HealthSet, InstanceQuery, NamespaceQuery, Page, ParseHealthSetError, Replica, ReplicaStats,
-    ServiceQuery, SourceStats,
+    ServiceQuery, SessionQuery, SessionView, SourceStats,
 };
 pub use selector::{Operator, ParseSelectorError, Requirement, Selector};
 pub use source::{ParseSourceError, Rank, Source};
 pub use time::{ParseTimestampError, Timestamp};
-pub use view::{Effects, InstanceView, NamespaceView, ServiceView, ViewChange};
+pub use view::{Effects, InstanceView, NamespaceView, ServiceView, SessionChange, ViewChange};

@@ -3,7 +3,7 @@
 use crate::check::Check;
 use crate::health::{Health, HealthParts};
 use crate::labels::Labels;
-use crate::object::{AllCritical, Instance, Port, ServiceType};
+use crate::object::{AllCritical, Instance, Port, ServiceType, Session};
 use crate::record::{InstanceKey, Kind};
 use crate::{Position, Source};
 use std::net::IpAddr;
@@ -142,6 +142,17 @@ impl ViewChange {
     }
 }
 
+/// How one position changed one session's record. `before` and `after` are never both absent and never equal.
+#[derive(Clone, PartialEq, Debug)]
+pub struct SessionChange {
+    /// Which session.
+    pub id: Arc<str>,
+    /// As it was; none where it is new.
+    pub before: Option<Arc<Session>>,
+    /// As it is; none where it is gone.
+    pub after: Option<Arc<Session>>,
+}
+
 /// What a change set did to the merged view: namespaces and services before the instances in them, an object at most once.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Effects {
@@ -149,4 +160,6 @@ pub struct Effects {
     pub position: Position,
     /// What changed; empty where the change set is invisible in the merged view.
     pub changes: Vec<ViewChange>,
+    /// Which sessions changed. They are no part of the merged view: readers see them in the health of their instances.
+    pub sessions: Vec<SessionChange>,
 }

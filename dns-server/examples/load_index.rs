@@ -211,7 +211,7 @@ fn measure(what: &str, world: &World) -> Result<(), Box<dyn std::error::Error>> 
     let mut apply = |before: Option<InstanceView>, after: Option<InstanceView>| {
         number += 1;
         let changes = vec![ViewChange::Instance { before: before.map(Arc::new), after: after.map(Arc::new) }];
-        Effects { position: Position::new(Epoch(1), number), changes }
+        Effects { position: Position::new(Epoch(1), number), changes, sessions: Vec::new() }
     };
     let flips: Vec<Effects> = (0..50_000)
         .map(|n| (n * 7919) % instances)

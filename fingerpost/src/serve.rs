@@ -13,7 +13,9 @@ use fingerpost_registry::access::{Access, Authenticator, Tls};
 use fingerpost_registry::api::{self, Api, HttpMetrics};
 use fingerpost_registry::checks::{self, History, NetworkProbe, NoRelay, TargetRules};
 use fingerpost_registry::live::{Feed, LiveReplica, Observer};
+use fingerpost_registry::peers::HttpPeers;
 use fingerpost_registry::server::{self, ServerLimits, Serving};
+use fingerpost_registry::sessions::{self, SessionOptions};
 use fingerpost_registry::sources::Sources;
 use fingerpost_registry::store::Store;
 use fingerpost_registry::store::embedded::{EmbeddedOptions, EmbeddedStore};
@@ -64,6 +66,10 @@ async fn serve(config: &ServeConfig, store: Arc<dyn Store>, started: Instant) ->
     let (stop_http, stop_dns, stop_feed) =
         (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
     let stop_checks = CancellationToken::new();
+    let stop_sessions = CancellationToken::new();
+    let peers = HttpPeers::new(HttpPeers::client_builder().build().context("can't make a client for other replicas")?);
+    let sessions =
+        sessions::Engine::new(Arc::clone(&store), Arc::clone(&live), Arc::new(peers), SessionOptions::default());
 
     // All sockets first: a taken port is told before anything is begun.
     let mut listeners = Vec::new();
@@ -83,6 +89,7 @@ async fn serve(config: &ServeConfig, store: Arc<dyn Store>, started: Instant) ->
     let http_metrics = HttpMetrics::register(&mut registry);
     dns_server.metrics().register(&mut registry);
     metrics::register(&mut registry, &store, &live, &hub);
+    sessions::register(&mut registry, &sessions);
 
     let sources = Sources::new(Arc::clone(&store), Arc::clone(&live), config.sources);
     // Whoever reaches an API on loopback is on this machine, and gets to its loopback without us.
@@ -119,6 +126,7 @@ async fn serve(config: &ServeConfig, store: Arc<dyn Store>, started: Instant) ->
         live: Arc::clone(&live),
         writer: writer.clone(),
         sources: Arc::clone(&sources),
+        sessions: Arc::clone(&sessions),
         hub: Arc::clone(&hub),
         checks: checks.clone(),
         history: Arc::clone(&history),
@@ -140,10 +148,15 @@ async fn serve(config: &ServeConfig, store: Arc<dyn Store>, started: Instant) ->
         ("the watch over sources", Ok(()))
     });
     let observers: Vec<Arc<dyn Observer>> =
-        vec![Arc::new(DnsObserver::new(index)), hub, history, Arc::new(checks.clone())];
+        vec![Arc::new(DnsObserver::new(index)), hub, history, Arc::clone(&sessions) as _, Arc::new(checks.clone())];
     let feed = Feed::new(Arc::clone(&store), Arc::clone(&live), observers).run(stop_feed.clone());
     parts.spawn(async move { ("the feed", feed.await.map_err(Into::into)) });
     parts.spawn(async move { ("DNS", dns_server.run().await.map_err(Into::into)) });
+    let kept = sessions.run(stop_sessions.clone());
+    parts.spawn(async move {
+        kept.await;
+        ("the sessions", Ok(()))
+    });
     let running = checks.run(stop_checks.clone());
     parts.spawn(async move {
         running.await;
@@ -190,7 +203,13 @@ async fn serve(config: &ServeConfig, store: Arc<dyn Store>, started: Instant) ->
     // Requests under way first: their writes need the feed, and their clients may be told of it by DNS. Where a part has
     // failed, there is no order to keep.
     let mut stops =
-        [("the HTTP server", stop_http), ("the checks", stop_checks), ("DNS", stop_dns), ("the feed", stop_feed)]
+        [
+            ("the HTTP server", stop_http),
+            ("the checks", stop_checks),
+            ("the sessions", stop_sessions),
+            ("DNS", stop_dns),
+            ("the feed", stop_feed),
+        ]
             .into_iter();
     let mut waiting_for = None;
     loop {

@@ -14,7 +14,8 @@ use crate::store::{Action, Commit, CommitError, Committed, Condition, Durability
 use crate::validate::{self, Invalid};
 use fingerpost_catalog::document::{InstanceDocument, NamespaceDocument, ObjectDocument, ServiceDocument};
 use fingerpost_catalog::{
-    Instance, InstanceKey, Key, Position, Record, Report, Source, validate_dns_label, validate_instance_id,
+    Instance, InstanceKey, Key, Position, Record, Report, SessionState, Source, validate_dns_label,
+    validate_instance_id,
 };
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hash, RandomState};
@@ -280,7 +281,7 @@ impl Writer {
     }
 
     /// Commits, and waits until this process shows it.
-    async fn commit(&self, commit: Commit) -> Result<Committed, WriteError> {
+    pub(crate) async fn commit(&self, commit: Commit) -> Result<Committed, WriteError> {
         let committed = self.store_commit(commit).await?;
         self.live
             .wait_for(committed.position, VISIBLE_TIMEOUT)
@@ -295,7 +296,7 @@ impl Writer {
         tokio::time::timeout(COMMIT_TIMEOUT, lock.lock()).await.ok()
     }
 
-    async fn store_commit(&self, commit: Commit) -> Result<Committed, CommitError> {
+    pub(crate) async fn store_commit(&self, commit: Commit) -> Result<Committed, CommitError> {
         tokio::time::timeout(COMMIT_TIMEOUT, self.store.commit(commit)).await.unwrap_or_else(|_| {
             Err(CommitError::Unknown(format!("the store did not answer within {} seconds", COMMIT_TIMEOUT.as_secs())))
         })
@@ -440,10 +441,10 @@ impl Writer {
                 _ => None,
             }))?
             .ok_or_else(|| WriteError::NotFound(described(&key)))?;
-            self.check_session(&key, &instance)?;
             if present.is_none() {
                 self.clear_leftovers(std::slice::from_ref(&key)).await?;
             }
+            conditions.extend(self.session_condition(&key, &instance)?);
             let revision = present.as_ref().map(|(_, revision)| *revision);
             conditions.push(Condition { key: key.clone(), expect: revision.map_or(Expect::Absent, Expect::At) });
             let commit = Commit {
@@ -473,7 +474,7 @@ impl Writer {
     }
 
     /// Waits until this process shows the change that got in the way.
-    async fn wait_for_change(&self, actual: Option<u64>) {
+    pub(crate) async fn wait_for_change(&self, actual: Option<u64>) {
         let epoch = self.live.epoch();
         let position = match actual {
             Some(number) => Position::new(epoch, number),
@@ -493,6 +494,13 @@ impl Writer {
         operations.extend(parts.into_iter().take(crate::store::MAX_OPERATIONS - 1));
         let committed = self.commit_guarded(operations, conditions, guard).await?;
         Ok(Written { position: committed.position, created: false, changed: committed.changed })
+    }
+
+    /// What removes an instance with the parts of its health.
+    pub(crate) fn removal(&self, key: &InstanceKey) -> Vec<Operation> {
+        let Planned { mut operations, parts, .. } = self.plan_delete_instance(key);
+        operations.extend(parts);
+        operations
     }
 
     fn plan_delete_instance(&self, key: &InstanceKey) -> Planned {
@@ -581,14 +589,24 @@ impl Writer {
         }
     }
 
-    fn check_session(&self, key: &Key, instance: &Instance) -> Result<(), WriteError> {
-        let Some(session) = &instance.session else { return Ok(()) };
-        let known = Key::Session { id: Arc::from(session.as_str()) };
-        if self.live.read().revision_of(&known).is_some() {
-            return Ok(());
+    /// Refuses an instance whose session is none that it may hang on. Else it is written only if the session is still as
+    /// it was seen here, so that nothing comes to hang on one that has ended meanwhile.
+    fn session_condition(&self, key: &Key, instance: &Instance) -> Result<Option<Condition>, Invalid> {
+        let Some(id) = &instance.session else { return Ok(None) };
+        let refused = |why: String| {
+            Err(Invalid::new("/session", format!("{} names session `{id}`, which {why}", described(key))))
+        };
+        let replica = self.live.read();
+        let Some((session, revision)) = replica.session_record(id) else {
+            return refused("is not known; make a new one".to_owned());
+        };
+        if session.state == SessionState::Expired {
+            return refused("has expired; renew it first, or make a new one".to_owned());
         }
-        Err(Invalid::new("/session", format!("{} names session `{session}`, which is not known", described(key)))
-            .into())
+        if key.instance().is_some_and(|key| key.source != session.source) {
+            return refused(format!("belongs to source `{}`", session.source));
+        }
+        Ok(Some(Condition { key: Key::Session { id: Arc::from(id.as_str()) }, expect: Expect::At(revision) }))
     }
 
     /// Plans one operation of a batch; `pointer` is where its object stands.
@@ -655,7 +673,7 @@ impl Writer {
             // One that comes to be has nothing of one that was; see `clear_leftovers`.
             conditions.push(Condition { key: key.clone(), expect: Expect::Absent });
         }
-        self.check_session(&key, &instance)?;
+        conditions.extend(self.session_condition(&key, &instance)?);
         let operations = vec![Operation { key, action: Action::Put(Arc::new(Record::Instance(instance))) }];
         Ok(Planned { operations, conditions, created: present.is_none(), parts: Vec::new() })
     }
@@ -677,7 +695,7 @@ impl Writer {
                 }
                 created.push(planned.created);
                 commit.operations.extend(planned.operations);
-                commit.conditions.extend(planned.conditions);
+                add_conditions(&mut commit, planned.conditions);
                 parts.extend(planned.parts);
             }
             if commit.operations.len() + parts.len() <= crate::store::MAX_OPERATIONS {
@@ -727,9 +745,8 @@ impl Writer {
             let key = check().map_err(|error| error.below(&pointer))?;
             let health = document.health;
             let instance = self.instance(document).map_err(|invalid| invalid.below(&pointer))?;
-            if let Err(WriteError::Invalid(invalid)) = self.check_session(&Key::Instance(key.clone()), &instance) {
-                return Err(invalid.below(&pointer).into());
-            }
+            self.session_condition(&Key::Instance(key.clone()), &instance)
+                .map_err(|invalid| invalid.below(&pointer))?;
             if wanted.insert(key, Wanted { index: n, instance, health }).is_some() {
                 return Err(Invalid::new(format!("{pointer}/id"), "two items have this id").into());
             }
@@ -853,7 +870,7 @@ impl Writer {
                     (false, false) => counts.updated += 1,
                 }
                 commit.operations.extend(planned.operations);
-                commit.conditions.extend(planned.conditions);
+                add_conditions(&mut commit, planned.conditions);
             }
             if commit.operations.is_empty() {
                 *replaced = counts;
@@ -879,6 +896,15 @@ struct Wanted {
     index: usize,
     instance: Instance,
     health: Option<fingerpost_catalog::Health>,
+}
+
+/// Adds conditions to a commit. Instances of one session share the condition on it.
+fn add_conditions(commit: &mut Commit, conditions: Vec<Condition>) {
+    for condition in conditions {
+        if !matches!(condition.key, Key::Session { .. }) || !commit.conditions.contains(&condition) {
+            commit.conditions.push(condition);
+        }
+    }
 }
 
 fn plan_delete(key: Key) -> Planned {

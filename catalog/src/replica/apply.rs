@@ -7,7 +7,7 @@
 use super::Replica;
 use super::entry::Marks;
 use super::materialize::LabelsOf;
-use crate::view::{InstanceView, NamespaceView, ServiceView, ViewChange};
+use crate::view::{InstanceView, NamespaceView, ServiceView, SessionChange, ViewChange};
 use std::sync::Arc;
 
 /// What a set of changes has reached so far.
@@ -21,6 +21,7 @@ pub(super) struct Transaction {
     reshadow: Vec<u32>,
     groups: Vec<u32>,
     namespaces: Vec<u32>,
+    sessions: Vec<SessionChange>,
 }
 
 impl Transaction {
@@ -32,6 +33,7 @@ impl Transaction {
             reshadow: Vec::new(),
             groups: Vec::new(),
             namespaces: Vec::new(),
+            sessions: Vec::new(),
         }
     }
 
@@ -41,6 +43,18 @@ impl Transaction {
 
     pub(super) fn of_new_epoch() -> Self {
         Self { ignore_revisions: true, ..Self::observed() }
+    }
+
+    /// A session's record has changed.
+    pub(super) fn session(&mut self, change: SessionChange) {
+        if self.observed && change.before != change.after {
+            self.sessions.push(change);
+        }
+    }
+
+    /// The sessions whose records have changed.
+    pub(super) fn take_sessions(&mut self) -> Vec<SessionChange> {
+        std::mem::take(&mut self.sessions)
     }
 }
 

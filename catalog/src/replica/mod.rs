@@ -16,7 +16,7 @@
 //!   state as differences.
 //! - [`checks`]: what is to be checked.
 //! - [`query`]: lists and pages, found by [`plan`]; [`read`]: single objects and records; [`mod@sources`]: what each
-//!   source holds.
+//!   source holds; [`sessions`]: sessions.
 
 mod addresses;
 mod apply;
@@ -35,6 +35,7 @@ mod posting;
 mod query;
 mod read;
 mod reload;
+mod sessions;
 mod slab;
 mod sources;
 mod table;
@@ -44,6 +45,7 @@ mod writers;
 pub use checks::CheckedInstance;
 pub use query::{HealthSet, InstanceQuery, NamespaceQuery, Page, ParseHealthSetError, ServiceQuery};
 pub use sources::SourceStats;
+pub use sessions::{SessionQuery, SessionView};
 
 use crate::object::Port;
 use crate::record::{ChangeSet, InstanceKey, Key, Record};
@@ -184,7 +186,8 @@ impl Replica {
             }
         }
         self.position = Some(set.position);
-        Effects { position: set.position, changes: self.finish(transaction) }
+        let sessions = transaction.take_sessions();
+        Effects { position: set.position, changes: self.finish(transaction), sessions }
     }
 
     /// How much it holds.

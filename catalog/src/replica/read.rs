@@ -136,7 +136,7 @@ impl Replica {
             }
             Key::Session { id } => {
                 let stored = self.sessions.get(self.sessions.find(id)?).stored.as_deref()?;
-                Some((Record::Session(stored.value.clone()), stored.revision))
+                Some((Record::Session((*stored.value).clone()), stored.revision))
             }
             Key::Mark { source } => {
                 let stored = self.marks.get(source)?;
@@ -206,7 +206,7 @@ impl Replica {
         let of_sessions = self.sessions.handles().filter_map(|handle| {
             let slot = self.sessions.get(handle);
             let stored = slot.stored.as_deref()?;
-            Some((Key::Session { id: slot.id.clone() }, Record::Session(stored.value.clone()), stored.revision))
+            Some((Key::Session { id: slot.id.clone() }, Record::Session((*stored.value).clone()), stored.revision))
         });
         let of_marks = self.marks.iter().map(|(source, stored)| {
             (Key::Mark { source: source.clone() }, Record::Mark(stored.value.clone()), stored.revision)

@@ -32,6 +32,7 @@ impl Replica {
             self.delete(&mut transaction, &key);
         }
         self.position = Some(position);
+        let sessions = transaction.take_sessions();
         let changes = self.finish(transaction);
         if new_epoch {
             // Lists print revisions with their epoch.
@@ -40,7 +41,7 @@ impl Replica {
                 self.groups[group].version = self.tick;
             }
         }
-        Effects { position, changes }
+        Effects { position, changes, sessions }
     }
 
     /// Moves a record, whose value is the same, to a revision of the new epoch.

@@ -10,6 +10,7 @@ use super::writers::StoredSession;
 use crate::check::Check;
 use crate::object::{Namespace, Service, Session};
 use crate::record::{InstanceKey, Key, Record};
+use crate::view::SessionChange;
 use crate::{Health, Source};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -227,15 +228,21 @@ impl Replica {
         if self.sessions.get(handle).state() != Some(value.state) {
             self.touch_session(transaction, handle);
         }
-        let stored = Box::new(StoredSession { value: value.clone(), revision, seen: false });
-        self.records += usize::from(self.sessions.get_mut(handle).stored.replace(stored).is_none());
+        let value = Arc::new(value.clone());
+        let slot = self.sessions.get_mut(handle);
+        let stored = Box::new(StoredSession { value: Arc::clone(&value), revision, seen: false });
+        let before = slot.stored.replace(stored).map(|before| before.value);
+        self.records += usize::from(before.is_none());
+        transaction.session(SessionChange { id: Arc::clone(&slot.id), before, after: Some(value) });
     }
 
     fn delete_session(&mut self, transaction: &mut Transaction, id: &str) {
         let Some(handle) = self.sessions.find(id) else { return };
         if self.sessions.get(handle).stored.is_some() {
             self.touch_session(transaction, handle);
-            self.sessions.get_mut(handle).stored = None;
+            let slot = self.sessions.get_mut(handle);
+            let before = slot.stored.take().map(|before| before.value);
+            transaction.session(SessionChange { id: Arc::clone(&slot.id), before, after: None });
             self.sessions.drop_unused(handle);
             self.records -= 1;
         }

@@ -73,7 +73,7 @@ impl Sources {
 /// A session's record as it is stored.
 #[derive(Debug)]
 pub(super) struct StoredSession {
-    pub(super) value: Session,
+    pub(super) value: Arc<Session>,
     pub(super) revision: u64,
     /// The reload that is under way has brought it.
     pub(super) seen: bool,

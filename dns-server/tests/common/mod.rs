@@ -135,7 +135,7 @@ impl Dns {
 
     pub fn apply(&mut self, changes: Vec<ViewChange>) {
         self.number += 1;
-        self.index.apply(&Effects { position: at(self.number), changes });
+        self.index.apply(&Effects { position: at(self.number), changes, sessions: Vec::new() });
     }
 
     pub fn load(&self, services: &[ServiceView], instances: &[InstanceView]) {

@@ -55,7 +55,7 @@ impl ListCache {
 
 /// Continue tokens are the key of the last object on the page, in hexadecimal so that nobody builds upon their form,
 /// after the position at which the page was read.
-fn token(position: Position, key: &str) -> String {
+pub(super) fn token(position: Position, key: &str) -> String {
     let mut out = format!("{position}.");
     for byte in key.bytes() {
         out.push_str(&format!("{byte:02x}"));
@@ -82,7 +82,7 @@ fn parse_token(app: &App, text: &str) -> Result<String, Problem> {
     bytes.and_then(|bytes| String::from_utf8(bytes).ok()).ok_or_else(bad)
 }
 
-fn limit(given: &mut Params) -> Result<usize, Problem> {
+pub(super) fn limit(given: &mut Params) -> Result<usize, Problem> {
     let limit = given.parse::<usize>("limit")?.unwrap_or(DEFAULT_LIMIT);
     if !(1..=MAX_LIMIT).contains(&limit) {
         return Err(Problem::parameter("limit", format!("{limit} is not between 1 and {MAX_LIMIT}")));
@@ -90,7 +90,7 @@ fn limit(given: &mut Params) -> Result<usize, Problem> {
     Ok(limit)
 }
 
-fn after(app: &App, given: &mut Params) -> Result<Option<String>, Problem> {
+pub(super) fn after(app: &App, given: &mut Params) -> Result<Option<String>, Problem> {
     given.take("continue").map(|text| parse_token(app, &text)).transpose()
 }
 

@@ -16,6 +16,8 @@ mod objects;
 mod operations;
 mod params;
 mod problem;
+mod rfc3339;
+mod sessions;
 mod sources;
 mod strict;
 mod watches;
@@ -23,6 +25,7 @@ mod watches;
 use crate::access::{Access, Forbidden};
 use crate::checks;
 use crate::live::LiveReplica;
+use crate::sessions::Engine;
 use crate::sources::Sources;
 use crate::store::Store;
 use crate::validate::Invalid;
@@ -66,6 +69,8 @@ pub struct Api {
     pub writer: Writer,
     /// Who speaks, and who no longer does.
     pub sources: Arc<Sources>,
+    /// Who keeps sessions.
+    pub sessions: Arc<Engine>,
     /// What streams follow.
     pub hub: Arc<Hub>,
     /// What runs the checks that are at home here.
@@ -159,6 +164,9 @@ fn described() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(health::drain_bare_instance, health::undrain_bare_instance))
         .routes(routes!(health::report_bare_check))
         .routes(routes!(health::get_bare_history))
+        .routes(routes!(sessions::create_session, sessions::list_sessions))
+        .routes(routes!(sessions::renew_sessions))
+        .routes(routes!(sessions::get_session, sessions::end_session))
         .routes(routes!(batch::batch))
         .routes(routes!(watches::watch, watches::watch_many))
         .routes(routes!(watches::change_watch))
@@ -195,6 +203,7 @@ pub fn routers(api: Api) -> Routers {
     let app = Arc::new(App { lists: lists::ListCache::new(), importing: Arc::new(Semaphore::new(1)), api });
     let api = router
         .merge(docs::routes(openapi))
+        .route(crate::peers::RENEW_PATH, axum::routing::post(sessions::peer_renew))
         .fallback(|| async { Problem::new(StatusCode::NOT_FOUND, "there is no such path; see /docs") })
         .method_not_allowed_fallback(|| async {
             Problem::new(StatusCode::METHOD_NOT_ALLOWED, "this path does not take that method; see /docs")

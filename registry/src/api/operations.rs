@@ -43,6 +43,15 @@ pub(crate) async fn status(State(app): AppState) -> Response {
     let (home, running) = api.checks.counts();
     let health: Map<String, Value> =
         Health::ALL.into_iter().map(|health| (health.to_string(), json!(stats.health.get(health as usize)))).collect();
+    let kept = api.sessions.summary();
+    let sessions = json!({
+        "total": kept.alive + kept.suspect + kept.expired,
+        "alive": kept.alive,
+        "suspect": kept.suspect,
+        "expired": kept.expired,
+        "home": kept.home,
+        "protection": api.sessions.protection(),
+    });
     let mut status = json!({
         "version": env!("CARGO_PKG_VERSION"),
         "epoch": api.live.epoch().to_string(),
@@ -70,6 +79,7 @@ pub(crate) async fn status(State(app): AppState) -> Response {
             "laggards": hub.laggards,
         },
         "checks": {"home": home, "running": running},
+        "sessions": sessions,
         "httpListen": api.listen,
         "insecure": api.insecure,
         "access": api.access.status(),

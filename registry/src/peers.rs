@@ -1,0 +1,296 @@
+//! Calls between the replicas of one registry.
+//!
+//! There is one kind: renewals are passed to the replica at which the sessions are at home. Replicas prove themselves
+//! by a secret that is kept in the store ([`Members::secret`](crate::members::Members::secret)).
+
+use crate::members::{Member, Secret};
+use crate::sessions::OwnRenewal;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
+use std::fmt::Write;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+/// The path of the one call.
+pub const RENEW_PATH: &str = "/v1/peer/renew";
+/// Most renewals in one call.
+pub const MAX_IDS: usize = 1000;
+
+/// A connection must stand within this time.
+const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
+/// A call must be answered within this time.
+const CALL_TIMEOUT: Duration = Duration::from_secs(1);
+/// A peer that could not be reached is not tried again for this long.
+const PAUSE: Duration = Duration::from_secs(1);
+/// Most renewals that wait for one peer.
+const MAX_WAITING: usize = 20_000;
+/// Most bytes of a reply.
+const MAX_REPLY: usize = 1 << 20;
+
+/// The body of a call.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct PeerRenew {
+    /// Which sessions, at most [`MAX_IDS`].
+    pub ids: Vec<Arc<str>>,
+}
+
+/// The reply to a call.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct PeerRenewed {
+    /// The outcomes, in the order asked.
+    pub items: Vec<OwnRenewal>,
+}
+
+/// Why a peer gave no answer.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum PeerError {
+    /// It can't be reached, or was not a moment ago.
+    #[error("replica {0} can't be reached: {1}")]
+    Unreachable(Arc<str>, String),
+    /// It refused, or answered what is no answer.
+    #[error("replica {0} refused: {1}")]
+    Refused(Arc<str>, String),
+    /// Too many renewals wait for it.
+    #[error("too many renewals wait for replica {0}")]
+    Overloaded(Arc<str>),
+}
+
+/// The way to other replicas.
+pub trait Peers: Send + Sync {
+    /// Renews sessions at their home; the outcomes are in the order asked.
+    fn renew<'a>(
+        &'a self,
+        home: &'a Member,
+        secret: &'a Secret,
+        ids: Vec<Arc<str>>,
+    ) -> BoxFuture<'a, Result<Vec<OwnRenewal>, PeerError>>;
+}
+
+/// No way: for a store that only one process can have open.
+#[derive(Debug, Default)]
+pub struct NoPeers;
+
+impl Peers for NoPeers {
+    fn renew<'a>(
+        &'a self,
+        home: &'a Member,
+        _: &'a Secret,
+        _: Vec<Arc<str>>,
+    ) -> BoxFuture<'a, Result<Vec<OwnRenewal>, PeerError>> {
+        let error = PeerError::Unreachable(Arc::clone(&home.id), "there is no way to other replicas".to_owned());
+        futures_util::future::ready(Err(error)).boxed()
+    }
+}
+
+/// The value of the `Authorization` header by which replicas prove themselves.
+pub fn authorization(secret: &Secret) -> String {
+    let mut value = String::with_capacity(5 + secret.0.len() * 2);
+    value.push_str("Peer ");
+    for byte in secret.0.iter() {
+        // Writing to a string can't fail.
+        let _ = write!(value, "{byte:02x}");
+    }
+    value
+}
+
+/// Whether a header's value is that of a replica of the same registry. Where there is no secret, there are no replicas.
+pub fn is_peer(secret: &Secret, header: &[u8]) -> bool {
+    !secret.0.is_empty()
+        && aws_lc_rs::constant_time::verify_slices_are_equal(authorization(secret).as_bytes(), header).is_ok()
+}
+
+/// Peers over HTTP. To each there is one call at a time, which carries all that has come to wait meanwhile: so the number
+/// of calls follows their speed, not that of the renewals.
+pub struct HttpPeers {
+    client: reqwest::Client,
+    peers: Mutex<HashMap<Arc<str>, Arc<Peer>>>,
+}
+
+impl std::fmt::Debug for HttpPeers {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("HttpPeers").finish_non_exhaustive()
+    }
+}
+
+/// What waits for one peer.
+struct Peer {
+    waiting: Mutex<Vec<Waiting>>,
+    /// Held by who calls.
+    turn: tokio::sync::Mutex<()>,
+    /// Not to be called before this time.
+    pause: Mutex<Option<(Instant, PeerError)>>,
+    used: Mutex<Instant>,
+}
+
+struct Waiting {
+    ids: Vec<Arc<str>>,
+    reply: oneshot::Sender<Result<Vec<OwnRenewal>, PeerError>>,
+}
+
+impl HttpPeers {
+    /// What a client of peers is made of; certificates that it trusts may be added.
+    pub fn client_builder() -> reqwest::ClientBuilder {
+        reqwest::Client::builder()
+            .user_agent(concat!("fingerpost/", env!("CARGO_PKG_VERSION")))
+            .connect_timeout(CONNECT_TIMEOUT)
+            .timeout(CALL_TIMEOUT)
+            .tcp_keepalive(Duration::from_secs(15))
+            .redirect(reqwest::redirect::Policy::none())
+            .no_proxy()
+    }
+
+    /// Peers that are called by this client.
+    pub fn new(client: reqwest::Client) -> Self {
+        Self { client, peers: Mutex::default() }
+    }
+
+    fn peer(&self, home: &Member) -> Arc<Peer> {
+        let mut peers = self.peers.lock();
+        let now = Instant::now();
+        if !peers.contains_key(&home.id) {
+            // Ids are new with each start of a replica; those of the past are forgotten.
+            peers.retain(|_, peer| now.saturating_duration_since(*peer.used.lock()) < Duration::from_secs(60));
+        }
+        let peer = peers.entry(Arc::clone(&home.id)).or_insert_with(|| {
+            Arc::new(Peer {
+                waiting: Mutex::default(),
+                turn: tokio::sync::Mutex::default(),
+                pause: Mutex::default(),
+                used: Mutex::new(now),
+            })
+        });
+        *peer.used.lock() = now;
+        Arc::clone(peer)
+    }
+
+    /// Calls with what waits, until nothing does.
+    async fn call_in_turn(&self, peer: &Peer, home: &Member, secret: &Secret) {
+        let _turn = peer.turn.lock().await;
+        loop {
+            let batch = take_batch(&mut peer.waiting.lock());
+            if batch.is_empty() {
+                return;
+            }
+            let ids: Vec<Arc<str>> = batch.iter().flat_map(|waiting| waiting.ids.iter().cloned()).collect();
+            let count = ids.len();
+            let answer = match peer.paused() {
+                Some(error) => Err(error),
+                None => self.call(home, secret, ids).await.and_then(|items| match items.len() == count {
+                    true => Ok(items),
+                    false => Err(PeerError::Refused(Arc::clone(&home.id), "the reply does not fit".to_owned())),
+                }),
+            };
+            if let Err(error) = &answer {
+                let mut pause = peer.pause.lock();
+                if pause.as_ref().is_none_or(|(until, _)| *until <= Instant::now()) {
+                    *pause = Some((Instant::now() + PAUSE, error.clone()));
+                }
+            }
+            let mut items = answer.map(Vec::into_iter);
+            for waiting in batch {
+                let share = match &mut items {
+                    Ok(items) => Ok(items.by_ref().take(waiting.ids.len()).collect()),
+                    Err(error) => Err(error.clone()),
+                };
+                // Who waited may have gone.
+                let _ = waiting.reply.send(share);
+            }
+        }
+    }
+
+    async fn call(&self, home: &Member, secret: &Secret, ids: Vec<Arc<str>>) -> Result<Vec<OwnRenewal>, PeerError> {
+        let unreachable = |reason: String| PeerError::Unreachable(Arc::clone(&home.id), reason);
+        let refused = |reason: String| PeerError::Refused(Arc::clone(&home.id), reason);
+        let url = home.url.as_deref().ok_or_else(|| unreachable("it says no address".to_owned()))?;
+        let url = format!("{}{RENEW_PATH}", url.trim_end_matches('/'));
+        let mut authorization = reqwest::header::HeaderValue::from_str(&authorization(secret))
+            .map_err(|error| refused(error.to_string()))?;
+        authorization.set_sensitive(true);
+        let request = self.client.post(url).header(reqwest::header::AUTHORIZATION, authorization);
+        let mut response = request.json(&PeerRenew { ids }).send().await.map_err(|error| unreachable(cause(&error)))?;
+        if !response.status().is_success() {
+            return Err(refused(format!("status {}", response.status().as_u16())));
+        }
+        let mut body = Vec::new();
+        while let Some(chunk) = response.chunk().await.map_err(|error| unreachable(cause(&error)))? {
+            if body.len() + chunk.len() > MAX_REPLY {
+                return Err(refused("the reply is too large".to_owned()));
+            }
+            body.extend_from_slice(&chunk);
+        }
+        let reply: PeerRenewed = serde_json::from_slice(&body).map_err(|error| refused(error.to_string()))?;
+        Ok(reply.items)
+    }
+}
+
+impl Peer {
+    fn paused(&self) -> Option<PeerError> {
+        let pause = self.pause.lock();
+        pause.as_ref().filter(|(until, _)| Instant::now() < *until).map(|(_, error)| error.clone())
+    }
+}
+
+/// What one call can carry, in the order in which it came.
+fn take_batch(waiting: &mut Vec<Waiting>) -> Vec<Waiting> {
+    let mut count = 0;
+    let fitting = waiting.iter().take_while(|waiting| {
+        count += waiting.ids.len();
+        count <= MAX_IDS
+    });
+    // One that is larger alone goes alone.
+    let fitting = fitting.count().max(1).min(waiting.len());
+    waiting.drain(..fitting).collect()
+}
+
+fn cause(error: &reqwest::Error) -> String {
+    if error.is_timeout() {
+        return "it did not answer in time".to_owned();
+    }
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(inner) = cause.source() {
+        cause = inner;
+    }
+    cause.to_string()
+}
+
+impl Peers for HttpPeers {
+    fn renew<'a>(
+        &'a self,
+        home: &'a Member,
+        secret: &'a Secret,
+        ids: Vec<Arc<str>>,
+    ) -> BoxFuture<'a, Result<Vec<OwnRenewal>, PeerError>> {
+        async move {
+            let peer = self.peer(home);
+            if let Some(error) = peer.paused() {
+                return Err(error);
+            }
+            // Who calls for others may be dropped in the middle: then the others call.
+            loop {
+                let (reply, mut answer) = oneshot::channel();
+                {
+                    let mut waiting = peer.waiting.lock();
+                    if waiting.iter().map(|waiting| waiting.ids.len()).sum::<usize>() + ids.len() > MAX_WAITING {
+                        return Err(PeerError::Overloaded(Arc::clone(&home.id)));
+                    }
+                    waiting.push(Waiting { ids: ids.clone(), reply });
+                }
+                tokio::select! {
+                    biased;
+                    answered = &mut answer => if let Ok(answered) = answered {
+                        return answered;
+                    },
+                    () = self.call_in_turn(&peer, home, secret) => if let Ok(answered) = answer.await {
+                        return answered;
+                    },
+                }
+            }
+        }
+        .boxed()
+    }
+}

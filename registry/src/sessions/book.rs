@@ -1,0 +1,406 @@
+//! The home's book: what it remembers of the sessions that it keeps, and how it judges them.
+//!
+//! The time is always handed in, and nothing here waits, so that a renewal is a look-up and an assignment. Judging goes
+//! through all entries, but only when something can be due: renewals only ever move deadlines away, so the earliest one
+//! that was seen last is a bound.
+
+use super::Protection;
+use crate::members::Members;
+use fingerpost_catalog::{Session, SessionState};
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// Of its TTL, the part after which a session may be late.
+const LATE_SHARE: f64 = 0.6;
+/// A session is late when this many of its usual intervals have gone by without a renewal.
+const LATE_INTERVALS: f64 = 1.5;
+
+/// What the home remembers of a session.
+#[derive(Debug)]
+struct Entry {
+    ttl: Duration,
+    grace: Duration,
+    state: SessionState,
+    /// Its last renewal, or when it was granted a full TTL.
+    renewed: Instant,
+    /// How long it usually takes until its next renewal; none before two renewals were seen.
+    interval: Option<Duration>,
+    /// Whether a renewal was seen at all, so that the next one shows an interval.
+    met: bool,
+    /// When it came to its state, as this replica has seen it.
+    since: Instant,
+    /// A write that ends or holds it is on its way.
+    writing: bool,
+    /// It is being removed.
+    removing: bool,
+    /// Not to be removed before this time, as the last attempt failed.
+    retry_at: Option<Instant>,
+}
+
+impl Entry {
+    fn new(session: &Session, now: Instant) -> Self {
+        Self {
+            ttl: seconds(session.ttl_seconds),
+            grace: seconds(session.grace_seconds),
+            state: session.state,
+            renewed: now,
+            interval: None,
+            met: false,
+            since: now,
+            writing: false,
+            removing: false,
+            retry_at: None,
+        }
+    }
+
+    /// A full TTL, and a full grace, from now on.
+    fn grant(&mut self, now: Instant) {
+        self.renewed = now;
+        self.since = now;
+        self.met = false;
+    }
+
+    fn renew(&mut self, now: Instant) {
+        let gap = now.saturating_duration_since(self.renewed);
+        if std::mem::replace(&mut self.met, true) {
+            // Who repeats a renewal at once, because the first got no reply, does not renew more often for that.
+            self.interval = Some(self.interval.map_or(gap, |interval| gap.max(interval.mul_f64(0.75))));
+        }
+        self.renewed = now;
+    }
+
+    fn age(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.renewed)
+    }
+
+    fn is_overdue(&self, now: Instant) -> bool {
+        self.age(now) >= self.ttl
+    }
+
+    /// Should have renewed by now, and has not.
+    fn is_late(&self, now: Instant) -> bool {
+        let age = self.age(now);
+        age > self.ttl.mul_f64(LATE_SHARE)
+            && self.interval.is_none_or(|interval| age > interval.mul_f64(LATE_INTERVALS))
+    }
+
+    fn removal_due(&self) -> Instant {
+        let due = self.since + self.grace;
+        self.retry_at.map_or(due, |retry| due.max(retry))
+    }
+}
+
+/// What a renewal finds at home.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Found {
+    /// It was alive.
+    Alive,
+    /// It was held. The next judgement writes that it is alive.
+    Suspect,
+    /// It has expired, or is about to: only a write can tell.
+    Written,
+    /// It has ended, or its removal has begun.
+    Over,
+    /// There is no such session here.
+    Missing,
+    /// It is at home elsewhere.
+    Elsewhere,
+}
+
+/// What is to be done about the sessions.
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct Verdict {
+    /// To be held.
+    pub(super) hold: Vec<Arc<str>>,
+    /// To expire.
+    pub(super) expire: Vec<Arc<str>>,
+    /// To expire after having been held for long enough.
+    pub(super) release: Vec<Arc<str>>,
+    /// Held, but renewed since.
+    pub(super) revive: Vec<Arc<str>>,
+    /// Whose grace is over.
+    pub(super) remove: Vec<Arc<str>>,
+    /// What the judgement was made upon.
+    pub(super) numbers: Numbers,
+}
+
+/// What a judgement was made upon.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Numbers {
+    /// Sessions at home that are overdue, late, held, or expired within the last TTL.
+    pub(super) candidates: usize,
+    /// All sessions at home, those that expired within the last TTL included.
+    pub(super) total: usize,
+}
+
+/// The book.
+#[derive(Debug)]
+pub(super) struct Book {
+    members: Arc<Members>,
+    entries: HashMap<Arc<str>, Entry>,
+    /// Sessions that expired, each until its TTL has gone by once more. Without those that had been held: what was
+    /// judged to be dead at leisure is no sign of a fault.
+    ended: HashMap<Arc<str>, Instant>,
+    /// No entry needs anything before this time.
+    due: Option<Instant>,
+    /// Since when the sessions that are not held have been renewing as they should.
+    normal_since: Option<Instant>,
+    /// The sessions that are held in the whole registry, and since when there are any.
+    held: HashSet<Arc<str>>,
+    held_since: Option<Instant>,
+    /// Sessions that a call to this replica is ending.
+    ending: HashSet<Arc<str>>,
+}
+
+impl Book {
+    pub(super) fn new(members: Arc<Members>) -> Self {
+        Self {
+            members,
+            entries: HashMap::new(),
+            ended: HashMap::new(),
+            due: None,
+            normal_since: None,
+            held: HashSet::new(),
+            held_since: None,
+            ending: HashSet::new(),
+        }
+    }
+
+    /// How many sessions are at home here.
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// How many sessions are held in the whole registry, and since when.
+    pub(super) fn held(&self) -> (usize, Option<Instant>) {
+        (self.held.len(), self.held_since)
+    }
+
+    /// How many of the sessions at home here are held.
+    pub(super) fn held_here(&self) -> usize {
+        self.held.iter().filter(|id| self.entries.contains_key(*id)).count()
+    }
+
+    /// The replicas have changed: keeps what stays at home, drops what has left, and grants a full TTL to what has come;
+    /// with `grant`, to all.
+    pub(super) fn rehome<'a>(
+        &mut self,
+        members: Arc<Members>,
+        sessions: impl Iterator<Item = (&'a Arc<str>, &'a Arc<Session>)>,
+        grant: bool,
+        now: Instant,
+    ) {
+        let mut former = std::mem::take(&mut self.entries);
+        self.held.clear();
+        for (id, session) in sessions {
+            if session.state == SessionState::Suspect {
+                self.held.insert(Arc::clone(id));
+            }
+            if members.is_home(id) {
+                let known = former.remove(id).filter(|_| !grant);
+                self.entries.insert(Arc::clone(id), known.unwrap_or_else(|| Entry::new(session, now)));
+            }
+        }
+        self.members = members;
+        self.ended.retain(|id, _| self.members.is_home(id));
+        self.due = Some(now);
+        self.note_held(now);
+    }
+
+    /// Everybody gets a full TTL: renewals may have been missed.
+    pub(super) fn grant_all(&mut self, now: Instant) {
+        for entry in self.entries.values_mut() {
+            entry.grant(now);
+        }
+        self.normal_since = None;
+        self.due = Some(now);
+    }
+
+    /// A session's record has changed.
+    pub(super) fn change(&mut self, id: &Arc<str>, before: Option<&Session>, after: Option<&Session>, now: Instant) {
+        match after {
+            Some(session) if session.state == SessionState::Suspect => self.held.insert(Arc::clone(id)),
+            _ => self.held.remove(id),
+        };
+        self.note_held(now);
+        let Some(session) = after else {
+            self.entries.remove(id);
+            return;
+        };
+        if !self.members.is_home(id) {
+            return;
+        }
+        let entry = self.entries.entry(Arc::clone(id)).or_insert_with(|| Entry::new(session, now));
+        // Another replica has taken a renewal.
+        if before.is_some_and(|before| before.renewals != session.renewals) {
+            entry.renew(now);
+        }
+        let state = std::mem::replace(&mut entry.state, session.state);
+        if state != session.state {
+            entry.since = now;
+            entry.retry_at = None;
+            if session.state == SessionState::Alive {
+                entry.renewed = now;
+                self.ended.remove(id);
+            }
+        }
+        entry.ttl = seconds(session.ttl_seconds);
+        entry.grace = seconds(session.grace_seconds);
+        let due = match session.state {
+            SessionState::Alive => entry.renewed + entry.ttl,
+            SessionState::Suspect => now,
+            SessionState::Expired => entry.removal_due(),
+        };
+        self.due = Some(self.due.map_or(due, |earliest| earliest.min(due)));
+    }
+
+    fn note_held(&mut self, now: Instant) {
+        self.held_since = match self.held.is_empty() {
+            true => None,
+            false => self.held_since.or(Some(now)),
+        };
+    }
+
+    /// A session renews.
+    pub(super) fn renew(&mut self, id: &str, now: Instant) -> Found {
+        let Some(entry) = self.entries.get_mut(id) else {
+            return if self.members.is_home(id) { Found::Missing } else { Found::Elsewhere };
+        };
+        if entry.removing || (entry.state == SessionState::Expired && entry.grace.is_zero()) {
+            return Found::Over;
+        }
+        entry.renew(now);
+        match entry.state {
+            SessionState::Alive if !entry.writing => Found::Alive,
+            SessionState::Suspect if !entry.writing => {
+                self.due = Some(now);
+                Found::Suspect
+            }
+            _ => Found::Written,
+        }
+    }
+
+    /// Judges all sessions.
+    pub(super) fn judge(&mut self, protection: &Protection, now: Instant) -> Verdict {
+        let mut verdict = Verdict::default();
+        if self.due.is_none_or(|due| now < due) {
+            return verdict;
+        }
+        self.ended.retain(|_, until| now < *until);
+        // Overdue sessions with the time since which they are, those that are held, and the others by how they renew.
+        let (mut overdue, mut held) = (Vec::new(), Vec::new());
+        let (mut late, mut timely, mut live) = (0, 0, 0);
+        let mut due: Option<Instant> = None;
+        let mut at = |time: Instant| due = Some(due.map_or(time, |earliest| earliest.min(time)));
+        for (id, entry) in &mut self.entries {
+            match entry.state {
+                SessionState::Expired => {
+                    if entry.removing || self.ending.contains(id) {
+                        continue;
+                    }
+                    if entry.removal_due() <= now {
+                        entry.removing = true;
+                        verdict.remove.push(Arc::clone(id));
+                    } else {
+                        at(entry.removal_due());
+                    }
+                }
+                SessionState::Alive => {
+                    live += 1;
+                    if entry.is_overdue(now) {
+                        overdue.push(Arc::clone(id));
+                        at(now);
+                    } else {
+                        at(entry.renewed + entry.ttl);
+                        late += usize::from(entry.is_late(now));
+                        timely += usize::from(entry.met && !entry.is_late(now));
+                    }
+                }
+                SessionState::Suspect => {
+                    live += 1;
+                    at(now);
+                    match entry.is_overdue(now) {
+                        true => held.push((Arc::clone(id), entry.since, entry.ttl)),
+                        false => verdict.revive.push(Arc::clone(id)),
+                    }
+                }
+            }
+        }
+        self.due = due;
+        let numbers = Numbers {
+            candidates: overdue.len() + held.len() + late + self.ended.len(),
+            total: live + self.ended.len(),
+        };
+        verdict.numbers = numbers;
+        let mass = numbers.candidates * self.members.live.len().max(1) >= protection.floor
+            && numbers.candidates as f64 >= protection.share * numbers.total as f64;
+        let failing = (late + overdue.len()) as f64;
+        let others = live.saturating_sub(held.len() + verdict.revive.len());
+        let normal = timely > 0 && failing < protection.share * others as f64;
+        self.normal_since = if normal { self.normal_since.or(Some(now)) } else { None };
+        for (id, since, ttl) in held {
+            let normal_for = self.normal_since.map(|normal| now.saturating_duration_since(normal.max(since)));
+            if normal_for.is_some_and(|time| time >= ttl * 2)
+                || now.saturating_duration_since(since) >= protection.longest
+            {
+                verdict.release.push(id);
+            }
+        }
+        if mass {
+            verdict.hold = overdue;
+        } else {
+            verdict.expire = overdue;
+        }
+        verdict
+    }
+
+    /// Whether the session is overdue still; if so, it is being written about, and renewals wait for what comes of it.
+    pub(super) fn begin_writing(&mut self, id: &str, now: Instant) -> bool {
+        match self.entries.get_mut(id) {
+            Some(entry) if entry.is_overdue(now) => {
+                entry.writing = true;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// What was written about the session has come to its end, one way or the other.
+    pub(super) fn finish_writing(&mut self, id: &str) {
+        if let Some(entry) = self.entries.get_mut(id) {
+            entry.writing = false;
+        }
+    }
+
+    /// The session expired without having been held.
+    pub(super) fn note_ended(&mut self, id: &Arc<str>, now: Instant) {
+        if let Some(entry) = self.entries.get(id) {
+            self.ended.insert(Arc::clone(id), now + entry.ttl);
+        }
+    }
+
+    /// Its removal has failed, and is to be tried again at a later time.
+    pub(super) fn removal_failed(&mut self, id: &str, retry_at: Instant) {
+        if let Some(entry) = self.entries.get_mut(id) {
+            entry.removing = false;
+            entry.retry_at = Some(retry_at);
+            self.due = Some(self.due.map_or(retry_at, |earliest| earliest.min(retry_at)));
+        }
+    }
+
+    pub(super) fn begin_ending(&mut self, id: &Arc<str>) {
+        self.ending.insert(Arc::clone(id));
+    }
+
+    pub(super) fn finish_ending(&mut self, id: &Arc<str>, now: Instant) {
+        self.ending.remove(id);
+        // Should it not have come to its end, the home completes it.
+        self.due = Some(now);
+    }
+}
+
+fn seconds(seconds: u32) -> Duration {
+    Duration::from_secs(u64::from(seconds))
+}

@@ -1,0 +1,229 @@
+//! The end of sessions: their instances go first, in commits of bounded size, then the record.
+//!
+//! A session whose removal fits into one commit goes by that commit, together with others. A larger one is first marked
+//! as ended (expired, without a grace), so that nobody can come back to half of its instances, whatever happens in
+//! between. Each commit holds only if the record still is as it was found: a session that came back keeps what it has.
+
+use super::{Engine, is_over, now_millis, put};
+use crate::store::{Action, Commit, CommitError, Committed, Condition, Durability, Expect, MAX_OPERATIONS, Operation};
+use crate::writes::WriteError;
+use fingerpost_catalog::{Key, Position, Session, SessionState};
+use futures_util::{StreamExt, stream};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
+use tracing::{info, warn};
+
+/// Commits of removals under way at the same time.
+const REMOVALS: usize = 4;
+/// After a removal that failed.
+const RETRY: Duration = Duration::from_secs(1);
+/// A write that loses to others this often gives up.
+const ATTEMPTS: usize = 16;
+
+/// What is removed by one commit, or in several.
+enum Unit {
+    /// Whole sessions.
+    Together(Vec<Arc<str>>, Commit),
+    /// A session of many instances.
+    Alone(Arc<str>),
+}
+
+impl Engine {
+    /// Removes sessions whose grace is over, as they are named.
+    pub(super) async fn remove_in_turn(&self) {
+        loop {
+            self.removals.notified().await;
+            let due = std::mem::take(&mut *self.removable.lock());
+            let units = self.units(due);
+            stream::iter(units).for_each_concurrent(REMOVALS, |unit| self.remove_unit(unit)).await;
+        }
+    }
+
+    /// Puts small sessions together, as many as a commit takes.
+    fn units(&self, due: Vec<Arc<str>>) -> Vec<Unit> {
+        let mut units = Vec::new();
+        let (mut ids, mut commit) = (Vec::new(), Commit::default());
+        for id in due {
+            let revision = {
+                let replica = self.live.read();
+                match replica.session_record(&id) {
+                    Some((session, revision)) if session.state == SessionState::Expired => revision,
+                    // It came back, or is gone.
+                    _ => {
+                        drop(replica);
+                        self.book.lock().removal_failed(&id, Instant::now());
+                        continue;
+                    }
+                }
+            };
+            let Some(operations) = self.small_removal(&id) else {
+                units.push(Unit::Alone(id));
+                continue;
+            };
+            if commit.operations.len() + operations.len() > MAX_OPERATIONS {
+                units.push(Unit::Together(std::mem::take(&mut ids), std::mem::take(&mut commit)));
+            }
+            commit.operations.extend(operations);
+            commit.conditions.push(at(&id, revision));
+            ids.push(id);
+        }
+        if !ids.is_empty() {
+            units.push(Unit::Together(ids, commit));
+        }
+        units
+    }
+
+    /// What removes a session whole; none where that is too much for one commit.
+    fn small_removal(&self, id: &Arc<str>) -> Option<Vec<Operation>> {
+        let instances = self.live.read().instance_keys_of_session(id);
+        if instances.len() >= MAX_OPERATIONS {
+            return None;
+        }
+        let mut operations: Vec<Operation> = instances.iter().flat_map(|key| self.writer.removal(key)).collect();
+        operations.push(delete(id));
+        (operations.len() <= MAX_OPERATIONS).then_some(operations)
+    }
+
+    async fn remove_unit(&self, unit: Unit) {
+        let (ids, removed) = match unit {
+            Unit::Together(ids, commit) => {
+                let removed = self.writer.commit(commit).await.map(|_| ());
+                (ids, removed)
+            }
+            Unit::Alone(id) => {
+                let removed = match self.end_for_good(&id).await {
+                    Ok(Some(revision)) => self.remove_ended(&id, revision).await.map(|_| ()),
+                    Ok(None) => Ok(()),
+                    Err(error) => Err(error),
+                };
+                (vec![id], removed)
+            }
+        };
+        match removed {
+            Ok(()) => {
+                info!(sessions = ids.len(), "sessions removed with their instances");
+                self.metrics.ends.inc_by(ids.len() as u64);
+                for id in &ids {
+                    self.sweep(id).await;
+                }
+            }
+            Err(error) => {
+                // A session that came back is the usual reason; the others of the commit are tried again soon.
+                if !matches!(error, WriteError::Commit(CommitError::Condition { .. })) {
+                    warn!(sessions = ids.len(), %error, "sessions can't be removed; trying again");
+                    self.metrics.failed_writes.inc();
+                }
+                let retry = Instant::now() + RETRY.mul_f64(0.5 + rand::random::<f64>());
+                let mut book = self.book.lock();
+                for id in &ids {
+                    book.removal_failed(id, retry);
+                }
+            }
+        }
+    }
+
+    /// Marks a session as ended: its instances are critical from then on, and nothing brings it back. Returns the
+    /// record's revision; none where there is no such session.
+    pub(super) async fn end_for_good(&self, id: &Arc<str>) -> Result<Option<u64>, WriteError> {
+        let key = Key::Session { id: Arc::clone(id) };
+        for _ in 0..ATTEMPTS {
+            let found = self.live.read().session_record(id).map(|(session, revision)| (Arc::clone(session), revision));
+            let Some((session, revision)) = found else { return Ok(None) };
+            if is_over(&session) {
+                return Ok(Some(revision));
+            }
+            let since = if session.state == SessionState::Expired { session.since } else { now_millis() };
+            let ended = Session { state: SessionState::Expired, grace_seconds: 0, since, ..(*session).clone() };
+            let commit = Commit {
+                operations: vec![put(&key, ended)],
+                conditions: vec![at(id, revision)],
+                durability: Durability::Durable,
+            };
+            match self.writer.commit(commit).await {
+                Ok(committed) => return Ok(Some(committed.position.number)),
+                Err(WriteError::Commit(CommitError::Condition { actual, .. })) => {
+                    self.writer.wait_for_change(actual).await;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Err(WriteError::Contended(format!("session `{id}`")))
+    }
+
+    /// Removes a session that is marked as ended. Returns how many instances it had, and the position of the last commit.
+    /// Two replicas may do it side by side; each deletes what is still there.
+    pub(super) async fn remove_ended(&self, id: &Arc<str>, revision: u64) -> Result<(usize, Position), WriteError> {
+        let instances = self.live.read().instance_keys_of_session(id);
+        let count = instances.len();
+        let mut operations: Vec<Operation> = Vec::new();
+        for key in &instances {
+            let removal = self.writer.removal(key);
+            if operations.len() + removal.len() > MAX_OPERATIONS {
+                let commit = Commit {
+                    operations: std::mem::take(&mut operations),
+                    conditions: vec![at(id, revision)],
+                    durability: Durability::Durable,
+                };
+                if self.removal_step(commit).await?.is_none() {
+                    return Ok((count, self.live.position()));
+                }
+            }
+            operations.extend(removal);
+        }
+        if operations.len() >= MAX_OPERATIONS {
+            let rest = std::mem::take(&mut operations);
+            let commit = Commit { operations: rest, conditions: vec![at(id, revision)], ..Commit::default() };
+            if self.removal_step(commit).await?.is_none() {
+                return Ok((count, self.live.position()));
+            }
+        }
+        operations.push(delete(id));
+        let commit = Commit { operations, conditions: vec![at(id, revision)], ..Commit::default() };
+        let last = self.removal_step(commit).await?;
+        let position = last.map_or_else(|| self.live.position(), |committed| committed.position);
+        // Positions are shown in their order, so the last one is enough to wait for.
+        self.live
+            .wait_for(position, Duration::from_secs(10))
+            .await
+            .map_err(|error| WriteError::NotVisible(position, error))?;
+        self.sweep(id).await;
+        Ok((count, position))
+    }
+
+    /// A step of a removal; none where somebody else has completed it.
+    async fn removal_step(&self, commit: Commit) -> Result<Option<Committed>, WriteError> {
+        match self.writer.store_commit(commit).await {
+            Ok(committed) => Ok(Some(committed)),
+            Err(CommitError::Condition { actual, .. }) => {
+                self.writer.wait_for_change(actual).await;
+                Ok(None)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Removes what came to hang on the session although it was ending: an import can do that.
+    async fn sweep(&self, id: &Arc<str>) {
+        let left = {
+            let replica = self.live.read();
+            if replica.session_record(id).is_some() { Vec::new() } else { replica.instance_keys_of_session(id) }
+        };
+        let operations: Vec<Operation> = left.iter().flat_map(|key| self.writer.removal(key)).collect();
+        for chunk in operations.chunks(MAX_OPERATIONS) {
+            let commit = Commit { operations: chunk.to_vec(), ..Commit::default() };
+            if let Err(error) = self.writer.store_commit(commit).await {
+                warn!(session = %id, %error, "instances of a removed session stay, and are critical");
+                return;
+            }
+        }
+    }
+}
+
+fn at(id: &Arc<str>, revision: u64) -> Condition {
+    Condition { key: Key::Session { id: Arc::clone(id) }, expect: Expect::At(revision) }
+}
+
+fn delete(id: &Arc<str>) -> Operation {
+    Operation { key: Key::Session { id: Arc::clone(id) }, action: Action::Delete }
+}
