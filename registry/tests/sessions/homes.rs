@@ -1,0 +1,155 @@
+//! Several replicas: who keeps what, and the ways of a renewal.
+
+use crate::memory::{Shared, members};
+use crate::world::{Node, Wires, a_moment, sleep};
+use fingerpost_catalog::SessionState;
+use fingerpost_catalog::document::RenewalState;
+use fingerpost_registry::sessions::Unreached;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+async fn two() -> (Node, Node, Arc<Wires>) {
+    let (shared, wires) = (Shared::new(), Arc::new(Wires::default()));
+    let a = Node::start(&shared, &wires, "a", &["a", "b"]).await;
+    let b = Node::start(&shared, &wires, "b", &["a", "b"]).await;
+    (a, b, wires)
+}
+
+/// A session whose home is the replica of this name.
+async fn at_home(node: &Node, own: &str) -> String {
+    loop {
+        let id = node.create(15, 60).await;
+        if &*members("a", &["a", "b"]).home_of(&id).unwrap().id == own {
+            return id;
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn any_replica_takes_a_renewal() {
+    let (a, b, _wires) = two().await;
+    let (of_a, of_b) = (at_home(&a, "a").await, at_home(&a, "b").await);
+    let others = a.engine.summary().home + b.engine.summary().home;
+    assert!(others >= 2, "each session has one home");
+    let head = a.shared.head();
+    for _ in 0..20 {
+        sleep(5).await;
+        let states = b.try_renew(&[of_a.clone(), of_b.clone(), "none".to_owned()]).await.unwrap();
+        assert_eq!(states, [RenewalState::Alive, RenewalState::Alive, RenewalState::Unknown]);
+    }
+    assert_eq!((a.state(&of_a), b.state(&of_b)), (Some(SessionState::Alive), Some(SessionState::Alive)));
+    // Other sessions of this test expired; these two were not written about.
+    assert!(a.shared.session(&of_a).unwrap().renewals == 0 && a.shared.head() >= head);
+    // What has expired comes back through any replica, too.
+    sleep(16).await;
+    assert_eq!(b.state(&of_a), Some(SessionState::Expired));
+    assert_eq!(b.renew(&of_a).await, RenewalState::Restored);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_renewal_finds_its_way_through_the_store() {
+    let (a, b, wires) = two().await;
+    let id = at_home(&a, "a").await;
+    wires.cut.store(true, Ordering::SeqCst);
+    for _ in 0..20 {
+        sleep(5).await;
+        assert_eq!(b.renew(&id).await, RenewalState::Alive);
+    }
+    assert_eq!(a.shared.session(&id).unwrap().renewals, 20);
+    assert_eq!(a.state(&id), Some(SessionState::Alive));
+    sleep(16).await;
+    assert_eq!(a.state(&id), Some(SessionState::Expired), "its home still keeps the deadline");
+    assert_eq!(b.renew(&id).await, RenewalState::Restored);
+    a_moment().await;
+    assert_eq!(a.state(&id), Some(SessionState::Alive));
+    sleep(12).await;
+    assert_eq!(a.state(&id), Some(SessionState::Alive), "with a whole TTL");
+    // Where neither way is open, nothing is claimed.
+    b.store.cut.store(true, Ordering::SeqCst);
+    assert_eq!(b.try_renew(&[id]).await, Err(Unreached));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_behind_does_not_say_unknown() {
+    let (a, b, _wires) = two().await;
+    b.store.paused.send_replace(true);
+    let (of_a, of_b) = (at_home(&a, "a").await, at_home(&a, "b").await);
+    // b has seen neither. It says nothing wrong of them while it can't see them...
+    assert_eq!(b.try_renew(&[of_a.clone()]).await, Err(Unreached));
+    // ...nor does the home that has not, when asked by another.
+    let catches_up = async {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        b.store.paused.send_replace(false);
+    };
+    let (renewed, ()) = tokio::join!(a.renew(&of_b), catches_up);
+    assert_eq!(renewed, RenewalState::Alive);
+    assert_eq!(b.try_renew(&[of_a, of_b]).await.unwrap(), [RenewalState::Alive, RenewalState::Alive]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_home_grants_a_full_ttl_and_a_full_grace() {
+    let (a, b, _wires) = two().await;
+    let (id, expired) = (at_home(&a, "b").await, at_home(&a, "b").await);
+    sleep(10).await;
+    a.renew(&id).await;
+    sleep(7).await;
+    assert_eq!((a.state(&id), a.state(&expired)), (Some(SessionState::Alive), Some(SessionState::Expired)));
+    sleep(5).await;
+    // b has gone, 12 s after the last renewal.
+    drop(b);
+    a.store.set_members(members("a", &["a"]));
+    sleep(14).await;
+    assert_eq!(a.state(&id), Some(SessionState::Alive));
+    sleep(2).await;
+    assert_eq!(a.state(&id), Some(SessionState::Expired));
+    sleep(42).await;
+    assert_eq!(a.state(&expired), Some(SessionState::Expired), "58 s after the change, 65 s after its expiry");
+    sleep(4).await;
+    assert_eq!(a.state(&expired), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_out_of_touch_ends_nothing() {
+    let node = Node::alone().await;
+    let id = node.create(15, 60).await;
+    let mut away = members("a", &["a"]);
+    away.in_touch = false;
+    node.store.set_members(away);
+    sleep(100).await;
+    assert_eq!(node.state(&id), Some(SessionState::Alive));
+    node.store.set_members(members("a", &["a"]));
+    sleep(14).await;
+    assert_eq!(node.state(&id), Some(SessionState::Alive), "a full TTL from then on");
+    sleep(2).await;
+    assert_eq!(node.state(&id), Some(SessionState::Expired));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_stood_still_ends_nothing() {
+    let node = Node::alone().await;
+    let id = node.create(15, 60).await;
+    a_moment().await;
+    // As SIGSTOP does it: the clock moves, and nothing else.
+    tokio::time::advance(Duration::from_secs(60)).await;
+    sleep(13).await;
+    assert_eq!(node.state(&id), Some(SessionState::Alive));
+    sleep(3).await;
+    assert_eq!(node.state(&id), Some(SessionState::Expired));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_floor_counts_over_all_replicas() {
+    let (a, b, _wires) = two().await;
+    let ids = a.create_many(40, 15, 60).await;
+    for _ in 0..4 {
+        sleep(5).await;
+        a.try_renew(&ids).await.unwrap();
+    }
+    sleep(20).await;
+    assert_eq!(a.count(&ids, SessionState::Suspect), 40);
+    let (on_a, on_b) = (a.engine.summary(), b.engine.summary());
+    assert_eq!(on_a.home_held + on_b.home_held, 40);
+    assert!(on_a.home_held > 0 && on_b.home_held > 0, "{on_a:?} {on_b:?}");
+    assert_eq!((a.engine.protection().held, b.engine.protection().held), (40, 40), "every replica says so");
+}
