@@ -67,7 +67,7 @@ async fn serve(config: &ServeConfig, store: Arc<dyn Store>, started: Instant) ->
         (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
     let stop_checks = CancellationToken::new();
     let stop_sessions = CancellationToken::new();
-    let peers = HttpPeers::new(HttpPeers::client_builder().build().context("can't make a client for other replicas")?);
+    let peers = HttpPeers::open(config.peer_ca.as_deref())?;
     let sessions =
         sessions::Engine::new(Arc::clone(&store), Arc::clone(&live), Arc::new(peers), SessionOptions::default());
 
@@ -202,15 +202,14 @@ async fn serve(config: &ServeConfig, store: Arc<dyn Store>, started: Instant) ->
     info!("shutting down");
     // Requests under way first: their writes need the feed, and their clients may be told of it by DNS. Where a part has
     // failed, there is no order to keep.
-    let mut stops =
-        [
-            ("the HTTP server", stop_http),
-            ("the checks", stop_checks),
-            ("the sessions", stop_sessions),
-            ("DNS", stop_dns),
-            ("the feed", stop_feed),
-        ]
-            .into_iter();
+    let mut stops = [
+        ("the HTTP server", stop_http),
+        ("the checks", stop_checks),
+        ("the sessions", stop_sessions),
+        ("DNS", stop_dns),
+        ("the feed", stop_feed),
+    ]
+    .into_iter();
     let mut waiting_for = None;
     loop {
         if failed.is_some() {

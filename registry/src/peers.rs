@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::fmt::Write;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::oneshot;
@@ -98,10 +99,12 @@ pub fn authorization(secret: &Secret) -> String {
     value
 }
 
-/// Whether a header's value is that of a replica of the same registry. Where there is no secret, there are no replicas.
-pub fn is_peer(secret: &Secret, header: &[u8]) -> bool {
-    !secret.0.is_empty()
-        && aws_lc_rs::constant_time::verify_slices_are_equal(authorization(secret).as_bytes(), header).is_ok()
+/// The other replicas can't be called with this.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("the CA of other replicas' certificates, `{}`, can't be used: {detail}", path.display())]
+pub struct PeersError {
+    path: PathBuf,
+    detail: String,
 }
 
 /// Peers over HTTP. To each there is one call at a time, which carries all that has come to wait meanwhile: so the number
@@ -133,15 +136,30 @@ struct Waiting {
 }
 
 impl HttpPeers {
-    /// What a client of peers is made of; certificates that it trusts may be added.
-    pub fn client_builder() -> reqwest::ClientBuilder {
-        reqwest::Client::builder()
+    /// Peers over HTTP; over HTTPS, their certificates must be signed by the CA in the PEM file `ca`, without one by any
+    /// that the system trusts.
+    pub fn open(ca: Option<&Path>) -> Result<Self, PeersError> {
+        let mut builder = reqwest::Client::builder()
             .user_agent(concat!("fingerpost/", env!("CARGO_PKG_VERSION")))
             .connect_timeout(CONNECT_TIMEOUT)
             .timeout(CALL_TIMEOUT)
             .tcp_keepalive(Duration::from_secs(15))
             .redirect(reqwest::redirect::Policy::none())
-            .no_proxy()
+            .no_proxy();
+        if let Some(path) = ca {
+            let wrong = |detail: String| PeersError { path: path.to_owned(), detail };
+            let pem = std::fs::read(path).map_err(|error| wrong(error.to_string()))?;
+            let authorities = reqwest::Certificate::from_pem_bundle(&pem).unwrap_or_default();
+            if authorities.is_empty() {
+                return Err(wrong("it holds no certificate as PEM".to_owned()));
+            }
+            builder = builder.tls_certs_only(authorities);
+        }
+        let client = builder.build().map_err(|error| PeersError {
+            path: ca.map(Path::to_owned).unwrap_or_default(),
+            detail: error.to_string(),
+        })?;
+        Ok(Self::new(client))
     }
 
     /// Peers that are called by this client.

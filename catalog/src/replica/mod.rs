@@ -44,8 +44,8 @@ mod writers;
 
 pub use checks::CheckedInstance;
 pub use query::{HealthSet, InstanceQuery, NamespaceQuery, Page, ParseHealthSetError, ServiceQuery};
-pub use sources::SourceStats;
 pub use sessions::{SessionQuery, SessionView};
+pub use sources::SourceStats;
 
 use crate::object::Port;
 use crate::record::{ChangeSet, InstanceKey, Key, Record};

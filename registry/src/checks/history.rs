@@ -126,7 +126,7 @@ mod tests {
         for (n, (key, value)) in changes.iter().enumerate() {
             let key: Key = key.parse().unwrap();
             let record = (*value != "-").then(|| Arc::new(Record::decode(&key, value.as_bytes()).unwrap()));
-            let change = Change { key, record, previous: None };
+            let change = Change { key, record };
             let position = Position::new(Epoch(1), n as u64 + 1);
             history.apply(&replica.apply(&ChangeSet { position, changes: vec![change] }), false);
         }

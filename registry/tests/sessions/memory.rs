@@ -77,7 +77,7 @@ impl Shared {
                     None
                 }
             };
-            changes.push(Change { key: operation.key.clone(), record, previous });
+            changes.push(Change { key: operation.key.clone(), record });
         }
         if changes.is_empty() {
             return Ok(Committed { position: Position::new(EPOCH, number - 1), changed: false });
