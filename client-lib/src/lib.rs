@@ -27,6 +27,7 @@
 mod backoff;
 mod error;
 mod http;
+mod keeper;
 mod paging;
 mod registry;
 mod request;
@@ -36,13 +37,16 @@ mod status;
 pub use error::Error;
 pub use fingerpost_catalog as catalog;
 pub use http::{HttpOptions, HttpRegistry, Token};
+pub use keeper::{Keeper, KeeperOptions, Keeping};
 pub use paging::{all_instances, all_namespaces, all_services};
 pub use registry::Registry;
-pub use request::{BatchReply, Filter, Guard, ListRequest, Operation, ReplaceReply, WatchEvent, WatchRequest, Written};
+pub use request::{
+    BatchReply, Filter, Guard, ListRequest, Operation, ReplaceReply, SessionRequest, WatchEvent, WatchRequest, Written,
+};
 pub use sse::{SseError, SseEvent, SseParser};
 pub use status::{
-    AccessStatus, CatalogStatus, CheckStatus, DnsStatus, HealthCounts, ImportReply, RemovedSource, StatusDocument,
-    StoreStatus, VersionDocument, WatchStatus,
+    AccessStatus, CatalogStatus, CheckStatus, DnsStatus, HealthCounts, ImportReply, RemovedSource, SessionsStatus,
+    StatusDocument, StoreStatus, VersionDocument, WatchStatus,
 };
 
 /// What calls of this crate return.

@@ -1,9 +1,12 @@
 //! The contract between the registry and all who write to it, read from it or follow it.
 
 use crate::Result;
-use crate::request::{BatchReply, Guard, ListRequest, Operation, ReplaceReply, WatchEvent, WatchRequest, Written};
+use crate::request::{
+    BatchReply, Guard, ListRequest, Operation, ReplaceReply, SessionRequest, WatchEvent, WatchRequest, Written,
+};
 use fingerpost_catalog::document::{
-    HealthDocument, HistoryDocument, InstanceDocument, ListDocument, NamespaceDocument, ServiceDocument,
+    HealthDocument, HistoryDocument, InstanceDocument, ListDocument, NamespaceDocument, NewSession, Renewal,
+    ServiceDocument, SessionDocument, SessionEndedDocument, SessionListDocument,
 };
 use fingerpost_catalog::{InstanceKey, Position, Source};
 use futures_util::future::BoxFuture;
@@ -127,6 +130,26 @@ pub trait Registry: Send + Sync {
 
     /// A page of the instances. For all pages: [`all_instances`](crate::all_instances).
     fn list_instances(&self, request: ListRequest) -> BoxFuture<'_, Result<ListDocument<InstanceDocument>>>;
+
+    /// Begins a session of the source, on which its instances may hang (`session` in their documents). It lives while it
+    /// is renewed; a [`Keeper`](crate::Keeper) does that.
+    fn create_session<'a>(
+        &'a self,
+        source: &'a Source,
+        session: &'a NewSession,
+    ) -> BoxFuture<'a, Result<SessionDocument>>;
+
+    /// Renews sessions, 1 to 1000, and says what became of each, in the order asked. It costs the registry no write.
+    fn renew_sessions<'a>(&'a self, ids: &'a [String]) -> BoxFuture<'a, Result<Vec<Renewal>>>;
+
+    /// A page of the sessions.
+    fn list_sessions(&self, request: SessionRequest) -> BoxFuture<'_, Result<SessionListDocument>>;
+
+    /// A session.
+    fn get_session<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<SessionDocument>>;
+
+    /// Ends a session: its instances leave at once. [`NotFound`](crate::Error::NotFound) where there is none.
+    fn end_session<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<SessionEndedDocument>>;
 
     /// Follows the objects that match; see [`WatchEvent`] for the order of things.
     ///

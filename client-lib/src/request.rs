@@ -2,7 +2,7 @@
 
 use crate::Result;
 use fingerpost_catalog::document::ObjectDocument;
-use fingerpost_catalog::{Health, Kind, Position, Selector, Source};
+use fingerpost_catalog::{Health, Kind, Position, Selector, SessionState, Source};
 use serde::Deserialize;
 
 /// Which objects a list or a watch is about. Empty fields filter nothing.
@@ -37,6 +37,21 @@ impl From<Filter> for ListRequest {
     fn from(filter: Filter) -> Self {
         Self { filter, ..Self::default() }
     }
+}
+
+/// A page of the sessions.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SessionRequest {
+    /// Only those with this name.
+    pub name: Option<String>,
+    /// Only those that this source made.
+    pub source: Option<Source>,
+    /// Only those in this state.
+    pub state: Option<SessionState>,
+    /// Most sessions on the page, 1 to 1000; absent: the registry's default (500).
+    pub limit: Option<u32>,
+    /// Where the previous page ended.
+    pub continue_token: Option<String>,
 }
 
 /// In which state an object must be for a write to happen. The registry judges it in the same step as the write.

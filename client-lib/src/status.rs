@@ -2,7 +2,7 @@
 //! not know are passed over, so that both sides may be of different versions.
 
 use fingerpost_catalog::Position;
-use fingerpost_catalog::document::SourceDocument;
+use fingerpost_catalog::document::{ProtectionDocument, SourceDocument};
 use serde::{Deserialize, Deserializer, Serialize};
 
 /// The reply of `GET /v1/status`.
@@ -29,6 +29,8 @@ pub struct StatusDocument {
     pub orphans: Vec<SourceDocument>,
     /// What this replica checks.
     pub checks: CheckStatus,
+    /// Who is alive.
+    pub sessions: SessionsStatus,
     /// Where the REST API listens.
     pub http_listen: Vec<String>,
     /// Whether it listens beyond loopback without access control.
@@ -146,6 +148,24 @@ pub struct CheckStatus {
     pub home: u64,
     /// Those of them that are being run.
     pub running: u64,
+}
+
+/// Who is alive.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct SessionsStatus {
+    /// Sessions in all.
+    pub total: u64,
+    /// Those that renew in time.
+    pub alive: u64,
+    /// Those that are overdue, but held.
+    pub suspect: u64,
+    /// Those that have expired, and are in their grace.
+    pub expired: u64,
+    /// Those that this replica keeps.
+    pub home: u64,
+    /// Whether any are held.
+    pub protection: ProtectionDocument,
 }
 
 /// The reply of `GET /version`.

@@ -76,6 +76,9 @@ pub(crate) enum Command {
     Drain(DrainArgs),
     /// Report to a TTL check of an instance: before its time is up, again and again
     Check(CheckArgs),
+    /// List sessions, and end them
+    #[command(subcommand)]
+    Session(SessionCommand),
     /// List services, instances or namespaces, and watch them change
     Get(GetArgs),
     /// Show all that is known of one object
@@ -153,6 +156,70 @@ pub(crate) struct RegisterArgs {
     /// In whose name: `api` or `api/OWNER`
     #[arg(long, value_name = "SOURCE", default_value = "api")]
     pub(crate) source: Source,
+    /// Stay, and keep the instance for as long as this runs: where it stops renewing for this time, as in `15s`, the
+    /// instance is critical [default with COMMAND: 15s]
+    #[arg(long, value_name = "TIME", value_parser = seconds)]
+    pub(crate) ttl: Option<u32>,
+    /// How long the instance stays listed after that, as in `60s` [default: 60s]
+    #[arg(long, value_name = "TIME", value_parser = seconds)]
+    pub(crate) grace: Option<u32>,
+    /// What to call the session [default: NAMESPACE/SERVICE/ID]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) session_name: Option<String>,
+    /// Run this command, and keep the instance for as long as it runs
+    #[arg(last = true, value_name = "COMMAND")]
+    pub(crate) command: Vec<std::ffi::OsString>,
+}
+
+/// A time in seconds, as in `15`, `15s`, `5m` or `2h`.
+fn seconds(text: &str) -> Result<u32, String> {
+    let (number, unit) = match text.find(|c: char| !c.is_ascii_digit()) {
+        Some(at) => text.split_at(at),
+        None => (text, "s"),
+    };
+    let unit = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        _ => return Err("write it as in `15s`, `5m` or `2h`".to_owned()),
+    };
+    let number = number.parse::<u32>().ok().and_then(|number| number.checked_mul(unit));
+    number.ok_or_else(|| "write it as in `15s`, `5m` or `2h`".to_owned())
+}
+
+#[derive(Subcommand, Debug)]
+pub(crate) enum SessionCommand {
+    /// List sessions
+    List(SessionListArgs),
+    /// End a session: its instances leave at once
+    End {
+        /// Its id
+        id: String,
+    },
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct SessionListArgs {
+    /// Only those with this name
+    #[arg(long, value_name = "NAME")]
+    pub(crate) name: Option<String>,
+    /// Only those that this source made
+    #[arg(long, value_name = "SOURCE")]
+    pub(crate) source: Option<Source>,
+    /// Only those in this state: alive, suspect or expired
+    #[arg(long, value_name = "STATE")]
+    pub(crate) state: Option<SessionStateArg>,
+}
+
+/// The states of sessions, as users name them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(crate) enum SessionStateArg {
+    /// Renewed in time
+    Alive,
+    /// Overdue, but held
+    Suspect,
+    /// Overdue, and in its grace
+    Expired,
 }
 
 #[derive(Args, Debug)]
@@ -374,6 +441,10 @@ mod tests {
         let parse = |line: &str| Cli::try_parse_from(line.split(' '));
         for good in [
             "fingerpost register prod/web --address 10.0.0.1 --address fd00::1 --port http:8080 -l a=b --health warning",
+            "fingerpost register web --address 10.0.0.1 --ttl 15s --grace 2m",
+            "fingerpost register web --address 10.0.0.1 -- sleep 5 --x",
+            "fingerpost session list --state suspect",
+            "fingerpost session end 0123",
             "fingerpost deregister web 10.0.0.1:8080 --source api/team",
             "fingerpost get services -l app=web,!test -o json",
             "fingerpost --server http://a:1,http://b:2 get svc prod/web",
@@ -396,6 +467,8 @@ mod tests {
             "fingerpost register web --address 10.0.0",
             "fingerpost register web --address 10.0.0.1 --port 0",
             "fingerpost register web --address 10.0.0.1 --source consul",
+            "fingerpost register web --address 10.0.0.1 --ttl 15x",
+            "fingerpost session",
             "fingerpost get pods",
             "fingerpost drain web",
             "fingerpost drain web/web-1 --undo --note x",

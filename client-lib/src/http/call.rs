@@ -25,6 +25,8 @@ pub(super) struct Call {
     timeout: Option<Duration>,
     /// Whether a reply of 503 means that nothing was applied.
     all_or_nothing: bool,
+    /// Whether it may be repeated whatever became of it, although it is no GET.
+    harmless: bool,
 }
 
 /// A complete reply of a status below 300.
@@ -45,6 +47,7 @@ impl Call {
             body: None,
             timeout: None,
             all_or_nothing: true,
+            harmless: false,
         }
     }
 
@@ -86,6 +89,12 @@ impl Call {
         self
     }
 
+    /// Repeating the call does no harm.
+    pub(super) fn repeatable(mut self) -> Self {
+        self.harmless = true;
+        self
+    }
+
     /// The registry applies the call in steps, so that a refusal says nothing of the steps before.
     pub(super) fn in_steps(mut self) -> Self {
         self.all_or_nothing = false;
@@ -122,7 +131,7 @@ impl Call {
 
     /// Whether the call changes nothing, so that repeating it never does harm.
     fn reads(&self) -> bool {
-        self.method == Method::GET
+        self.method == Method::GET || self.harmless
     }
 }
 
@@ -144,7 +153,7 @@ impl Reply {
         }
     }
 
-    fn unexpected(&self, detail: String) -> Error {
+    pub(super) fn unexpected(&self, detail: String) -> Error {
         Error::Unexpected { url: self.url.to_string(), detail }
     }
 }

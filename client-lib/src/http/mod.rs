@@ -29,6 +29,8 @@ pub struct HttpOptions {
     /// itself waits for a position. Replacing a set and bulk writes may take 2 minutes, exports and imports as long as
     /// they move on.
     pub timeout: Duration,
+    /// How long a renewal of sessions may take before the next endpoint is asked. Default: 2 s; a session's time is short.
+    pub renewal_timeout: Duration,
     /// How long a watch, an export or an import may stand still before its connection counts as broken. Default: 60 s;
     /// the registry sends a bookmark more often than that.
     pub idle_timeout: Duration,
@@ -59,6 +61,7 @@ impl Default for HttpOptions {
         Self {
             connect_timeout: Duration::from_secs(2),
             timeout: Duration::from_secs(15),
+            renewal_timeout: Duration::from_secs(2),
             idle_timeout: Duration::from_secs(60),
             max_reply: 32 << 20,
             max_event: 4 << 20,

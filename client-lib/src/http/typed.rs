@@ -3,14 +3,15 @@
 use super::HttpRegistry;
 use super::call::{Call, Reply};
 use crate::request::{
-    BatchReply, Filter, Guard, ListRequest, Operation, ReplaceReply, WatchEvent, WatchRequest, Written,
+    BatchReply, Filter, Guard, ListRequest, Operation, ReplaceReply, SessionRequest, WatchEvent, WatchRequest, Written,
 };
 use crate::{Error, Registry, Result};
 use fingerpost_catalog::document::{
-    DrainDocument, HealthDocument, HistoryDocument, InstanceDocument, ListDocument, NamespaceDocument, ObjectDocument,
-    ProblemDocument, ServiceDocument,
+    DrainDocument, HealthDocument, HistoryDocument, InstanceDocument, ListDocument, NamespaceDocument, NewSession,
+    ObjectDocument, ProblemDocument, RenewDocument, Renewal, RenewalsDocument, ServiceDocument, SessionDocument,
+    SessionEndedDocument, SessionListDocument,
 };
-use fingerpost_catalog::{InstanceKey, Position, Source};
+use fingerpost_catalog::{InstanceKey, Position, SessionState, Source};
 use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
 use reqwest::{Method, StatusCode};
@@ -206,6 +207,58 @@ impl Registry for HttpRegistry {
                 (None, Some(_)) => return Err(parameter("service", "name the service's namespace, too")),
             };
             self.list(path, &request).await
+        })
+    }
+
+    fn create_session<'a>(
+        &'a self,
+        source: &'a Source,
+        session: &'a NewSession,
+    ) -> BoxFuture<'a, Result<SessionDocument>> {
+        Box::pin(async move {
+            let call = Call::new(Method::POST, ["v1", "sessions"]).query("source", Some(source)).json(session)?;
+            self.send(call).await?.json()
+        })
+    }
+
+    fn renew_sessions<'a>(&'a self, ids: &'a [String]) -> BoxFuture<'a, Result<Vec<Renewal>>> {
+        Box::pin(async move {
+            let call = Call::new(Method::POST, ["v1", "sessions", "renew"]).repeatable();
+            let call = call.timeout(self.inner.options.renewal_timeout).json(&RenewDocument { ids: ids.to_vec() })?;
+            let reply = self.send(call).await?;
+            let renewals: RenewalsDocument = reply.json()?;
+            match renewals.items.len() == ids.len() {
+                true => Ok(renewals.items),
+                false => Err(reply.unexpected(format!("{} renewals for {} ids", renewals.items.len(), ids.len()))),
+            }
+        })
+    }
+
+    fn list_sessions(&self, request: SessionRequest) -> BoxFuture<'_, Result<SessionListDocument>> {
+        Box::pin(async move {
+            let state = request.state.map(|state| match state {
+                SessionState::Alive => "alive",
+                SessionState::Suspect => "suspect",
+                SessionState::Expired => "expired",
+            });
+            let call = Call::new(Method::GET, ["v1", "sessions"])
+                .query("name", request.name)
+                .query("source", request.source)
+                .query("state", state)
+                .query("limit", request.limit)
+                .query("continue", request.continue_token);
+            self.get(call).await
+        })
+    }
+
+    fn get_session<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<SessionDocument>> {
+        Box::pin(self.get(Call::new(Method::GET, ["v1", "sessions", id])))
+    }
+
+    fn end_session<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<SessionEndedDocument>> {
+        Box::pin(async move {
+            let call = Call::new(Method::DELETE, ["v1", "sessions", id]).timeout(LONG);
+            self.send(call).await?.json()
         })
     }
 

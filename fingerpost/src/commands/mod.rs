@@ -11,17 +11,30 @@ mod names;
 mod register;
 mod resolve;
 mod rows;
+mod session;
 mod source;
 mod status;
 pub(crate) mod target;
 mod token;
 mod transfer;
 
-use crate::cli::{Cli, Command, GlobalArgs};
+use crate::cli::{Cli, Command, GlobalArgs, SessionCommand};
 use crate::output::Output;
 use clap::CommandFactory;
 use fingerpost_client::{HttpOptions, HttpRegistry, Token};
 use std::time::Duration;
+
+/// A command that ran another one ends with its exit code.
+#[derive(Debug)]
+pub(crate) struct ExitWith(pub(crate) u8);
+
+impl std::fmt::Display for ExitWith {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "the command ended with status {}", self.0)
+    }
+}
+
+impl std::error::Error for ExitWith {}
 
 /// What every command has at hand.
 struct Context {
@@ -70,6 +83,8 @@ pub(crate) async fn run(global: &GlobalArgs, command: Command) -> anyhow::Result
         Command::Deregister(args) => register::deregister(&context, args).await,
         Command::Drain(args) => health::drain(&context, args).await,
         Command::Check(args) => health::check(&context, args).await,
+        Command::Session(SessionCommand::List(args)) => session::list(&context, args).await,
+        Command::Session(SessionCommand::End { id }) => session::end(&context, &id).await,
         Command::Get(args) => get::get(&context, args).await,
         Command::Describe(args) => describe::describe(&context, args).await,
         Command::Resolve(args) => resolve::resolve(&context, args).await,

@@ -4,15 +4,27 @@ use super::Context;
 use super::target::{LabelArg, default_id};
 use crate::cli::{DeregisterArgs, RegisterArgs};
 use anyhow::{Context as _, anyhow, bail};
-use fingerpost_catalog::document::{InstanceDocument, ObjectDocument};
+use fingerpost_catalog::document::{
+    DEFAULT_SESSION_GRACE, DEFAULT_SESSION_TTL, InstanceDocument, NewSession, ObjectDocument,
+};
 use fingerpost_catalog::{InstanceKey, Labels, validate_instance_id};
-use fingerpost_client::{Error, Filter, Guard, ListRequest, Operation, Registry, all_instances};
+use fingerpost_client::{Error, Filter, Guard, KeeperOptions, ListRequest, Operation, Registry, all_instances};
 use futures_util::TryStreamExt;
 
 /// As many operations as the registry applies at one position.
 const BATCH: usize = 100;
 
-pub(super) async fn register(context: &Context, args: RegisterArgs) -> anyhow::Result<()> {
+pub(super) async fn register(context: &Context, mut args: RegisterArgs) -> anyhow::Result<()> {
+    let command = std::mem::take(&mut args.command);
+    let stays = args.ttl.is_some() || !command.is_empty();
+    if !stays && (args.grace.is_some() || args.session_name.is_some()) {
+        bail!("only a registration that is kept has a session: say --ttl, too, or name a command to run");
+    }
+    let session = NewSession {
+        name: args.session_name.take().unwrap_or_default(),
+        ttl_seconds: args.ttl.unwrap_or(DEFAULT_SESSION_TTL),
+        grace_seconds: args.grace.unwrap_or(DEFAULT_SESSION_GRACE),
+    };
     let id = match args.id {
         Some(id) => id,
         None => default_id(&args.addresses, &args.ports).context("name an address, or an id")?,
@@ -32,6 +44,13 @@ pub(super) async fn register(context: &Context, args: RegisterArgs) -> anyhow::R
         health: args.health,
         ..InstanceDocument::default()
     };
+    if stays {
+        let name = if session.name.is_empty() { format!("{}/{id}", args.service) } else { session.name };
+        let mut options = KeeperOptions::default();
+        options.source = args.source;
+        options.session = NewSession { name, ..session };
+        return super::session::keep(context, options, document, command).await;
+    }
     let written = context
         .registry
         .put_instance(&args.source, &document, Guard::None)

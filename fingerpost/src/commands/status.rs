@@ -62,6 +62,24 @@ fn human(status: &StatusDocument, colour: bool) -> String {
         let text = format!("{} was last heard {last} and left {left} (`source remove` removes them)", orphan.source);
         fields.add("Orphaned", Cell::styled(text, Style::Warn));
     }
+    let sessions = status.sessions;
+    if sessions.total > 0 {
+        let text = format!(
+            "{}: {} alive, {} suspect, {} expired",
+            counted(sessions.total, "session"),
+            sessions.alive,
+            sessions.suspect,
+            sessions.expired
+        );
+        fields.add("Sessions", Cell::styled(text, if sessions.suspect > 0 { Style::Warn } else { Style::Good }));
+    }
+    if sessions.protection.active {
+        let text = format!(
+            "holds {}: so many stopped renewing at once that the fault is more likely the network's",
+            counted(sessions.protection.held, "session")
+        );
+        fields.add("Protection", Cell::styled(text, Style::Warn));
+    }
     match &status.dns {
         None => fields.add("DNS", Cell::new("not in this process")),
         Some(dns) => {
