@@ -366,7 +366,7 @@ impl Writer {
         check_instance_identity(&key, &document)?;
         let health = document.health;
         let instance = self.instance(document)?;
-        self.update_instance(key, guard, |present| {
+        self.update_instance(key, guard, true, |present| {
             let mut instance = instance.clone();
             instance.report = keep_report(health, present);
             Ok(Some(instance))
@@ -381,7 +381,7 @@ impl Writer {
         patch: &serde_json::Value,
         guard: Guard,
     ) -> Result<Written, WriteError> {
-        self.update_instance(key.clone(), guard, |present| {
+        self.update_instance(key.clone(), guard, false, |present| {
             let Some(present) = present else { return Ok(None) };
             let mut document = serde_json::to_value(instance_document(&key, present))
                 .map_err(|error| Invalid::new("", format!("the instance can't be patched: {error}")))?;
@@ -404,18 +404,20 @@ impl Writer {
     /// Sets what an instance's source reports of its health.
     pub async fn report_health(&self, key: InstanceKey, report: Report, guard: Guard) -> Result<Written, WriteError> {
         validate::note(&report.note)?;
-        self.update_instance(key, guard, |present| {
+        self.update_instance(key, guard, false, |present| {
             Ok(present.map(|present| Instance { report: Some(report.clone()), ..present.clone() }))
         })
         .await
     }
 
     /// Reads an instance's record, lets `change` make the new one, and writes it if nobody was faster; again if so.
-    /// `change` returns none where the instance would have to exist and does not.
+    /// `change` returns none where the instance would have to exist and does not. Who `registers` can't do so on a session
+    /// that has ended; other changes leave it as it is.
     async fn update_instance(
         &self,
         key: InstanceKey,
         guard: Guard,
+        registers: bool,
         change: impl Fn(Option<&Instance>) -> Result<Option<Instance>, WriteError>,
     ) -> Result<Written, WriteError> {
         self.heard(&key.source);
@@ -444,7 +446,13 @@ impl Writer {
             if present.is_none() {
                 self.clear_leftovers(std::slice::from_ref(&key)).await?;
             }
-            conditions.extend(self.session_condition(&key, &instance)?);
+            let same_session = |(record, _): &(Record, u64)| match record {
+                Record::Instance(present) => present.session == instance.session,
+                _ => false,
+            };
+            if registers || !present.as_ref().is_some_and(same_session) {
+                conditions.extend(self.session_condition(&key, &instance)?);
+            }
             let revision = present.as_ref().map(|(_, revision)| *revision);
             conditions.push(Condition { key: key.clone(), expect: revision.map_or(Expect::Absent, Expect::At) });
             let commit = Commit {

@@ -25,6 +25,8 @@ struct Entry {
     state: SessionState,
     /// Its last renewal, or when it was granted a full TTL.
     renewed: Instant,
+    /// Its last renewal that was really one, if that came here.
+    heard: Option<Instant>,
     /// How long it usually takes until its next renewal; none before two renewals were seen.
     interval: Option<Duration>,
     /// Whether a renewal was seen at all, so that the next one shows an interval.
@@ -46,6 +48,7 @@ impl Entry {
             grace: seconds(session.grace_seconds),
             state: session.state,
             renewed: now,
+            heard: None,
             interval: None,
             met: false,
             since: now,
@@ -69,6 +72,7 @@ impl Entry {
             self.interval = Some(self.interval.map_or(gap, |interval| gap.max(interval.mul_f64(0.75))));
         }
         self.renewed = now;
+        self.heard = Some(now);
     }
 
     fn age(&self, now: Instant) -> Duration {
@@ -84,6 +88,11 @@ impl Entry {
         let age = self.age(now);
         age > self.ttl.mul_f64(LATE_SHARE)
             && self.interval.is_none_or(|interval| age > interval.mul_f64(LATE_INTERVALS))
+    }
+
+    /// Has renewed although it is taken for dead: its expiry was written when that could not be known any more.
+    fn is_wronged(&self, now: Instant) -> bool {
+        !self.grace.is_zero() && self.heard.is_some_and(|heard| now.saturating_duration_since(heard) < self.ttl)
     }
 
     fn removal_due(&self) -> Instant {
@@ -251,6 +260,7 @@ impl Book {
         let due = match session.state {
             SessionState::Alive => entry.renewed + entry.ttl,
             SessionState::Suspect => now,
+            SessionState::Expired if entry.is_wronged(now) => now,
             SessionState::Expired => entry.removal_due(),
         };
         self.due = Some(self.due.map_or(due, |earliest| earliest.min(due)));
@@ -278,7 +288,10 @@ impl Book {
                 self.due = Some(now);
                 Found::Suspect
             }
-            _ => Found::Written,
+            _ => {
+                self.due = Some(now);
+                Found::Written
+            }
         }
     }
 
@@ -300,7 +313,10 @@ impl Book {
                     if entry.removing || self.ending.contains(id) {
                         continue;
                     }
-                    if entry.removal_due() <= now {
+                    if entry.is_wronged(now) {
+                        verdict.revive.push(Arc::clone(id));
+                        at(now);
+                    } else if entry.removal_due() <= now {
                         entry.removing = true;
                         verdict.remove.push(Arc::clone(id));
                     } else {
@@ -337,7 +353,7 @@ impl Book {
         let mass = numbers.candidates * self.members.live.len().max(1) >= protection.floor
             && numbers.candidates as f64 >= protection.share * numbers.total as f64;
         let failing = (late + overdue.len()) as f64;
-        let others = live.saturating_sub(held.len() + verdict.revive.len());
+        let others = live.saturating_sub(held.len());
         let normal = timely > 0 && failing < protection.share * others as f64;
         self.normal_since = if normal { self.normal_since.or(Some(now)) } else { None };
         for (id, since, ttl) in held {

@@ -211,7 +211,8 @@ impl Engine {
         let judged = Instant::now();
         let chunks: Vec<Vec<(Arc<str>, Step)>> = steps.chunks(MAX_OPERATIONS).map(<[_]>::to_vec).collect();
         let written = stream::iter(chunks).map(|chunk| self.write_chunk(chunk, judged)).buffer_unordered(COMMITS);
-        written.all(|written| std::future::ready(written)).await
+        // To the end of all of them, whatever becomes of one.
+        written.fold(true, |all, done| std::future::ready(all && done)).await
     }
 
     async fn write_chunk(&self, mut chunk: Vec<(Arc<str>, Step)>, judged: Instant) -> bool {

@@ -284,7 +284,10 @@ impl Observer for Engine {
         self.rehome(replica, members, true);
     }
 
-    fn ready(&self, _: Position) {}
+    fn ready(&self, _: Position) {
+        // From now on they can renew here.
+        self.book.lock().grant_all(Instant::now());
+    }
 
     fn apply(&self, effects: &Effects, reset: bool) {
         if effects.sessions.is_empty() && !reset {

@@ -143,6 +143,24 @@ async fn a_renewal_before_an_expiry_that_fails_wins() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_expiry_whose_outcome_was_not_known_is_mended() {
+    let node = Node::alone().await;
+    let id = node.create(15, 60).await;
+    node.put("api", "web-1", &id).await.unwrap();
+    // The expiry is applied, and nobody is told; what is shown lags, too.
+    node.store.paused.send_replace(true);
+    node.store.silent.store(true, Ordering::SeqCst);
+    sleep(16).await;
+    assert_eq!(node.shared.session(&id).unwrap().state, SessionState::Expired);
+    assert_eq!(node.renew(&id).await, RenewalState::Alive, "as far as can be known");
+    node.store.silent.store(false, Ordering::SeqCst);
+    node.store.paused.send_replace(false);
+    // After writes that failed, the next ones wait a little.
+    sleep(5).await;
+    assert_eq!((node.state(&id), node.health("web-1")), (Some(SessionState::Alive), Some(Health::Passing)));
+}
+
+#[tokio::test(start_paused = true)]
 async fn instances_hang_only_on_sessions_that_they_may() {
     let node = Node::alone().await;
     let id = node.create(15, 60).await;

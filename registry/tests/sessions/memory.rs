@@ -95,6 +95,8 @@ pub struct Handle {
     members: watch::Sender<Arc<Members>>,
     /// Commits fail.
     pub cut: AtomicBool,
+    /// Commits are applied, but their outcome is not told.
+    pub silent: AtomicBool,
     /// Commits wait while this is true.
     pub held: watch::Sender<bool>,
     /// Commits that wait.
@@ -109,6 +111,7 @@ impl Handle {
             shared: Arc::clone(shared),
             members: watch::Sender::new(Arc::new(members)),
             cut: AtomicBool::new(false),
+            silent: AtomicBool::new(false),
             held: watch::Sender::new(false),
             waiting: AtomicU64::new(0),
             paused: watch::Sender::new(false),
@@ -145,7 +148,11 @@ impl Store for Handle {
             if self.cut.load(Ordering::SeqCst) {
                 return Err(CommitError::Unavailable("cut off".to_owned()));
             }
-            self.shared.apply(&commit)
+            let applied = self.shared.apply(&commit);
+            match self.silent.load(Ordering::SeqCst) {
+                true => Err(CommitError::Unknown("no reply".to_owned())),
+                false => applied,
+            }
         }
         .boxed()
     }
