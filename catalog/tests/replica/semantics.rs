@@ -226,3 +226,20 @@ fn the_highest_rank_speaks_for_the_service_and_labels_are_united() {
     let sources: Vec<&str> = view.sources.iter().map(|source| source.as_str()).collect();
     assert_eq!(sources, ["kubernetes/own", "api", "kubernetes/far"]);
 }
+
+#[test]
+fn effects_tell_how_sessions_changed() {
+    let mut fixture = Fixture::new();
+    const ALIVE: &str = r#"{"source":"api","ttlSeconds":15,"graceSeconds":60,"state":"alive"}"#;
+    const NOTED: &str = r#"{"source":"api","ttlSeconds":15,"graceSeconds":60,"state":"alive","renewals":1}"#;
+    let told = |effects: Effects| -> Vec<(String, Option<u64>, Option<u64>)> {
+        let renewals = |session: Option<std::sync::Arc<fingerpost_catalog::Session>>| session.map(|s| s.renewals);
+        effects.sessions.into_iter().map(|c| (c.id.to_string(), renewals(c.before), renewals(c.after))).collect()
+    };
+    assert_eq!(told(fixture.apply(&[("sessions/s1", ALIVE)])), [("s1".to_owned(), None, Some(0))]);
+    assert!(told(fixture.apply(&[(WEB1, r#"{"session":"s1"}"#)])).is_empty());
+    let noted = fixture.apply(&[("sessions/s1", NOTED)]);
+    assert!(noted.changes.is_empty(), "a noted renewal is nothing to readers");
+    assert_eq!(told(noted), [("s1".to_owned(), Some(0), Some(1))]);
+    assert!(told(fixture.apply(&[("sessions/s1", NOTED)])).is_empty());
+}

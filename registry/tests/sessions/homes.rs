@@ -76,7 +76,7 @@ async fn who_is_behind_does_not_say_unknown() {
     b.store.paused.send_replace(true);
     let (of_a, of_b) = (at_home(&a, "a").await, at_home(&a, "b").await);
     // b has seen neither. It says nothing wrong of them while it can't see them...
-    assert_eq!(b.try_renew(&[of_a.clone()]).await, Err(Unreached));
+    assert_eq!(b.try_renew(std::slice::from_ref(&of_a)).await, Err(Unreached));
     // ...nor does the home that has not, when asked by another.
     let catches_up = async {
         tokio::time::sleep(Duration::from_millis(500)).await;

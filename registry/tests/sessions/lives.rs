@@ -16,7 +16,7 @@ async fn renewals_keep_it_alive_without_a_write() {
     let id = node.create(15, 60).await;
     node.put("api", "web-1", &id).await.unwrap();
     let head = node.shared.head();
-    node.renew_for(&[id.clone()], 300).await;
+    node.renew_for(std::slice::from_ref(&id), 300).await;
     assert_eq!(node.state(&id), Some(SessionState::Alive));
     assert_eq!(node.renew(&id).await, RenewalState::Alive);
     assert_eq!(node.shared.head(), head, "heartbeats are no writes");
