@@ -443,9 +443,10 @@ async fn the_api_describes_itself() {
                 .map(|all| all.iter().map(|parameter| parameter["name"].as_str().unwrap()).collect())
                 .unwrap_or_default();
             let statuses: &[&str] = if path.contains("{namespace}") || path == "/v1/batch" {
-                let guarded = verb != "get" && verb != "post" && !path.ends_with("/instances");
+                let guarded =
+                    verb != "get" && verb != "post" && !path.ends_with("/instances") && !path.contains("/checks/");
                 assert_eq!(parameters.contains(&"If-Match"), guarded, "{call}");
-                let creates = verb == "put" && guarded && !path.ends_with("/health");
+                let creates = verb == "put" && guarded && !path.ends_with("/health") && !path.ends_with("/drain");
                 assert_eq!(parameters.contains(&"If-None-Match"), creates, "{call}");
                 assert_eq!(parameters.contains(&"minRevision"), verb == "get", "{call}");
                 match verb.as_str() {

@@ -30,7 +30,18 @@ pub(super) async fn run(check: &Check, target: SocketAddr) -> Result<Outcome, St
                 count => Ok(Outcome::new(Health::Passing, format!("NOERROR, {count} records"))),
             }
         }
-        other => Err(format!("{other}")),
+        other => Err(rcode_name(other)),
+    }
+}
+
+fn rcode_name(rcode: ResponseCode) -> String {
+    match rcode {
+        ResponseCode::FormErr => "FORMERR".to_owned(),
+        ResponseCode::ServFail => "SERVFAIL".to_owned(),
+        ResponseCode::NXDomain => "NXDOMAIN".to_owned(),
+        ResponseCode::NotImp => "NOTIMP".to_owned(),
+        ResponseCode::Refused => "REFUSED".to_owned(),
+        other => format!("RCODE{}", u16::from(other)),
     }
 }
 

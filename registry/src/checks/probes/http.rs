@@ -100,7 +100,8 @@ fn outcome(check: &Check, status: StatusCode, body: &[u8]) -> Outcome {
         expected if expected.contains(&status.as_u16()) => Health::Passing,
         _ => Health::Critical,
     };
-    let body = String::from_utf8_lossy(body);
+    // What is well needs no words, least of all a page of somebody's.
+    let body = if health == Health::Passing { "".into() } else { String::from_utf8_lossy(body) };
     let body = body.trim();
     let colon = if body.is_empty() { "" } else { ": " };
     Outcome::new(health, format!("HTTP {}{colon}{body}", status.as_u16()))
@@ -123,7 +124,8 @@ mod tests {
         assert_eq!(health(&check, 404), Health::Passing);
         assert_eq!(health(&check, 200), Health::Critical);
         assert_eq!(health(&check, 429), Health::Critical);
-        assert_eq!(outcome(&default, StatusCode::OK, b" fine\r\n").note, "HTTP 200: fine");
+        assert_eq!(outcome(&default, StatusCode::OK, b" fine\r\n").note, "HTTP 200");
+        assert_eq!(outcome(&default, StatusCode::NOT_FOUND, b" gone\r\n").note, "HTTP 404: gone");
     }
 
     #[test]
