@@ -102,10 +102,12 @@ async fn what_speaks_no_http() {
         }
         // One that never ends its head.
         let (mut stream, _) = listener.accept().await.unwrap();
+        let _ = stream.read(&mut [0; 256]).await;
         let _ = stream.write_all(b"HTTP/1.1 200 OK\r\n").await;
         while stream.write_all(b"x: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\r\n").await.is_ok() {}
         // And one whose body never does.
         let (mut stream, _) = listener.accept().await.unwrap();
+        let _ = stream.read(&mut [0; 256]).await;
         let _ = stream.write_all(b"HTTP/1.1 500 Oh\r\n\r\n").await;
         while stream.write_all(b"no end ").await.is_ok() {}
     });
@@ -222,7 +224,12 @@ async fn grpc() {
     let refused = run(nowhere().await, grpc(None)).await;
     assert!(refused.note.ends_with("connection refused"), "{}", refused.note);
     let web = run(web().await, grpc(None)).await;
-    assert!(web.health == Health::Critical && web.note.starts_with("gRPC"), "{}", web.note);
+    assert!(web.health == Health::Critical && web.note.contains("does not speak"), "{}", web.note);
+    let (silent, target) = listener().await;
+    let refused = tokio::spawn(async move { drop(silent.accept().await) });
+    let cut = run(target, grpc(None)).await;
+    assert!(cut.health == Health::Critical && cut.note.starts_with("gRPC"), "{}", cut.note);
+    refused.await.unwrap();
 
     let (trusted, acceptor) = certificate(b"h2");
     let target = health_server(Some(acceptor)).await;

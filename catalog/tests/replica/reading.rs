@@ -2,7 +2,8 @@
 
 use crate::model::{Records, Views, checked, rank, services_of};
 use fingerpost_catalog::{
-    Health, InstanceKey, InstanceQuery, InstanceView, Key, NamespaceQuery, Record, Replica, Selector, ServiceQuery,
+    AllCritical, Health, InstanceKey, InstanceQuery, InstanceView, Key, NamespaceQuery, Record, Replica, Selector,
+    ServiceQuery,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -23,6 +24,15 @@ pub(crate) fn assert_holds(replica: &Replica, records: &Records, expected: &View
             replica.service_declarations(&view.namespace, &view.name),
             services_of(records, &view.namespace, &view.name)
         );
+        let members = || {
+            let of_it = |other: &&InstanceView| {
+                other.key.namespace == view.namespace && other.key.service.as_deref() == Some(&*view.name)
+            };
+            expected.instances.values().filter(of_it)
+        };
+        let answered = members().any(|other| other.answerable && other.own_addresses().next().is_some());
+        let panics = view.all_critical == AllCritical::All && members().next().is_some() && !answered;
+        assert_eq!(replica.panics(&view.namespace, &view.name), panics);
         assert_eq!(replica.service(&view.namespace, &view.name), Some(view));
     }
 

@@ -52,31 +52,55 @@ impl Relay for NoRelay {
     }
 }
 
+/// When a TTL check is overdue.
+#[derive(Clone, Copy, Debug)]
+struct Deadline {
+    at: Instant,
+    /// What was reported since it was last found overdue, or set up.
+    reported: Option<Health>,
+}
+
 /// The deadlines of the TTL checks at this replica, as the runner set them up.
 #[derive(Debug, Default)]
-pub(super) struct Deadlines(Mutex<HashMap<CheckKey, Instant>>);
+pub(super) struct Deadlines(Mutex<HashMap<CheckKey, Deadline>>);
 
 impl Deadlines {
     /// Sets a deadline that is not earlier than the one that there may be.
-    pub(super) fn extend(&self, key: &CheckKey, deadline: Instant) {
+    pub(super) fn extend(&self, key: &CheckKey, at: Instant) {
         let mut deadlines = self.0.lock();
-        let known = deadlines.entry(key.clone()).or_insert(deadline);
-        *known = deadline.max(*known);
+        let known = deadlines.entry(key.clone()).or_insert(Deadline { at, reported: None });
+        known.at = at.max(known.at);
     }
 
-    pub(super) fn get(&self, key: &CheckKey) -> Option<Instant> {
-        self.0.lock().get(key).copied()
+    /// The deadline, if it has not come yet; else, only what is reported from now on counts.
+    pub(super) fn still_before(&self, key: &CheckKey, now: Instant) -> Option<Instant> {
+        let mut deadlines = self.0.lock();
+        let known = deadlines.get_mut(key)?;
+        if known.at > now {
+            return Some(known.at);
+        }
+        known.reported = None;
+        None
+    }
+
+    /// What was reported since the check was found overdue.
+    pub(super) fn reported_since(&self, key: &CheckKey) -> Option<Health> {
+        self.0.lock().get(key)?.reported
     }
 
     pub(super) fn forget(&self, key: &CheckKey) {
         self.0.lock().remove(key);
     }
 
+    fn has(&self, key: &CheckKey) -> bool {
+        self.0.lock().contains_key(key)
+    }
+
     /// Whether the check is at home here.
-    fn touch(&self, key: &CheckKey, ttl: Duration) -> bool {
+    fn touch(&self, key: &CheckKey, ttl: Duration, health: Health) -> bool {
         match self.0.lock().get_mut(key) {
             Some(deadline) => {
-                *deadline = Instant::now() + ttl;
+                *deadline = Deadline { at: Instant::now() + ttl, reported: Some(health) };
                 true
             }
             None => false,
@@ -98,7 +122,7 @@ impl Shared {
         let same = write::health_of(&write::standing(&self.live, key)) == Some(health);
         let here = self.store.members().borrow().is_home(&key.to_string());
         match ttl {
-            Some(ttl) if same && here => self.deadlines.touch(key, Duration::from_secs(ttl.into())),
+            Some(ttl) if same && here => self.deadlines.touch(key, Duration::from_secs(ttl.into()), health),
             _ => false,
         }
     }
@@ -144,9 +168,9 @@ impl Shared {
         let members = self.store.members().borrow().clone();
         let name = key.to_string();
         if members.is_home(&name) {
-            // Where the runner has not come to it yet, it will grant a whole TTL when it does.
-            self.heartbeat(key, health);
-            return true;
+            // Where the runner has not come to it yet, it will grant a whole TTL when it does. Where the verdict has just
+            // become another one, it has to be looked at again.
+            return self.heartbeat(key, health) || !self.deadlines.has(key);
         }
         match members.home_of(&name) {
             Some(home) if members.in_touch => {

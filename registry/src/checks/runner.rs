@@ -486,19 +486,17 @@ impl Task {
 
     /// The deadline of a TTL check has come, unless a report has put it off.
     fn overdue(&mut self, key: CheckKey, number: u64, now: Instant) {
-        let deadline = self.shared.deadlines.get(&key).unwrap_or(now);
+        let before = self.shared.deadlines.still_before(&key, now);
         let standing = write::health_of(&write::standing(&self.shared.live, &key));
         let Some(job) = self.job(&key, number) else { return };
         let ttl = job.check.ttl();
-        if deadline <= now {
-            job.due = now + Duration::from_secs(ttl.into());
+        job.due = before.unwrap_or_else(|| {
             job.streak.force(standing, Outcome::critical(format!("no report for {ttl} s")));
-        } else {
-            job.due = deadline;
-        }
+            now + Duration::from_secs(ttl.into())
+        });
         let at = job.due;
         self.timers.push(Reverse(Timer { at, number, purpose: Purpose::Run, key: key.clone() }));
-        if deadline <= now {
+        if before.is_none() {
             self.judge(&key, number);
         }
     }
@@ -605,7 +603,8 @@ impl Task {
             job.failed
         };
         match result {
-            Ok(()) | Err(CommitError::Condition { .. }) => {}
+            Ok(()) => self.reported_meanwhile(&key, number, to),
+            Err(CommitError::Condition { .. }) => {}
             Err(error) => {
                 self.shared.metrics.write_failures.inc();
                 if failed == 1 {
@@ -614,6 +613,19 @@ impl Task {
                 let pause = Duration::from_millis(250).saturating_mul(1 << failed.min(7));
                 self.write_again(&key, number, pause);
             }
+        }
+    }
+
+    /// A report that came while its check was being written off as overdue was told that nothing had to be written.
+    fn reported_meanwhile(&mut self, key: &CheckKey, number: u64, to: Health) {
+        let reported = self.shared.deadlines.reported_since(key);
+        let standing = write::health_of(&write::standing(&self.shared.live, key));
+        let Some(job) = self.job(key, number) else { return };
+        if job.check.check_type == CheckType::Ttl
+            && let Some(health) = reported.filter(|health| *health != to)
+        {
+            job.streak.force(standing, Outcome::new(health, "reported just in time"));
+            self.judge(key, number);
         }
     }
 

@@ -131,7 +131,7 @@ impl Shared {
                 Action::Delete => None,
             };
             if record.as_deref() != previous.as_deref() {
-                changes.push(Change { key: operation.key, record, previous });
+                changes.push(Change { key: operation.key, record });
             }
         }
         if changes.is_empty() {
