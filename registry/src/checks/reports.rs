@@ -148,7 +148,7 @@ impl Shared {
                     (CheckResult { reports, ..standing }, Some(revision))
                 }
                 other => {
-                    let (before, revision) = other.map_or((CheckResult::default(), None), |(r, n)| (r, Some(n)));
+                    let (before, revision) = other.map_or_else(Default::default, |(result, at)| (result, Some(at)));
                     let (health, note) = (outcome.health, outcome.note.clone());
                     self.metrics.turned(health);
                     (CheckResult { health, note, since: Timestamp::now().0, ..before }, revision)
