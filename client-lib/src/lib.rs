@@ -45,8 +45,8 @@ pub use request::{
 };
 pub use sse::{SseError, SseEvent, SseParser};
 pub use status::{
-    AccessStatus, CatalogStatus, CheckStatus, DnsStatus, HealthCounts, ImportReply, RemovedSource, SessionsStatus,
-    StatusDocument, StoreStatus, VersionDocument, WatchStatus,
+    AccessStatus, CatalogStatus, CheckStatus, DnsStatus, HealthCounts, ImportReply, MigrateReply, RemovedSource,
+    ReplicaStatus, SessionsStatus, StatusDocument, StoreStatus, VersionDocument, WatchStatus,
 };
 
 /// What calls of this crate return.

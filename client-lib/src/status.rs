@@ -31,6 +31,8 @@ pub struct StatusDocument {
     pub checks: CheckStatus,
     /// Who is alive.
     pub sessions: SessionsStatus,
+    /// The replicas that are alive.
+    pub replicas: Vec<ReplicaStatus>,
     /// Where the REST API listens.
     pub http_listen: Vec<String>,
     /// Whether it listens beyond loopback without access control.
@@ -49,6 +51,30 @@ pub struct AccessStatus {
     pub authentication: String,
 }
 
+/// A replica of the registry.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ReplicaStatus {
+    /// Its id, another one after each start.
+    pub id: String,
+    /// Where the others reach it.
+    pub url: Option<String>,
+    /// What it runs.
+    pub version: String,
+    /// The newest schema of records that it reads.
+    pub schema: u32,
+}
+
+/// The reply of `POST /v1/migrate`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct MigrateReply {
+    /// The schema of the records before.
+    pub from: u32,
+    /// Their schema now.
+    pub to: u32,
+}
+
 /// Where records are kept.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -57,10 +83,16 @@ pub struct StoreStatus {
     pub backend: String,
     /// How many records it holds.
     pub records: u64,
-    /// What it takes on disk, in bytes.
-    pub disk_bytes: u64,
+    /// What it takes on this machine's disk, in bytes; absent where it lies elsewhere.
+    pub disk_bytes: Option<u64>,
     /// Why the last write failed, while writes fail.
     pub write_error: Option<String>,
+    /// For how long there has been no word from the store, in seconds; absent while it is in touch.
+    pub out_of_touch_seconds: Option<f64>,
+    /// Keys in it that are not the registry's, or can't be read.
+    pub foreign: u64,
+    /// Some of them.
+    pub foreign_keys: Vec<String>,
     /// The oldest position from which a watch can resume; absent where the server gives a number without its epoch.
     #[serde(deserialize_with = "position_if_any")]
     pub oldest: Option<Position>,

@@ -101,6 +101,8 @@ pub(crate) enum Command {
     Token(TokenCommand),
     /// Show the state of the registry
     Status,
+    /// Raise the schema of the stored records, once all replicas can read it
+    Migrate,
     /// Show the version of this program and of the registry
     Version,
     /// Print a script that completes this command line in a shell

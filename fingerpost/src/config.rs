@@ -1,5 +1,9 @@
 //! The configuration of `fingerpost serve`: flags over `FINGERPOST_*` variables over a TOML file over defaults.
 
+mod etcd;
+
+pub(crate) use etcd::{EtcdConfig, EtcdUser, StoreKind};
+
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum, ValueHint};
 use fingerpost_catalog::{Source, validate_domain_name};
@@ -30,6 +34,37 @@ pub(crate) struct Settings {
     /// Where to keep the data [env: FINGERPOST_DATA_DIR] [default: fingerpost in the user's data folder]
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub(crate) data_dir: Option<PathBuf>,
+    /// Where to keep the records: in the data folder, or in etcd with other replicas [env: FINGERPOST_STORE] [default:
+    /// embedded]
+    #[arg(long, value_name = "STORE")]
+    pub(crate) store: Option<StoreKind>,
+    /// etcd's client URLs, with commas between them [env: FINGERPOST_ETCD_ENDPOINTS]
+    #[arg(long, value_name = "URL", value_delimiter = ',', value_hint = ValueHint::Url)]
+    pub(crate) etcd_endpoints: Option<Vec<String>>,
+    /// The authority that signed etcd's certificates, in PEM [env: FINGERPOST_ETCD_CA]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) etcd_ca: Option<PathBuf>,
+    /// The certificate to show to etcd, in PEM [env: FINGERPOST_ETCD_CERT]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) etcd_cert: Option<PathBuf>,
+    /// Its key, in PEM [env: FINGERPOST_ETCD_KEY]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) etcd_key: Option<PathBuf>,
+    /// The etcd user; who else sees this command line sees a password given here [env: FINGERPOST_ETCD_USER]
+    #[arg(long, value_name = "NAME[:PASSWORD]")]
+    pub(crate) etcd_user: Option<EtcdUser>,
+    /// A file with the etcd user's password [env: FINGERPOST_ETCD_PASSWORD_FILE]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) etcd_password_file: Option<PathBuf>,
+    /// What all keys in etcd begin with [env: FINGERPOST_ETCD_PREFIX] [default: /fingerpost]
+    #[arg(long, value_name = "PREFIX")]
+    pub(crate) etcd_prefix: Option<String>,
+    /// Take an etcd that is known to lose leases [env: FINGERPOST_ETCD_ALLOW_OLD]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
+    pub(crate) etcd_allow_old: Option<bool>,
+    /// How other replicas reach this one's REST API [env: FINGERPOST_ADVERTISE_URL]
+    #[arg(long, value_name = "URL", value_hint = ValueHint::Url)]
+    pub(crate) advertise_url: Option<String>,
     /// Where to serve the REST API; may repeat, port 0 takes a free one [env: FINGERPOST_HTTP_LISTEN] [default:
     /// 127.0.0.1:8053]
     #[arg(long, value_name = "IP:PORT")]
@@ -132,6 +167,10 @@ pub(crate) enum LogFormat {
 pub(crate) struct ServeConfig {
     /// Where the store is kept; may not exist yet.
     pub(crate) data_dir: PathBuf,
+    /// The store in etcd; none where it is in the data folder.
+    pub(crate) etcd: Option<EtcdConfig>,
+    /// How other replicas reach this one.
+    pub(crate) advertise_url: Option<String>,
     /// Where to serve the REST API, at least one; loopback unless there are `tls` and `tokens`, or `insecure`.
     pub(crate) http_listen: Vec<SocketAddr>,
     /// Where to serve DNS, at least one.
@@ -175,12 +214,15 @@ impl ServeConfig {
         let file = file.as_deref().map(Settings::from_file).transpose()?.unwrap_or_default();
         let settings = args.settings.over(Settings::from_env(env)?).over(file);
 
+        let etcd = EtcdConfig::from(&settings)?;
         let loopback = |port| vec![SocketAddr::from((Ipv4Addr::LOCALHOST, port))];
         let config = Self {
             data_dir: match settings.data_dir {
                 Some(dir) => dir,
                 None => default_data_dir(env)?,
             },
+            etcd,
+            advertise_url: settings.advertise_url,
             http_listen: settings.http_listen.unwrap_or_else(|| loopback(8053)),
             dns_listen: settings.dns_listen.unwrap_or_else(|| loopback(5300)),
             zone: checked_zone(settings.zone.as_deref().unwrap_or("cluster.local"))?,
@@ -262,6 +304,16 @@ impl Settings {
     fn from_env(env: &dyn Fn(&str) -> Option<OsString>) -> anyhow::Result<Self> {
         Ok(Self {
             data_dir: path_from(env, "FINGERPOST_DATA_DIR"),
+            store: value_from(env, "FINGERPOST_STORE")?,
+            etcd_endpoints: list_from(env, "FINGERPOST_ETCD_ENDPOINTS")?,
+            etcd_ca: value_from(env, "FINGERPOST_ETCD_CA")?,
+            etcd_cert: value_from(env, "FINGERPOST_ETCD_CERT")?,
+            etcd_key: value_from(env, "FINGERPOST_ETCD_KEY")?,
+            etcd_user: secret_from(env, "FINGERPOST_ETCD_USER")?,
+            etcd_password_file: value_from(env, "FINGERPOST_ETCD_PASSWORD_FILE")?,
+            etcd_prefix: value_from(env, "FINGERPOST_ETCD_PREFIX")?,
+            etcd_allow_old: value_from(env, "FINGERPOST_ETCD_ALLOW_OLD")?,
+            advertise_url: value_from(env, "FINGERPOST_ADVERTISE_URL")?,
             http_listen: list_from(env, "FINGERPOST_HTTP_LISTEN")?,
             dns_listen: list_from(env, "FINGERPOST_DNS_LISTEN")?,
             zone: value_from(env, "FINGERPOST_ZONE")?,
@@ -287,6 +339,16 @@ impl Settings {
     fn over(self, below: Self) -> Self {
         Self {
             data_dir: self.data_dir.or(below.data_dir),
+            store: self.store.or(below.store),
+            etcd_endpoints: self.etcd_endpoints.or(below.etcd_endpoints),
+            etcd_ca: self.etcd_ca.or(below.etcd_ca),
+            etcd_cert: self.etcd_cert.or(below.etcd_cert),
+            etcd_key: self.etcd_key.or(below.etcd_key),
+            etcd_user: self.etcd_user.or(below.etcd_user),
+            etcd_password_file: self.etcd_password_file.or(below.etcd_password_file),
+            etcd_prefix: self.etcd_prefix.or(below.etcd_prefix),
+            etcd_allow_old: self.etcd_allow_old.or(below.etcd_allow_old),
+            advertise_url: self.advertise_url.or(below.advertise_url),
             http_listen: self.http_listen.or(below.http_listen),
             dns_listen: self.dns_listen.or(below.dns_listen),
             zone: self.zone.or(below.zone),
@@ -358,6 +420,16 @@ fn value_from<T: FromStr<Err: std::fmt::Display>>(
     name: &str,
 ) -> anyhow::Result<Option<T>> {
     text_from(env, name)?.map(|text| parse(name, &text)).transpose()
+}
+
+/// Like [`value_from`], but what the variable says is not repeated.
+fn secret_from<T: FromStr<Err: std::fmt::Display>>(
+    env: &dyn Fn(&str) -> Option<OsString>,
+    name: &str,
+) -> anyhow::Result<Option<T>> {
+    let parse =
+        |text: String| text.parse().map_err(|error| anyhow::anyhow!("the environment variable {name}: {error}"));
+    text_from(env, name)?.map(parse).transpose()
 }
 
 fn list_from<T: FromStr<Err: std::fmt::Display>>(
@@ -479,6 +551,22 @@ mod tests {
         let tls = config.tls.unwrap();
         assert_eq!((tls.certificate, tls.key, tls.client_ca), ("a".into(), "k".into(), Some("e".into())));
         assert_eq!(config.ops_listen.len(), 1);
+    }
+
+    #[test]
+    fn etcd_is_asked_for_whole() {
+        assert!(resolve("", &[], None).unwrap().etcd.is_none());
+        let file = "store = 'etcd'\netcd-endpoints = ['https://a:2379']\netcd-user = 'me:secret'\n";
+        let etcd = resolve("--etcd-prefix /other", &[], Some(file)).unwrap().etcd.unwrap();
+        assert_eq!((etcd.endpoints.len(), etcd.prefix.as_str()), (1, "/other"));
+        assert_eq!(etcd.user.as_ref().unwrap().0, "me");
+        assert!(!format!("{etcd:?}").contains("secret"));
+        let env = [("FINGERPOST_STORE", "etcd"), ("FINGERPOST_ETCD_ENDPOINTS", "http://a:1,http://b:2")];
+        assert_eq!(resolve("", &env, None).unwrap().etcd.unwrap().endpoints, ["http://a:1", "http://b:2"]);
+        assert!(refusal("--store etcd", &[], None).contains("--etcd-endpoints"));
+        assert!(refusal("--etcd-endpoints http://a:1", &[], None).contains("--store etcd"));
+        assert!(refusal("--store etcd --etcd-endpoints http://a:1 --etcd-user me", &[], None).contains("password"));
+        assert!(!refusal("", &[("FINGERPOST_ETCD_USER", ":secret")], None).contains("secret"));
     }
 
     #[test]

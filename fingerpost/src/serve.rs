@@ -3,6 +3,7 @@
 mod greeting;
 mod metrics;
 mod names;
+mod store;
 
 use crate::config::{LogFormat, ServeArgs, ServeConfig};
 use anyhow::{Context, Result, anyhow};
@@ -18,7 +19,6 @@ use fingerpost_registry::server::{self, ServerLimits, Serving};
 use fingerpost_registry::sessions::{self, SessionOptions};
 use fingerpost_registry::sources::Sources;
 use fingerpost_registry::store::Store;
-use fingerpost_registry::store::embedded::{EmbeddedOptions, EmbeddedStore};
 use fingerpost_registry::watch::{Hub, StreamLimits};
 use fingerpost_registry::writes::Writer;
 use names::{DnsNames, DnsObserver};
@@ -51,9 +51,8 @@ pub(crate) async fn run(args: ServeArgs) -> Result<()> {
         );
     }
 
-    let options = EmbeddedOptions::new(&config.data_dir);
-    let store = tokio::task::spawn_blocking(move || EmbeddedStore::open(options)).await??;
-    let served = serve(&config, Arc::clone(&store) as Arc<dyn Store>, started).await;
+    let Some(store) = store::open(&config).await? else { return Ok(()) };
+    let served = serve(&config, Arc::clone(&store), started).await;
     // Whatever happened, what was promised to be kept is kept.
     store.close().await;
     served

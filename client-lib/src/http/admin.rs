@@ -2,7 +2,7 @@
 
 use super::HttpRegistry;
 use super::call::{Call, origin, root_cause, unreachable};
-use crate::status::{ImportReply, RemovedSource, StatusDocument, VersionDocument};
+use crate::status::{ImportReply, MigrateReply, RemovedSource, StatusDocument, VersionDocument};
 use crate::{Error, Result};
 use bytes::Bytes;
 use fingerpost_catalog::Source;
@@ -18,6 +18,11 @@ impl HttpRegistry {
     /// What the registry's process says of itself.
     pub async fn status(&self) -> Result<StatusDocument> {
         self.get(Call::new(Method::GET, ["v1", "status"])).await
+    }
+
+    /// Raises the schema of the stored records to the newest that the registry knows, once all its replicas can read it.
+    pub async fn migrate(&self) -> Result<MigrateReply> {
+        self.get(Call::new(Method::POST, ["v1", "migrate"])).await
     }
 
     /// The registry's version.

@@ -94,6 +94,7 @@ pub(crate) async fn run(global: &GlobalArgs, command: Command) -> anyhow::Result
         Command::Import(args) => transfer::import(&context, args).await,
         Command::Source(command) => source::source(&context, command).await,
         Command::Status => status::status(&context).await,
+        Command::Migrate => status::migrate(&context).await,
         Command::Version => status::version(&context).await,
     }
 }

@@ -6,6 +6,15 @@ use anyhow::Context as _;
 use fingerpost_client::StatusDocument;
 use serde::Serialize;
 
+/// Raises the schema of the stored records.
+pub(super) async fn migrate(context: &Context) -> anyhow::Result<()> {
+    let migrated = context.registry.migrate().await.context("can't migrate the records")?;
+    context.output.value(&migrated, || match migrated.from == migrated.to {
+        true => format!("the records have schema {} already\n", migrated.to),
+        false => format!("the records have schema {} now; before, it was {}\n", migrated.to, migrated.from),
+    })
+}
+
 pub(super) async fn status(context: &Context) -> anyhow::Result<()> {
     let status = context.registry.status().await.context("can't ask for the status")?;
     context.output.value(&status, || human(&status, context.output.colour))
@@ -37,8 +46,19 @@ fn human(status: &StatusDocument, colour: bool) -> String {
         }
     }
     let store = &status.store;
-    let size = bytes(store.disk_bytes);
-    fields.add("Store", Cell::new(format!("{}, {}, {size} on disk", store.backend, counted(store.records, "record"))));
+    let size = store.disk_bytes.map(|size| format!(", {} on disk", bytes(size))).unwrap_or_default();
+    fields.add("Store", Cell::new(format!("{}, {}{size}", store.backend, counted(store.records, "record"))));
+    if let Some(seconds) = store.out_of_touch_seconds {
+        fields.add("Age", Cell::styled(format!("no word from the store for {seconds:.0} s"), Style::Warn));
+    }
+    if store.foreign > 0 {
+        let text = format!("{} can't be read: {}", counted(store.foreign, "key"), store.foreign_keys.join(", "));
+        fields.add("Foreign", Cell::styled(text, Style::Warn));
+    }
+    if store.backend == "etcd" {
+        let replicas = status.replicas.iter().map(|replica| replica.url.as_deref().unwrap_or(&replica.id));
+        fields.add("Replicas", Cell::list(replicas));
+    }
     if let Some(error) = &store.write_error {
         fields.add("Writes", Cell::styled(format!("fail: {error}"), Style::Bad));
     }

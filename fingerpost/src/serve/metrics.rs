@@ -51,6 +51,25 @@ impl Collector for Parts {
         if let Some(time) = store.last_sync {
             gauge("fingerpost_store_last_sync_seconds", "Time that the last durable write took", time.as_secs_f64())?;
         }
+        if let Some(time) = store.out_of_touch {
+            gauge(
+                "fingerpost_store_out_of_touch_seconds",
+                "For how long there has been no word from the store",
+                time.as_secs_f64(),
+            )?;
+        }
+        gauge("fingerpost_store_foreign_keys", "Keys in the store that can't be read", store.foreign as f64)?;
+        gauge("fingerpost_store_schema", "Schema of the records", f64::from(store.schema))?;
+        {
+            let members = self.store.members();
+            let members = members.borrow();
+            gauge("fingerpost_replicas", "Replicas of the registry that are alive", members.live.len() as f64)?;
+            gauge(
+                "fingerpost_replica_in_touch",
+                "1 while this replica is in touch with the store and holds its place",
+                f64::from(u8::from(members.in_touch)),
+            )?;
+        }
         let position = self.live.position();
         gauge("fingerpost_catalog_position", "Number of the position that readers see", position.number as f64)?;
         let stats = self.live.read().stats();

@@ -174,6 +174,7 @@ fn described() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(sources::delete_source))
         .routes(routes!(operations::explain))
         .routes(routes!(operations::status))
+        .routes(routes!(operations::migrate))
         .routes(routes!(export::export))
         .routes(routes!(export::import))
         .routes(routes!(operations::livez))

@@ -5,6 +5,9 @@ use super::described::{Always, Guarded, Refused};
 use super::objects::reply;
 use super::params::Params;
 use super::problem::Problem;
+use crate::access::{Caller, Role};
+use crate::store::MigrateError;
+use axum::Extension;
 use axum::extract::{RawQuery, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -41,6 +44,8 @@ pub(crate) async fn status(State(app): AppState) -> Response {
     let stats = api.live.read().stats();
     let hub = api.hub.stats();
     let (home, running) = api.checks.counts();
+    let members = std::sync::Arc::clone(&api.store.members().borrow());
+    let own = members.live.iter().find(|member| member.id == members.own);
     let health: Map<String, Value> =
         Health::ALL.into_iter().map(|health| (health.to_string(), json!(stats.health.get(health as usize)))).collect();
     let kept = api.sessions.summary();
@@ -64,8 +69,18 @@ pub(crate) async fn status(State(app): AppState) -> Response {
             "diskBytes": store.disk_bytes,
             "writeError": store.write_error,
             "oldest": fingerpost_catalog::Position::new(store.position.epoch, store.oldest),
+            "outOfTouchSeconds": store.out_of_touch.map(|time| time.as_secs_f64()),
+            "schema": store.schema,
+            "foreign": store.foreign,
+            "foreignKeys": store.foreign_keys,
             "lastSyncMicroseconds": store.last_sync.map(|time| time.as_micros() as u64),
         },
+        "replica": {
+            "id": members.own,
+            "url": own.and_then(|member| member.url.as_deref()),
+            "inTouch": members.in_touch,
+        },
+        "replicas": members.live,
         "catalog": {
             "namespaces": stats.namespaces,
             "services": stats.services,
@@ -93,6 +108,33 @@ pub(crate) async fn status(State(app): AppState) -> Response {
         status.insert("dns".to_owned(), names.status());
     }
     reply(StatusCode::OK, &status, None)
+}
+
+/// Raise the schema of the stored records to the newest that this version knows, once every live replica can read it.
+#[utoipa::path(post, path = "/v1/migrate", tag = "operations",
+    responses((status = 200, description = "The schema before and now.", body = Object),
+        (status = 403, description = "Only administrators may.", body = ProblemDocument,
+            content_type = "application/problem+json"),
+        (status = 409, description = "A replica that is alive could not read them any more.", body = ProblemDocument,
+            content_type = "application/problem+json"),
+        (status = 503, description = "The store takes no writes now.", body = ProblemDocument,
+            content_type = "application/problem+json"),
+        Refused))]
+pub(crate) async fn migrate(
+    State(app): AppState,
+    caller: Option<Extension<Caller>>,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Problem> {
+    Params::new(query.as_deref())?.finish()?;
+    let caller = caller.map_or_else(Caller::anonymous, |Extension(caller)| caller);
+    if caller.role != Role::Admin {
+        return Err(Problem::new(StatusCode::FORBIDDEN, "only administrators may migrate the records"));
+    }
+    let migrated = app.api.store.migrate().await.map_err(|error| match error {
+        MigrateError::Unsupported { .. } => Problem::new(StatusCode::CONFLICT, error),
+        MigrateError::Unavailable(_) => Problem::new(StatusCode::SERVICE_UNAVAILABLE, error).retry_after(1),
+    })?;
+    Ok(reply(StatusCode::OK, &json!({"from": migrated.from, "to": migrated.to}), None))
 }
 
 /// The process is alive.
@@ -125,7 +167,11 @@ pub(crate) async fn readyz(State(app): AppState) -> Response {
     if let Some(names) = &api.names {
         check("dns", names.not_ready(), true);
     }
-    check("writes", api.store.status().write_error, false);
+    let store = api.store.status();
+    let old =
+        store.out_of_touch.map(|time| format!("has had no word for {} s; what is shown is so old", time.as_secs()));
+    check("store", old, false);
+    check("writes", store.write_error, false);
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, lines.concat()).into_response()
 }

@@ -108,7 +108,7 @@ pub enum CommitError {
     #[error("{0}")]
     Malformed(String),
     /// No room; nothing was changed. Writes succeed again when there is room.
-    #[error("the disk is full: make room in the data folder; writes succeed again without a restart")]
+    #[error("the disk is full: make room in the data folder, or in etcd; writes succeed again without a restart")]
     Full,
     /// The store can't take writes now; nothing was changed.
     #[error("the store can't take writes now: {0}")]
