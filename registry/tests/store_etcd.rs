@@ -3,13 +3,15 @@
 
 mod store_suite;
 
-use fingerpost_registry::store::Store;
-use fingerpost_registry::store::etcd::{EtcdOptions, EtcdStore};
-use fingerpost_tests::etcd::EtcdCluster;
+use fingerpost_catalog::Position;
+use fingerpost_registry::store::etcd::{EtcdOptions, EtcdStore, OpenError, Password};
+use fingerpost_registry::store::{Commit, CommitError, Expect, FollowError, MigrateError, ReadAt, Store};
+use fingerpost_tests::etcd::{EtcdCluster, PASSWORD, Setup};
+use fingerpost_tests::proxy::Proxy;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 use store_suite::*;
 use tokio::sync::OnceCell;
@@ -152,7 +154,8 @@ async fn what_another_replica_wrote_is_never_taken_for_unchanged() {
 async fn lost_answers_are_found_out() {
     let cluster = EtcdCluster::one().await;
     let proxy = Proxy::start(cluster.address(0)).await;
-    let store = open(&options(vec![proxy.url()])).await;
+    let options = options(vec![proxy.url()]);
+    let store = open(&options).await;
     // Every writer counts its own record up, under the condition that nobody else did.
     let stop = Arc::new(AtomicBool::new(false));
     let writers: Vec<_> = (0..16u64)
@@ -201,7 +204,7 @@ async fn lost_answers_are_found_out() {
     for writer in writers {
         results.push(writer.await.unwrap());
     }
-    let other = open(&EtcdOptions { endpoints: cluster.endpoints(), ..prefix_of(&store) }).await;
+    let other = open(&EtcdOptions { endpoints: cluster.endpoints(), ..options }).await;
     let state = contents(&*other).await.1;
     for (n, (done, _, unknown)) in results {
         let stored = state.get(&key(n).to_string()).map_or(0, |(record, _)| weight(record));
@@ -210,4 +213,382 @@ async fn lost_answers_are_found_out() {
     }
     assert!(written > 100, "{written}");
     assert!(store.status().write_error.is_none() || store.status().out_of_touch.is_some());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_silent_watch_is_noticed_and_mended() {
+    let cluster = EtcdCluster::one().await;
+    let proxy = Proxy::start(cluster.address(0)).await;
+    let mut frozen = options(vec![proxy.url()]);
+    let free = open(&EtcdOptions { endpoints: cluster.endpoints(), ..frozen.clone() }).await;
+    frozen.progress = Duration::from_millis(200);
+    let store = open(&frozen).await;
+    let mut follower = store.follow(store.status().position).unwrap();
+    until("its place", async || store.members().borrow().in_touch).await;
+    proxy.freeze();
+    let made = done(&*free, commit([put(1, 1)])).await;
+    until("the silence", async || store.status().out_of_touch.is_some()).await;
+    assert!(!store.members().borrow().in_touch, "who is cut off is at home for nothing");
+    assert!(store.status().write_error.is_some());
+    assert!(matches!(
+        store.commit(commit([put(2, 2)])).await,
+        Err(CommitError::Unavailable(_) | CommitError::Unknown(_))
+    ));
+    proxy.cut();
+    proxy.heal();
+    loop {
+        let set = tokio::time::timeout(Duration::from_secs(60), follower.next()).await.unwrap().unwrap();
+        if !set.changes.is_empty() {
+            assert_eq!(set.position, made.position, "nothing is lost or told twice");
+            break;
+        }
+    }
+    until("touch", async || store.status().out_of_touch.is_none()).await;
+    until("writes", async || store.commit(commit([put(3, 3)])).await.is_ok()).await;
+    until("its place", async || store.members().borrow().in_touch && store.status().write_error.is_none()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_etcd_writes_fail_soon_and_reads_of_the_history_go_on() {
+    let mut cluster = EtcdCluster::one().await;
+    let store = open(&options(cluster.endpoints())).await;
+    let start = store.status().position;
+    done(&*store, commit([put(1, 1)])).await;
+    cluster.kill(0);
+    until("the end", async || store.status().out_of_touch.is_some()).await;
+    let began = std::time::Instant::now();
+    let outcome = store.commit(commit([put(2, 2)])).await;
+    assert!(matches!(outcome, Err(CommitError::Unavailable(_))), "{outcome:?}");
+    assert!(began.elapsed() < Duration::from_secs(8), "{:?}", began.elapsed());
+    let mut follower = store.follow(start).unwrap();
+    assert_eq!(next(&mut *follower).await.unwrap().changes.len(), 1);
+    cluster.restart(0);
+    until("writes", async || store.commit(commit([put(2, 2)])).await.is_ok()).await;
+    assert_eq!(next(&mut *follower).await.unwrap().changes[0].key, key(2));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn compaction_while_it_is_cut_off_is_survived() {
+    let cluster = EtcdCluster::one().await;
+    let proxy = Proxy::start(cluster.address(0)).await;
+    let cut_off = options(vec![proxy.url()]);
+    let free = open(&EtcdOptions { endpoints: cluster.endpoints(), ..cut_off.clone() }).await;
+    let store = open(&cut_off).await;
+    done(&*free, commit((0..10).map(|n| put(n, n)))).await;
+    until("the first state", async || store.status().records == 10).await;
+    let before = store.status().position;
+    proxy.cut();
+    for n in 0..20 {
+        done(&*free, commit([put(n, 100 + n), delete(n + 1)])).await;
+    }
+    let revision = i64::try_from(at(&free)).unwrap();
+    cluster.client().await.compact(revision, None).await.unwrap();
+    proxy.heal();
+    until("the new state", async || store.status().position.includes(&free.status().position)).await;
+    assert_eq!(store.status().position.epoch, before.epoch);
+    assert!(matches!(store.follow(before), Err(FollowError::Compacted)));
+    assert_eq!(contents(&*store).await.1, contents(&*free).await.1);
+    assert_eq!(store.status().records, free.status().records);
+    // What it knows of each record is right again.
+    assert!(!done(&*store, commit([put(19, 119)])).await.changed);
+    assert!(done(&*store, commit([put(19, 120)])).await.changed);
+    // A new one starts, though the past is gone.
+    assert_eq!(latest(&*open(&cut_off).await).await, latest(&*free).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn foreign_and_broken_values_are_passed_over() {
+    let options = options(shared().await);
+    let mut etcd = etcd_client::Client::connect(shared().await, None).await.unwrap();
+    let root = format!("{}/v1", options.prefix);
+    etcd.put(format!("{root}/records/instances/prod/web/api/i-7"), "{garbage", None).await.unwrap();
+    etcd.put(format!("{root}/records/no/such/kind"), "{}", None).await.unwrap();
+    etcd.put([root.as_bytes(), b"/records/\xff\xfe"].concat(), "{}", None).await.unwrap();
+    let store = open(&options).await;
+    assert_eq!((store.status().records, store.status().foreign), (0, 3), "{:?}", store.status().foreign_keys);
+    let mut follower = store.follow(store.status().position).unwrap();
+    done(&*store, commit([put(1, 1)])).await;
+    assert_eq!(next(&mut *follower).await.unwrap().changes.len(), 1);
+
+    // What a record said is no longer true when it can't be read.
+    etcd.put(format!("{root}/records/{}", key(1)), "garbage", None).await.unwrap();
+    let set = next(&mut *follower).await.unwrap();
+    assert_eq!((set.changes.len(), &set.changes[0].record), (1, &None));
+    etcd.put(format!("{root}/else"), "x", None).await.unwrap();
+    until("the fifth", async || store.status().foreign == 5).await;
+    assert!(store.status().foreign_keys.contains(&format!("{root}/else")));
+    assert_eq!(store.status().records, 0);
+
+    // It can be written over and removed, and conditions see that it is there.
+    let absent = Commit { conditions: vec![expect(1, Expect::Absent)], ..commit([put(1, 2)]) };
+    assert!(is_condition(&store.commit(absent).await));
+    done(&*store, commit([put(1, 2)])).await;
+    done(&*store, commit([delete(7)])).await;
+    etcd.delete(format!("{root}/else"), None).await.unwrap();
+    until("two are left", async || store.status().foreign == 2).await;
+    assert_eq!(latest(&*store).await.len(), 1);
+    assert_eq!(latest(&*open(&options).await).await.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restored_backup_begins_another_epoch() {
+    let mut cluster = EtcdCluster::one().await;
+    let folder = tempfile::tempdir().unwrap();
+    let mut options = options(cluster.endpoints());
+    options.data_dir = Some(folder.path().join("data"));
+    let running = open(&EtcdOptions { data_dir: None, ..options.clone() }).await;
+    let store = open(&options).await;
+    done(&*store, commit([put(1, 1)])).await;
+    cluster.kill(0);
+    cluster.back_up(0, &folder.path().join("backup"));
+    cluster.restart(0);
+    cluster.healthy().await;
+    until("writes", async || store.commit(commit([put(2, 2)])).await.is_ok()).await;
+    for n in 3..50 {
+        done(&*store, commit([put(n, n)])).await;
+    }
+    let lost = store.status().position;
+    until("the other one", async || running.status().position.includes(&lost)).await;
+    store.close().await;
+    drop(store);
+    let mut follower = running.follow(lost).unwrap();
+
+    // While one replica runs: it sees that there is less than there was.
+    cluster.kill(0);
+    cluster.restore(0, &folder.path().join("backup"));
+    cluster.restart(0);
+    until("another epoch", async || running.status().position.epoch != lost.epoch).await;
+    assert!(matches!(next(&mut *follower).await, Err(FollowError::Foreign)));
+    assert!(matches!(running.follow(lost), Err(FollowError::Foreign)));
+    until("the state", async || running.status().records == 1).await;
+    let epoch = running.status().position.epoch;
+    running.close().await;
+    drop(running);
+
+    // While none runs: what was noted beside it tells, but only once.
+    cluster.kill(0);
+    cluster.restore(0, &folder.path().join("backup"));
+    cluster.restart(0);
+    cluster.healthy().await;
+    let store = open(&options).await;
+    let renewed = store.status().position.epoch;
+    assert!(renewed != lost.epoch && renewed != epoch);
+    assert_eq!(latest(&*store).await.len(), 1);
+    store.close().await;
+    let store = open(&options).await;
+    assert_eq!(store.status().position.epoch, renewed);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_in_another_cluster_begins_another_epoch() {
+    let options = options(shared().await);
+    let store = open(&options).await;
+    let made = done(&*store, commit([put(1, 1)])).await.position;
+    let mut follower = store.follow(made).unwrap();
+    // As if it had come from elsewhere.
+    let mut etcd = etcd_client::Client::connect(shared().await, None).await.unwrap();
+    let meta = format!("{}/v1/meta/epoch", options.prefix);
+    let stored = format!("{{\"epoch\":\"{}\",\"clusterId\":\"00000000deadbeef\"}}", made.epoch);
+    etcd.put(meta, stored, None).await.unwrap();
+    let second = open(&options).await;
+    assert_ne!(second.status().position.epoch, made.epoch);
+    // The one that runs goes along.
+    assert!(matches!(next(&mut *follower).await, Err(FollowError::Foreign)));
+    assert_eq!(store.status().position.epoch, second.status().position.epoch);
+    assert_eq!(latest(&*store).await, latest(&*second).await);
+    done(&*store, commit([put(2, 2)])).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn schemas_are_raised_together_or_not_at_all() {
+    let now = options(shared().await);
+    let future = EtcdOptions { schema: 2, ..now.clone() };
+    let (old, new) = (open(&now).await, open(&future).await);
+    until("both", async || new.members().borrow().live.len() == 2).await;
+    let own = old.members().borrow().own.clone();
+    let refused = new.migrate().await;
+    assert!(
+        matches!(&refused, Err(MigrateError::Unsupported { member, supports: 1, .. }) if **member == *own),
+        "{refused:?}"
+    );
+    let nothing = old.migrate().await.unwrap();
+    assert_eq!((nothing.from, nothing.to), (1, 1));
+    old.close().await;
+    until("one", async || new.members().borrow().live.len() == 1).await;
+    let migrated = new.migrate().await.unwrap();
+    assert_eq!((migrated.from, migrated.to, new.status().schema), (1, 2, 2));
+    let error = EtcdStore::open(now).await.unwrap_err();
+    assert!(matches!(error, OpenError::SchemaTooNew { found: 2, supported: 1, .. }), "{error}");
+    assert!(!error.passes());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn replicas_come_and_go() {
+    let mut options = options(shared().await);
+    options.url = Some("https://a:1".to_owned());
+    let first = open(&options).await;
+    until("its place", async || first.members().borrow().in_touch && first.members().borrow().live.len() == 1).await;
+    let second = open(&options).await;
+    until("both", async || first.members().borrow().live.len() == 2 && second.members().borrow().live.len() == 2).await;
+    assert_eq!(first.members().borrow().secret, second.members().borrow().secret);
+    assert!(!first.members().borrow().secret.0.is_empty());
+    assert_eq!(first.members().borrow().live[0].url.as_deref(), Some("https://a:1"));
+    second.close().await;
+    until("one", async || first.members().borrow().live.len() == 1).await;
+    // A lease that is lost is taken anew.
+    let mut etcd = etcd_client::Client::connect(shared().await, None).await.unwrap();
+    let own = format!("{}/v1/replicas/{}", options.prefix, first.members().borrow().own);
+    let lease = etcd.get(own, None).await.unwrap().kvs()[0].lease();
+    etcd.lease_revoke(lease).await.unwrap();
+    until("none", async || first.members().borrow().live.is_empty()).await;
+    until("one", async || first.members().borrow().live.len() == 1 && first.members().borrow().in_touch).await;
+    first.close().await;
+    let left = etcd.get(options.prefix.clone() + "/writes/", Some(etcd_client::GetOptions::new().with_prefix())).await;
+    assert!(left.unwrap().kvs().is_empty(), "slots are removed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn certificates_and_passwords() {
+    let cluster = EtcdCluster::start(Setup { tls: true, auth: true, ..Setup::default() }).await;
+    let files = cluster.certificates().clone();
+    let mut good = options(cluster.endpoints());
+    good.open_timeout = Duration::from_secs(20);
+    (good.ca, good.cert, good.key) = (Some(files.ca), Some(files.cert), Some(files.key));
+    (good.user, good.password) = (Some("fingerpost".to_owned()), Some(Password(PASSWORD.to_owned())));
+    assert!(!format!("{good:?}").contains(PASSWORD));
+    let store = open(&good).await;
+    done(&*store, commit([put(1, 1)])).await;
+    assert_eq!(latest(&*store).await.len(), 1);
+    until("its place", async || store.members().borrow().in_touch).await;
+    store.close().await;
+
+    let refused = async |options: EtcdOptions| {
+        let begun = std::time::Instant::now();
+        let error = EtcdStore::open(options).await.unwrap_err();
+        assert!(!error.passes() && begun.elapsed() < Duration::from_secs(15), "{error}");
+        assert!(!error.to_string().contains(PASSWORD));
+        error
+    };
+    let error = refused(EtcdOptions { ca: Some(files.other_ca.clone()), ..good.clone() }).await;
+    assert!(matches!(error, OpenError::Certificates { .. }), "{error}");
+    let other = (Some(files.other_cert.clone()), Some(files.other_key.clone()));
+    let error = refused(EtcdOptions { cert: other.0, key: other.1, ..good.clone() }).await;
+    assert!(matches!(error, OpenError::Certificates { .. }), "{error}");
+    let error = refused(EtcdOptions { password: Some(Password("wrong".to_owned())), ..good.clone() }).await;
+    assert!(matches!(error, OpenError::Denied { .. }), "{error}");
+    let error = refused(EtcdOptions { user: None, password: None, ..good.clone() }).await;
+    assert!(matches!(error, OpenError::Denied { .. }), "{error}");
+    let error = refused(EtcdOptions { prefix: "/elsewhere".to_owned(), ..good.clone() }).await;
+    assert!(matches!(error, OpenError::Denied { .. }), "{error}");
+    let missing = EtcdOptions { ca: Some("/no/such/file".into()), ..good.clone() };
+    assert!(refused(missing).await.to_string().contains("/no/such/file"));
+    for prefix in ["fingerpost", "/a/", "/"] {
+        refused(EtcdOptions { prefix: prefix.to_owned(), ..good.clone() }).await;
+    }
+}
+
+#[tokio::test]
+async fn nobody_there_is_said_so() {
+    let mut options = options(vec!["http://127.0.0.1:1".to_owned()]);
+    options.open_timeout = Duration::from_millis(300);
+    let error = EtcdStore::open(options).await.unwrap_err();
+    assert!(error.passes() && error.to_string().contains("http://127.0.0.1:1"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_etcd_refuses_and_recovers() {
+    let cluster = EtcdCluster::start(Setup { quota_bytes: Some(16 << 20), ..Setup::default() }).await;
+    let store = open(&options(cluster.endpoints())).await;
+    done(&*store, commit([put(1, 1)])).await;
+    let mut etcd = cluster.client().await;
+    let filler = vec![b'x'; 1 << 20];
+    let mut n = 0;
+    while etcd.put(format!("/filler/{n}"), filler.clone(), None).await.is_ok() {
+        n += 1;
+    }
+    let outcome = store.commit(commit([put(1, 2)])).await;
+    assert!(matches!(outcome, Err(CommitError::Full)), "{outcome:?}");
+    assert!(store.status().write_error.is_some());
+    assert!(store.status().out_of_touch.is_none(), "reads go on");
+    assert_eq!(weight(&contents(&*store).await.1[&key(1).to_string()].0), 1);
+    etcd.delete("/filler/", Some(etcd_client::DeleteOptions::new().with_prefix())).await.unwrap();
+    let revision = etcd.get("x", None).await.unwrap().header().unwrap().revision();
+    let physical = etcd_client::CompactionOptions::new().with_physical();
+    etcd.compact(revision, Some(physical)).await.unwrap();
+    cluster.etcdctl(&["defrag"]);
+    cluster.etcdctl(&["alarm", "disarm"]);
+    until("room", async || store.status().write_error.is_none()).await;
+    done(&*store, commit([put(1, 2)])).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn the_leaders_end_loses_no_acknowledged_write() {
+    let mut cluster = EtcdCluster::three().await;
+    let options = options(cluster.endpoints());
+    let stores = [open(&options).await, open(&options).await];
+    let stop = Arc::new(AtomicBool::new(false));
+    let writers: Vec<_> = (0..16u64)
+        .map(|n| {
+            let (store, stop) = (Arc::clone(&stores[n as usize % 2]), Arc::clone(&stop));
+            tokio::spawn(async move {
+                // Each writes records of its own, one after the other.
+                let (mut done, mut open, mut next) = (Vec::new(), Vec::new(), 0);
+                while !stop.load(Ordering::Relaxed) {
+                    let number = n * 100_000 + next;
+                    match store.commit(commit([put(number, next)])).await {
+                        Ok(_) => done.push(number),
+                        Err(CommitError::Unavailable(_)) => {}
+                        Err(CommitError::Unknown(_)) => open.push(number),
+                        Err(error) => panic!("{error}"),
+                    }
+                    next += 1;
+                }
+                (done, open, next)
+            })
+        })
+        .collect();
+    for _ in 0..2 {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        let leader = cluster.leader().await;
+        cluster.kill(leader);
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        cluster.restart(leader);
+        cluster.healthy().await;
+    }
+    let probe = || async { stores[0].commit(commit([put(9_999_999, 1)])).await.is_ok() };
+    until("writes", async || probe().await).await;
+    stop.store(true, Ordering::Relaxed);
+    let mut results = Vec::new();
+    for writer in writers {
+        results.push(writer.await.unwrap());
+    }
+    let fresh = open(&options).await;
+    let state = contents(&*fresh).await.1;
+    let mut acknowledged = 0;
+    for (n, (done, open, next)) in results.into_iter().enumerate() {
+        acknowledged += done.len();
+        for number in (0..next).map(|next| n as u64 * 100_000 + next) {
+            let there = state.contains_key(&key(number).to_string());
+            assert!(!done.contains(&number) || there, "{number} was acknowledged and is lost");
+            assert!(done.contains(&number) || open.contains(&number) || !there, "{number} was refused and is there");
+        }
+    }
+    assert!(acknowledged > 200, "{acknowledged}");
+    for store in &stores {
+        until("the same", async || latest(&**store).await == state).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn positions_between_changes_are_reached_everywhere() {
+    let mut options = options(shared().await);
+    options.progress = Duration::from_millis(100);
+    let (first, second) = (open(&options).await, open(&options).await);
+    done(&*first, commit([put(1, 1)])).await;
+    // Somebody else writes into etcd, and a replica reads at the position that makes.
+    let mut etcd = etcd_client::Client::connect(shared().await, None).await.unwrap();
+    etcd.put("/elsewhere", "1", None).await.unwrap();
+    let position: Position = first.read_all(ReadAt::Latest).await.unwrap().position;
+    assert!(first.follow(position).is_ok());
+    until("the other", async || second.status().position.includes(&position)).await;
 }
