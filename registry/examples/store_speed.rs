@@ -1,11 +1,16 @@
-//! How fast the embedded store is on this machine's disk.
+//! How fast the stores are on this machine.
 //!
-//! `cargo run --release -p fingerpost-registry --example store_speed [folder [part]]` prints the disk's own sync time first:
-//! everything else is to be read against it. The parts are `single`, `batches` and `killed`.
+//! `cargo run --release -p fingerpost-registry --example store_speed [folder [part]]` measures the embedded store. It prints
+//! the disk's own sync time first: everything else is to be read against it. The parts are `single`, `batches` and `killed`.
+//!
+//! `… --example store_speed -- --etcd http://127.0.0.1:2379` measures the store in etcd, beside puts of the same size that go
+//! to etcd directly, and how soon a replica with 100,000 instances is ready.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use fingerpost_catalog::{Instance, Key, Labels, Record};
+use fingerpost_registry::live::{Feed, LiveReplica};
 use fingerpost_registry::store::embedded::{EmbeddedOptions, EmbeddedStore};
+use fingerpost_registry::store::etcd::{EtcdOptions, EtcdStore};
 use fingerpost_registry::store::{Action, Commit, Operation, ReadAt, Store};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -45,7 +50,7 @@ fn print_sync_time(dir: &Path) {
 /// Runs tasks that commit what `make` gives them until the time is over; prints what came of it.
 async fn run(
     name: &str,
-    store: &Arc<EmbeddedStore>,
+    store: &Arc<impl Store>,
     tasks: usize,
     time: Duration,
     make: impl Fn(u64) -> Commit + Send + Sync + Clone + 'static,
@@ -85,11 +90,11 @@ async fn run(
         at(0.99),
         at(1.0),
         store.status().records,
-        store.status().disk_bytes.unwrap() >> 20,
+        store.status().disk_bytes.unwrap_or(0) >> 20,
     );
 }
 
-async fn read(store: &EmbeddedStore) {
+async fn read(store: &impl Store) {
     let began = Instant::now();
     let mut contents = store.read_all(ReadAt::Latest).await.unwrap();
     let mut count = 0;
@@ -121,6 +126,11 @@ async fn main() {
             store.commit(Commit { operations, ..Commit::default() }).await.unwrap();
         }
         std::process::abort();
+    }
+    if let [flag, url] = arguments.as_slice()
+        && flag == "--etcd"
+    {
+        return etcd(url).await;
     }
     let root = PathBuf::from(arguments.first().map_or("target", String::as_str));
     let wanted = |part: &str| arguments.get(1).is_none_or(|only| only == part);
@@ -177,4 +187,73 @@ async fn killed(path: &Path) {
     assert_eq!(store.status().records, RECORDS);
     read(&store).await;
     store.close().await;
+}
+
+async fn etcd(url: &str) {
+    let mut options = EtcdOptions::new([url]);
+    options.prefix = format!("/speed/{:x}", rand::random::<u64>());
+    let store = EtcdStore::open(options.clone()).await.unwrap();
+    for _ in 0..2 {
+        direct(url, &options.prefix).await;
+        let one =
+            |_| Commit { operations: vec![put(rand::random_range(0..1_000_000), rand::random())], ..Commit::default() };
+        run("single operations through the store, 256 tasks", &store, 256, Duration::from_secs(5), one).await;
+    }
+    let batch = |n: u64| Commit {
+        operations: (0..100).map(|m| put(2_000_000 + (n * 100 + m) % 100_000, n)).collect(),
+        ..Commit::default()
+    };
+    run("batches of 100, 64 tasks", &store, 64, Duration::from_secs(5), batch).await;
+    store.close().await;
+
+    options.prefix = format!("/speed/{:x}", rand::random::<u64>());
+    let store = EtcdStore::open(options.clone()).await.unwrap();
+    for batch in 0..1000 {
+        let operations = (0..100).map(|n| put(batch * 100 + n, 0)).collect();
+        store.commit(Commit { operations, ..Commit::default() }).await.unwrap();
+    }
+    store.close().await;
+    for _ in 0..5 {
+        let began = Instant::now();
+        let store = EtcdStore::open(options.clone()).await.unwrap();
+        let opened = began.elapsed();
+        let live = LiveReplica::new("main");
+        let stop = tokio_util::sync::CancellationToken::new();
+        let feed = tokio::spawn(
+            Feed::new(Arc::clone(&store) as Arc<dyn Store>, Arc::clone(&live), Vec::new()).run(stop.clone()),
+        );
+        live.wait_loaded().await;
+        println!("{} records: open after {opened:?}, ready after {:?}", store.status().records, began.elapsed());
+        stop.cancel();
+        feed.await.unwrap().unwrap();
+        store.close().await;
+    }
+}
+
+/// Puts of the same size, straight to etcd over one client.
+async fn direct(url: &str, prefix: &str) {
+    let client = etcd_client::Client::connect([url], None).await.unwrap();
+    let began = Instant::now();
+    let tasks: Vec<_> = (0..256)
+        .map(|_| {
+            let mut client = client.clone();
+            let prefix = prefix.to_owned();
+            tokio::spawn(async move {
+                let mut count = 0;
+                while began.elapsed() < Duration::from_secs(5) {
+                    let operation = put(rand::random_range(0..1_000_000), rand::random());
+                    let Action::Put(record) = operation.action else { continue };
+                    let key = format!("{prefix}/direct/{}", operation.key);
+                    client.put(key, record.encode(), None).await.unwrap();
+                    count += 1;
+                }
+                count
+            })
+        })
+        .collect();
+    let mut count = 0;
+    for task in tasks {
+        count += task.await.unwrap();
+    }
+    println!("direct puts, 256 tasks: {:.0}/s", f64::from(count) / began.elapsed().as_secs_f64());
 }

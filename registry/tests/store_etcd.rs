@@ -131,7 +131,6 @@ async fn two_stores_lose_no_increment() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_another_replica_wrote_is_never_taken_for_unchanged() {
-    // The second one's knowledge is held back by a frozen watch, while its writes go through.
     let cluster = EtcdCluster::one().await;
     let mut options = options(cluster.endpoints());
     let first = open(&options).await;
@@ -228,7 +227,8 @@ async fn a_silent_watch_is_noticed_and_mended() {
     proxy.freeze();
     let made = done(&*free, commit([put(1, 1)])).await;
     until("the silence", async || store.status().out_of_touch.is_some()).await;
-    assert!(!store.members().borrow().in_touch, "who is cut off is at home for nothing");
+    // Who is cut off is at home for nothing.
+    until("to be lost", async || !store.members().borrow().in_touch).await;
     assert!(store.status().write_error.is_some());
     assert!(matches!(
         store.commit(commit([put(2, 2)])).await,

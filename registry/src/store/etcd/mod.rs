@@ -196,7 +196,6 @@ impl Core {
         };
         if before {
             tracing::warn!(why, "etcd can't be followed now; what is known is served");
-            self.mirror.set_in_touch(false);
         }
     }
 
@@ -214,7 +213,9 @@ impl Core {
     fn keeps_its_place(&self) -> bool {
         let kept = *self.kept.lock();
         let fresh = kept.is_some_and(|kept| kept.elapsed() < replica::patience(self.lease));
-        fresh && self.out_of_touch().is_none() && !self.stop.is_cancelled()
+        // A watch that moves to another endpoint is back sooner than anybody could be missed.
+        let aware = self.out_of_touch().is_none_or(|time| time < self.lease / 3);
+        fresh && aware && !self.stop.is_cancelled()
     }
 
     fn wrote(&self, time: Duration) {
@@ -258,7 +259,8 @@ pub struct EtcdStore {
     core: Arc<Core>,
     /// What was loaded at the start, for the first reader.
     staged: Mutex<Option<Staged>>,
-    sequencer: Mutex<Option<JoinHandle<()>>>,
+    /// Held while it is closed, so that a second call waits for the first.
+    sequencer: tokio::sync::Mutex<Option<JoinHandle<()>>>,
 }
 
 impl std::fmt::Debug for EtcdStore {
@@ -274,7 +276,7 @@ impl EtcdStore {
     }
 
     fn new(core: Arc<Core>, staged: Staged, sequencer: JoinHandle<()>) -> Arc<Self> {
-        Arc::new(Self { core, staged: Mutex::new(Some(staged)), sequencer: Mutex::new(Some(sequencer)) })
+        Arc::new(Self { core, staged: Mutex::new(Some(staged)), sequencer: tokio::sync::Mutex::new(Some(sequencer)) })
     }
 
     async fn read(&self, at: ReadAt) -> Result<Contents, StoreError> {
@@ -368,10 +370,9 @@ impl EtcdStore {
     async fn shut(&self) {
         let core = &self.core;
         core.inbox.close();
-        let sequencer = self.sequencer.lock().take();
-        if let Some(sequencer) = sequencer
-            && sequencer.await.is_err()
-        {
+        let mut sequencer = self.sequencer.lock().await;
+        let Some(running) = sequencer.take() else { return };
+        if running.await.is_err() {
             tracing::error!("the store's sequencer panicked");
         }
         core.stop.cancel();
