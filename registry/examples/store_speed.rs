@@ -164,7 +164,7 @@ async fn batches(path: &Path) {
     let before = memory();
     run("batches of 100 unique keys, 16 tasks", &store, 16, Duration::from_secs(10), batch).await;
     println!("memory: {} MB more", (memory().saturating_sub(before)) >> 10);
-    read(&store).await;
+    read(&*store).await;
     let records = store.status().records;
     let over = move |n: u64| Commit {
         operations: (0..64).map(|m| put((n * 64 + m) * 7_919_777 % records, n + 1)).collect(),
@@ -185,7 +185,7 @@ async fn killed(path: &Path) {
     let store = EmbeddedStore::open(EmbeddedOptions::new(path)).unwrap();
     println!("open after an abrupt end with {} records: {:?}", store.status().records, began.elapsed());
     assert_eq!(store.status().records, RECORDS);
-    read(&store).await;
+    read(&*store).await;
     store.close().await;
 }
 

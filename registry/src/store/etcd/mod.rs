@@ -272,7 +272,7 @@ impl std::fmt::Debug for EtcdStore {
 impl EtcdStore {
     /// Connects to etcd, loads everything, and begins to follow.
     pub async fn open(options: EtcdOptions) -> Result<Arc<Self>, OpenError> {
-        open::open(options).await
+        Box::pin(open::open(options)).await
     }
 
     fn new(core: Arc<Core>, staged: Staged, sequencer: JoinHandle<()>) -> Arc<Self> {
@@ -337,7 +337,7 @@ impl EtcdStore {
         let until = Instant::now() + 2 * REQUEST;
         loop {
             let meta = meta::read(&core.endpoints, &core.mirror.keys, until).await.map_err(unavailable)?;
-            let from = meta.schema.unwrap_or(core.mirror.schema());
+            let from = meta.schema.unwrap_or_else(|| core.mirror.schema());
             // Who has registered up to now is seen.
             if !core.mirror.wait_for(meta.revision, 2 * REQUEST).await {
                 return Err(MigrateError::Unavailable("etcd can't be followed now".to_owned()));
