@@ -148,7 +148,7 @@ fn verdict(response: TxnOpResponse, keys: &Keys) -> Verdict {
     Verdict::Applied(changed)
 }
 
-/// Reads the answer to [`write`] or [`verify`]; the former's first operation is the slot's.
+/// Reads the answer to [`write()`] or [`verify()`]; the former's first operation is the slot's.
 pub(super) fn answer(response: &TxnResponse, keys: &Keys, slots: usize) -> Answer {
     let responses = response.op_responses();
     if !response.succeeded() {
