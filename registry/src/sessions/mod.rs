@@ -4,10 +4,10 @@
 //! its deadline is kept in the memory of one replica, its *home*. Renewals therefore cost no write. What is written is
 //! only a session's beginning, its being held, its expiry, its return and its end.
 //!
-//! - [`book`]: what the home remembers of its sessions, and how it judges them. No I/O and no clock of its own.
-//! - [`keep`]: the task that judges them again and again, and writes what came of it.
-//! - [`renew`]: renewals, which may come to any replica.
-//! - [`remove`]: the end: instances first, in commits of bounded size, then the record.
+//! - `book`: what the home remembers of its sessions, and how it judges them. No I/O and no clock of its own.
+//! - `keep`: the task that judges them again and again, and writes what came of it.
+//! - `renew`: renewals, which may come to any replica.
+//! - `remove`: the end: instances first, in commits of bounded size, then the record.
 //!
 //! Nothing here ends a session early. A home that is new, was restarted, lost touch with the store or stood still for a
 //! while has missed renewals, so it grants every session a full TTL from then on. Where many sessions would expire at
