@@ -1,6 +1,6 @@
 //! What lies under the prefix and is not ours to read: counted, some of it named, and left alone.
 
-use crate::store::hashed::{HashedSet, KeyHasher};
+use crate::store::hashed::{HashedMap, HashedSet, KeyHash, KeyHasher};
 use std::collections::BTreeSet;
 
 /// So many keys are named.
@@ -10,6 +10,9 @@ const NAMED: usize = 16;
 pub(super) struct Foreign {
     keys: HashedSet,
     named: BTreeSet<String>,
+    /// The keys of records whose values can't be read, with the revisions of those: to whoever writes such a record it is not
+    /// there, and to etcd it is.
+    unreadable: HashedMap<u64>,
 }
 
 fn shown(key: &[u8]) -> String {
@@ -26,6 +29,23 @@ impl Foreign {
                 self.named.insert(shown);
             }
         }
+    }
+
+    /// The value of a record's key can't be read.
+    pub(super) fn note_record(&mut self, key: &[u8], record: KeyHash, revision: u64, why: &str, hasher: &KeyHasher) {
+        self.note(key, why, hasher);
+        self.unreadable.insert(record, revision);
+    }
+
+    /// The record's value is gone, or can be read now.
+    pub(super) fn forget_record(&mut self, key: &[u8], record: KeyHash, hasher: &KeyHasher) {
+        self.forget(key, hasher);
+        self.unreadable.remove(&record);
+    }
+
+    /// At which revision etcd has a value for the record that can't be read.
+    pub(super) fn unreadable(&self, record: KeyHash) -> Option<u64> {
+        self.unreadable.get(&record).copied()
     }
 
     /// It is gone, or can be read now.

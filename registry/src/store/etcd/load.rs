@@ -31,6 +31,15 @@ pub(super) struct Page {
     live: Vec<Member>,
     others: Vec<KeyValue>,
     foreign: Vec<(Vec<u8>, String)>,
+    unreadable: Vec<Unreadable>,
+}
+
+/// A record whose value can't be read.
+struct Unreadable {
+    key: Vec<u8>,
+    record: KeyHash,
+    revision: u64,
+    why: String,
 }
 
 /// Reads a range at a revision, page by page, in order.
@@ -128,7 +137,12 @@ fn decode(page: Vec<KeyValue>, keys: &Keys, hasher: &KeyHasher) -> Page {
                         decoded.entries.push((hasher.hash(text.as_bytes()), entry));
                         decoded.records.push(StoredRecord { key, record, revision });
                     }
-                    Err(error) => decoded.foreign.push((kv.key().to_vec(), error.to_string())),
+                    Err(error) => decoded.unreadable.push(Unreadable {
+                        key: kv.key().to_vec(),
+                        record: hasher.hash(text.as_bytes()),
+                        revision: kv.mod_revision().unsigned_abs(),
+                        why: error.to_string(),
+                    }),
                 }
             }
             Place::Replica(id) => match serde_json::from_slice::<Member>(kv.value()) {
@@ -148,6 +162,9 @@ impl Loaded {
         self.live.extend(page.live.drain(..).map(|member| (member.id.clone(), member)));
         for (key, why) in page.foreign.drain(..) {
             self.foreign.note(&key, &why, hasher);
+        }
+        for Unreadable { key, record, revision, why } in page.unreadable.drain(..) {
+            self.foreign.note_record(&key, record, revision, &why, hasher);
         }
         for kv in page.others.drain(..) {
             match keys.place(kv.key()) {

@@ -251,8 +251,9 @@ impl Mirror {
     }
 
     /// Looks up what is known of records.
-    pub(super) fn look<T>(&self, look: impl FnOnce(&HashedMap<Entry>) -> T) -> T {
-        look(&self.state.read().index)
+    pub(super) fn look<T>(&self, look: impl FnOnce(&HashedMap<Entry>, &Foreign) -> T) -> T {
+        let state = self.state.read();
+        look(&state.index, &state.foreign)
     }
 
     pub(super) fn epoch(&self) -> Epoch {
@@ -314,7 +315,7 @@ impl State {
             Some(value) => {
                 match text.parse::<Key>().and_then(|key| Record::decode(&key, value).map(|record| (key, record))) {
                     Ok((key, record)) => {
-                        self.foreign.forget(event.key, hasher);
+                        self.foreign.forget_record(event.key, hash, hasher);
                         let entry = Entry { revision: event.revision, value: hasher.hash(value) };
                         self.index.insert(hash, entry);
                         // In memory it takes about three times its encoding.
@@ -327,8 +328,8 @@ impl State {
         };
         // Removed, or overwritten with what can't be read: what it was is no longer true, so it is gone from here.
         match read {
-            None => self.foreign.forget(event.key, hasher),
-            Some(error) => self.foreign.note(event.key, &error.to_string(), hasher),
+            None => self.foreign.forget_record(event.key, hash, hasher),
+            Some(error) => self.foreign.note_record(event.key, hash, event.revision, &error.to_string(), hasher),
         }
         self.index.remove(&hash)?;
         let key = text.parse().ok()?;

@@ -4,6 +4,7 @@
 //! that turns out wrong, because another replica has written meanwhile, the commit is planned again from newer knowledge,
 //! and after a few times everything is written as it was asked for.
 
+use super::foreign::Foreign;
 use super::mirror::Entry;
 use crate::store::hashed::{HashedMap, HashedSet, KeyHash, KeyHasher};
 use crate::store::prepare::Prepared;
@@ -85,12 +86,19 @@ pub(super) struct Planned {
 }
 
 impl Planned {
-    pub(super) fn new(job: Job, index: &HashedMap<Entry>, hasher: &KeyHasher) -> Self {
+    pub(super) fn new(job: Job, index: &HashedMap<Entry>, foreign: &Foreign, hasher: &KeyHasher) -> Self {
         let commit = &job.commit;
         let mut checks: Vec<Check> = commit
             .conditions
             .iter()
-            .map(|(condition, _)| Check { text: condition.key.to_string(), must: Must::of(condition.expect) })
+            .map(|(condition, hash)| {
+                // What can't be read is absent to us, as long as nobody makes something readable of it.
+                let must = match (condition.expect, foreign.unreadable(*hash)) {
+                    (Expect::Absent, Some(revision)) => Must::BeAt(revision),
+                    (expect, _) => Must::of(expect),
+                };
+                Check { text: condition.key.to_string(), must }
+            })
             .collect();
         let mut writes = Vec::with_capacity(commit.operations.len());
         for (place, operation) in commit.operations.iter().enumerate() {

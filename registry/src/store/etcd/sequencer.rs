@@ -189,14 +189,14 @@ impl Sequencer {
         let mut rest = VecDeque::new();
         let root = self.core.mirror.keys.records().len();
         let core = Arc::clone(&self.core);
-        core.mirror.look(|index| {
+        core.mirror.look(|index, foreign| {
             while let Some(job) = self.queue.pop_front() {
                 let claims = Claims::of(&job);
                 if self.busy.meets(&claims) || passed_over.meets(&claims) {
                     passed_over.add(&claims);
                     rest.push_back(job);
                 } else {
-                    let planned = Planned::new(job, index, &core.mirror.hasher);
+                    let planned = Planned::new(job, index, foreign, &core.mirror.hasher);
                     let group = if planned.writes.is_empty() { &mut verifying } else { &mut writing };
                     if group.takes(&planned, root) {
                         self.busy.add(&planned.claims());
