@@ -65,6 +65,7 @@ async fn serve(config: &ServeConfig, store: Arc<dyn Store>, started: Instant) ->
     let (stop_http, stop_dns, stop_feed) =
         (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
     let stop_checks = CancellationToken::new();
+    let stop_sources = CancellationToken::new();
     let stop_sessions = CancellationToken::new();
     let peers = HttpPeers::open(config.peer_ca.as_deref())?;
     let sessions =
@@ -141,7 +142,7 @@ async fn serve(config: &ServeConfig, store: Arc<dyn Store>, started: Instant) ->
     });
 
     let mut parts: Parts = JoinSet::new();
-    let sources = sources.run(writer, stop_feed.clone());
+    let sources = sources.run(writer, stop_sources.clone());
     parts.spawn(async move {
         sources.await;
         ("the watch over sources", Ok(()))
@@ -205,6 +206,7 @@ async fn serve(config: &ServeConfig, store: Arc<dyn Store>, started: Instant) ->
         ("the HTTP server", stop_http),
         ("the checks", stop_checks),
         ("the sessions", stop_sessions),
+        ("the watch over sources", stop_sources),
         ("DNS", stop_dns),
         ("the feed", stop_feed),
     ]

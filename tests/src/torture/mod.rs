@@ -69,7 +69,12 @@ struct World {
     urls: Vec<String>,
     client: Client,
     started: Instant,
+    /// Nobody writes any more, and nobody else is left to die.
     stop: CancellationToken,
+    /// The sessions that live need not live on.
+    rest: CancellationToken,
+    /// Those that were left to die.
+    ended: Mutex<Vec<sessions::Ended>>,
     violations: Mutex<Vec<String>>,
     counts: Counts,
 }
@@ -163,6 +168,8 @@ pub async fn torture(options: Options) -> Report {
         client: Client::builder().timeout(Duration::from_secs(12)).build().expect("client"),
         started: Instant::now(),
         stop: CancellationToken::new(),
+        rest: CancellationToken::new(),
+        ended: Mutex::default(),
         violations: Mutex::default(),
         counts: Counts::default(),
     });
@@ -188,11 +195,16 @@ pub async fn torture(options: Options) -> Report {
     for reader in readers {
         reader.await.expect("reader");
     }
-    let mut ended = Vec::new();
-    for session in sessions {
-        ended.extend(session.await.expect("session"));
+    for replica in &cluster.replicas {
+        replica.ready().await;
     }
-    judge(&world, &mut cluster, histories, ended, streams).await;
+    // While the others live on: were all to fall silent now, all would be held.
+    sessions::judge(&world).await;
+    world.rest.cancel();
+    for session in sessions {
+        session.await.expect("session");
+    }
+    judge(&world, &mut cluster, histories, streams).await;
     let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
     let counts = &world.counts;
     let violations = std::mem::take(&mut *world.violations.lock().await);
@@ -243,13 +255,8 @@ async fn judge(
     world: &World,
     cluster: &mut Replicas,
     histories: Vec<writers::History>,
-    ended: Vec<sessions::Ended>,
     streams: Vec<tokio::task::JoinHandle<()>>,
 ) {
-    for replica in &cluster.replicas {
-        replica.ready().await;
-    }
-    sessions::judge(world, ended).await;
     // What etcd holds, from etcd itself.
     let client = cluster.etcd.client().await;
     let prefix = "/fingerpost/v1/records/";

@@ -20,7 +20,7 @@ pub(super) struct Ended {
 }
 
 async fn create(world: &World, n: usize, rng: &mut StdRng) -> Option<String> {
-    while !world.stop.is_cancelled() {
+    while !world.rest.is_cancelled() {
         let replica = rng.random_range(0..world.urls.len());
         let body = json!({"name": format!("keeper-{n}"), "ttlSeconds": TTL.as_secs(), "graceSeconds": GRACE.as_secs()});
         let path = format!("/v1/sessions?source=api/s{n}");
@@ -33,18 +33,18 @@ async fn create(world: &World, n: usize, rng: &mut StdRng) -> Option<String> {
 }
 
 /// Keeps a session for a while, lets it die, begins another.
-pub(super) async fn keep(world: Arc<World>, n: usize, mut rng: StdRng) -> Vec<Ended> {
-    let mut ended = Vec::new();
+pub(super) async fn keep(world: Arc<World>, n: usize, mut rng: StdRng) {
     let mut life = 0;
     while let Some(id) = create(&world, n, &mut rng).await {
         life += 1;
-        // Three in four live on to the end, so that those that die are not so many that they are held.
-        let dies = n.is_multiple_of(4).then(|| Instant::now() + Duration::from_secs(rng.random_range(5..40)));
+        // Most live on to the end, so that those that die are not so many that they are held.
+        let dies = n.is_multiple_of(8).then(|| Instant::now() + Duration::from_secs(rng.random_range(5..40)));
         let instance = format!("/v1/namespaces/sessions/services/s{n}/instances/life-{life}");
         let mut registered = false;
         // The time at which the last renewal that was acknowledged had been sent: from then on, a whole TTL is granted.
         let mut granted = Instant::now();
-        while !world.stop.is_cancelled() && dies.is_none_or(|at| Instant::now() < at) {
+        // When everything is to come to rest, who lives goes on living.
+        while !world.rest.is_cancelled() && (world.stop.is_cancelled() || dies.is_none_or(|at| Instant::now() < at)) {
             if !registered {
                 let replica = rng.random_range(0..world.urls.len());
                 let body = json!({"addresses": [format!("10.200.{n}.{}", life % 250)], "session": id});
@@ -90,18 +90,18 @@ pub(super) async fn keep(world: Arc<World>, n: usize, mut rng: StdRng) -> Vec<En
                 _ => tokio::time::sleep(Duration::from_millis(20)).await,
             }
         }
-        if world.stop.is_cancelled() {
+        if world.rest.is_cancelled() {
             break;
         }
         if dies.is_some() && registered {
-            ended.push(Ended { id, instance, at: Instant::now() });
+            world.ended.lock().await.push(Ended { id, instance, at: Instant::now() });
         }
     }
-    ended
 }
 
 /// What was left to die must be gone, with its instance; those that died last get their time.
-pub(super) async fn judge(world: &World, ended: Vec<Ended>) {
+pub(super) async fn judge(world: &World) {
+    let ended = std::mem::take(&mut *world.ended.lock().await);
     for one in ended {
         // Sessions may be held for as long as many looked dead; a home that changed grants everybody another TTL.
         let deadline = (one.at + Duration::from_secs(60)).max(Instant::now() + Duration::from_secs(30));

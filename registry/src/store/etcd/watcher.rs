@@ -99,8 +99,8 @@ async fn check(core: &Core) -> Result<(), End> {
         meta::renew(&core.endpoints, &mirror.keys, &meta, Instant::now() + LOOK).await?;
         return Err(End::Reload(why));
     }
-    // Somebody else has noticed the same, and the numbers may have gone backwards in between.
-    if less || meta.cluster != mirror.cluster() {
+    // Somebody else has noticed the same. The numbers went backwards in between, and may be beyond ours again by now.
+    if less || meta.cluster != mirror.cluster() || epoch != mirror.epoch() {
         return Err(End::Reload("another history of it has begun"));
     }
     mirror.history.know(meta.revision);
