@@ -24,6 +24,16 @@ pub struct Member {
     pub schema: u32,
 }
 
+/// Which view of the replicas something was decided by. The store can tell whether it still holds: whether this replica
+/// has kept its place since, and nobody has joined.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Fence {
+    /// When this replica took its place, by the store's count; 0 where it has none.
+    pub(crate) place: u64,
+    /// When the latest replica joined that is known of.
+    pub(crate) joins: u64,
+}
+
 /// Who is alive, as this replica sees it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Members {
@@ -37,6 +47,9 @@ pub struct Members {
     /// What replicas prove themselves to each other with; whoever can read the store knows it. Empty where there is
     /// only ever one replica. Never to be shown or logged.
     pub secret: Secret,
+    /// What a commit that is for a home alone to make must say of this view; see
+    /// [`Commit::fence`](crate::store::Commit::fence).
+    pub fence: Fence,
 }
 
 /// Bytes that are not to be seen.
@@ -59,7 +72,7 @@ impl Members {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             schema: crate::store::SCHEMA,
         };
-        Self { own, live: vec![member], in_touch: true, secret: Secret::default() }
+        Self { own, live: vec![member], in_touch: true, secret: Secret::default(), fence: Fence::default() }
     }
 
     /// The replica that is at home for what `name` names; none while nobody is known to live.
@@ -114,7 +127,7 @@ mod tests {
         let live = (0..count)
             .map(|n| Member { id: format!("replica-{n}").into(), url: None, version: String::new(), schema: 1 })
             .collect();
-        Members { own: "replica-0".into(), live, in_touch: true, secret: Secret::default() }
+        Members { own: "replica-0".into(), live, in_touch: true, secret: Secret::default(), fence: Fence::default() }
     }
 
     #[test]

@@ -11,7 +11,8 @@
 //! for the whole of the stated time. A restart therefore begins that time anew.
 
 use crate::live::LiveReplica;
-use crate::store::{Action, Commit, Durability, MAX_OPERATIONS, Operation, Store};
+use crate::members::Fence;
+use crate::store::{Action, Commit, MAX_OPERATIONS, Operation, Store};
 use crate::writes::{WriteError, Writer};
 use fingerpost_catalog::{HealthSet, InstanceQuery, Key, Mark, Position, Record, Selector, Source, SourceStats};
 use parking_lot::Mutex;
@@ -57,6 +58,16 @@ pub struct RemovedSource {
     pub services: usize,
     /// Declarations of namespaces.
     pub namespaces: usize,
+}
+
+/// What is to be removed of a source.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Removal {
+    /// Everything: somebody said so.
+    All,
+    /// What it left, without the instances that hang on a session, which end with that: so found the replica that is at
+    /// home for the source by this view of the replicas.
+    Left(Fence),
 }
 
 /// Since when this replica has seen no sign of a source.
@@ -197,7 +208,7 @@ impl Sources {
             if !long || *source == Source::api() || !members.is_home(&format!("source:{source}")) {
                 continue;
             }
-            match self.remove(writer, source, true).await {
+            match self.remove(writer, source, Removal::Left(members.fence)).await {
                 Ok((removed, _)) => info!(
                     %source, removed.instances, removed.services, removed.namespaces,
                     "removed what a source left that has been silent for long"
@@ -207,14 +218,17 @@ impl Sources {
         }
     }
 
-    /// Removes what a source declared, and its mark; `left` spares the instances that hang on a session, which end with
-    /// that. Broken off in the middle, it can be repeated.
+    /// Removes what a source declared, and its mark. Broken off in the middle, it can be repeated.
     pub async fn remove(
         &self,
         writer: &Writer,
         source: &Source,
-        left: bool,
+        what: Removal,
     ) -> Result<(RemovedSource, Position), WriteError> {
+        let fence = match what {
+            Removal::All => None,
+            Removal::Left(fence) => Some(fence),
+        };
         let mut removed = RemovedSource::default();
         let mut position = self.live.position();
         let selector = Selector::default();
@@ -229,9 +243,9 @@ impl Sources {
                 after: after.as_ref(),
                 limit: 500,
             });
-            let views = page.items.into_iter().filter(|view| !left || view.instance.session.is_none());
+            let views = page.items.into_iter().filter(|view| fence.is_none() || view.instance.session.is_none());
             let keys: Vec<_> = views.map(|view| view.key).collect();
-            if let Some(made) = writer.remove_instances(&keys).await? {
+            if let Some(made) = writer.remove_instances(&keys, fence).await? {
                 position = made;
                 removed.instances += keys.len();
             }
@@ -247,10 +261,10 @@ impl Sources {
             }
             removed.services += keys.iter().filter(|key| matches!(key, Key::Service { .. })).count();
             removed.namespaces += keys.iter().filter(|key| matches!(key, Key::Namespace { .. })).count();
-            position = writer.remove_records(keys).await?;
+            position = writer.remove_records(keys, fence).await?;
         }
         if self.live.read().revision_of(&Key::Mark { source: source.clone() }).is_some() {
-            position = writer.remove_records(vec![Key::Mark { source: source.clone() }]).await?;
+            position = writer.remove_records(vec![Key::Mark { source: source.clone() }], fence).await?;
         }
         self.heard.lock().remove(source);
         Ok((removed, position))
@@ -258,7 +272,7 @@ impl Sources {
 }
 
 /// What is removed together, as a commit.
-pub(crate) fn removal(keys: Vec<Key>) -> Commit {
+pub(crate) fn removal(keys: Vec<Key>, fence: Option<Fence>) -> Commit {
     let operations = keys.into_iter().map(|key| Operation { key, action: Action::Delete }).collect();
-    Commit { operations, conditions: Vec::new(), durability: Durability::Durable }
+    Commit { operations, fence, ..Commit::default() }
 }

@@ -6,11 +6,12 @@
 
 mod parts;
 
-use crate::access::{Acting, Forbidden};
+use crate::access::{Acting, Caller, Forbidden, Role};
 use crate::checks::{TargetRules, declaration};
 use crate::live::{LiveReplica, WaitError};
+use crate::members::Fence;
 use crate::sources::{Sources, removal};
-use crate::store::{Action, Commit, CommitError, Committed, Condition, Durability, Expect, Operation, Store};
+use crate::store::{Action, Commit, CommitError, Committed, Condition, Expect, Operation, Store};
 use crate::validate::{self, Invalid};
 use fingerpost_catalog::document::{InstanceDocument, NamespaceDocument, ObjectDocument, ServiceDocument};
 use fingerpost_catalog::{
@@ -359,6 +360,7 @@ impl Writer {
     /// Creates or replaces an instance; without a health in the document, what was reported last stays.
     pub async fn put_instance(
         &self,
+        acting: &Acting,
         key: InstanceKey,
         document: InstanceDocument,
         guard: Guard,
@@ -366,7 +368,7 @@ impl Writer {
         check_instance_identity(&key, &document)?;
         let health = document.health;
         let instance = self.instance(document)?;
-        self.update_instance(key, guard, true, |present| {
+        self.update_instance(acting, key, guard, true, |present| {
             let mut instance = instance.clone();
             instance.report = keep_report(health, present);
             Ok(Some(instance))
@@ -377,11 +379,12 @@ impl Writer {
     /// Changes an instance that exists by a JSON merge patch (RFC 7396) on its document.
     pub async fn patch_instance(
         &self,
+        acting: &Acting,
         key: InstanceKey,
         patch: &serde_json::Value,
         guard: Guard,
     ) -> Result<Written, WriteError> {
-        self.update_instance(key.clone(), guard, false, |present| {
+        self.update_instance(acting, key.clone(), guard, false, |present| {
             let Some(present) = present else { return Ok(None) };
             let mut document = serde_json::to_value(instance_document(&key, present))
                 .map_err(|error| Invalid::new("", format!("the instance can't be patched: {error}")))?;
@@ -402,9 +405,15 @@ impl Writer {
     }
 
     /// Sets what an instance's source reports of its health.
-    pub async fn report_health(&self, key: InstanceKey, report: Report, guard: Guard) -> Result<Written, WriteError> {
+    pub async fn report_health(
+        &self,
+        acting: &Acting,
+        key: InstanceKey,
+        report: Report,
+        guard: Guard,
+    ) -> Result<Written, WriteError> {
         validate::note(&report.note)?;
-        self.update_instance(key, guard, false, |present| {
+        self.update_instance(acting, key, guard, false, |present| {
             Ok(present.map(|present| Instance { report: Some(report.clone()), ..present.clone() }))
         })
         .await
@@ -415,6 +424,7 @@ impl Writer {
     /// that has ended; other changes leave it as it is.
     async fn update_instance(
         &self,
+        acting: &Acting,
         key: InstanceKey,
         guard: Guard,
         registers: bool,
@@ -451,7 +461,7 @@ impl Writer {
                 _ => false,
             };
             if registers || !present.as_ref().is_some_and(same_session) {
-                conditions.extend(self.session_condition(&key, &instance)?);
+                conditions.extend(self.session_condition(acting.caller(), &key, &instance)?);
             }
             let revision = present.as_ref().map(|(_, revision)| *revision);
             conditions.push(Condition { key: key.clone(), expect: revision.map_or(Expect::Absent, Expect::At) });
@@ -461,7 +471,7 @@ impl Writer {
                     action: Action::Put(Arc::new(Record::Instance(instance))),
                 }],
                 conditions,
-                durability: Durability::Durable,
+                ..Commit::default()
             };
             match self.commit(commit).await {
                 Ok(committed) => {
@@ -582,7 +592,7 @@ impl Writer {
         conditions: Vec<Condition>,
         guard: Guard,
     ) -> Result<Committed, WriteError> {
-        match self.commit(Commit { operations, conditions, durability: Durability::Durable }).await {
+        match self.commit(Commit { operations, conditions, ..Commit::default() }).await {
             Err(WriteError::Commit(CommitError::Condition { key, actual })) => Err(match (guard, actual) {
                 (Guard::Absent, Some(_)) => WriteError::Guard(format!("{} exists already", described(&key))),
                 (Guard::None, None) => WriteError::NotFound(described(&key)),
@@ -599,7 +609,7 @@ impl Writer {
 
     /// Refuses an instance whose session is none that it may hang on. Else it is written only if the session is still as
     /// it was seen here, so that nothing comes to hang on one that has ended meanwhile.
-    fn session_condition(&self, key: &Key, instance: &Instance) -> Result<Option<Condition>, Invalid> {
+    fn session_condition(&self, caller: &Caller, key: &Key, instance: &Instance) -> Result<Option<Condition>, Invalid> {
         let Some(id) = &instance.session else { return Ok(None) };
         let refused = |why: String| {
             Err(Invalid::new("/session", format!("{} names session `{id}`, which {why}", described(key))))
@@ -613,6 +623,9 @@ impl Writer {
         }
         if key.instance().is_some_and(|key| key.source != session.source) {
             return refused(format!("belongs to source `{}`", session.source));
+        }
+        if caller.role != Role::Admin && session.owner.as_ref().is_some_and(|owner| **owner != *caller.name) {
+            return refused("belongs to somebody else".to_owned());
         }
         Ok(Some(Condition { key: Key::Session { id: Arc::from(id.as_str()) }, expect: Expect::At(revision) }))
     }
@@ -636,7 +649,7 @@ impl Writer {
                 let key = document_key(acting, document)?;
                 let health = document.health;
                 let instance = self.instance((**document).clone())?;
-                self.plan_put_instance(key, instance, health)
+                self.plan_put_instance(acting, key, instance, health)
             })(),
             (Verb::Delete, ObjectDocument::Namespace(document)) => (|| {
                 same_source(acting.source(), document.source.as_ref())?;
@@ -664,6 +677,7 @@ impl Writer {
 
     fn plan_put_instance(
         &self,
+        acting: &Acting,
         key: InstanceKey,
         mut instance: Instance,
         health: Option<fingerpost_catalog::Health>,
@@ -681,7 +695,7 @@ impl Writer {
             // One that comes to be has nothing of one that was; see `clear_leftovers`.
             conditions.push(Condition { key: key.clone(), expect: Expect::Absent });
         }
-        conditions.extend(self.session_condition(&key, &instance)?);
+        conditions.extend(self.session_condition(acting.caller(), &key, &instance)?);
         let operations = vec![Operation { key, action: Action::Put(Arc::new(Record::Instance(instance))) }];
         Ok(Planned { operations, conditions, created: present.is_none(), parts: Vec::new() })
     }
@@ -753,7 +767,7 @@ impl Writer {
             let key = check().map_err(|error| error.below(&pointer))?;
             let health = document.health;
             let instance = self.instance(document).map_err(|invalid| invalid.below(&pointer))?;
-            self.session_condition(&Key::Instance(key.clone()), &instance)
+            self.session_condition(acting.caller(), &Key::Instance(key.clone()), &instance)
                 .map_err(|invalid| invalid.below(&pointer))?;
             if wanted.insert(key, Wanted { index: n, instance, health }).is_some() {
                 return Err(Invalid::new(format!("{pointer}/id"), "two items have this id").into());
@@ -798,7 +812,7 @@ impl Writer {
         };
         for chunk in wanted.chunks(crate::store::MAX_OPERATIONS) {
             let before = replaced;
-            let done = self.replace_chunk(chunk, &mut replaced).await.map_err(interrupted(applied))?;
+            let done = self.replace_chunk(acting, chunk, &mut replaced).await.map_err(interrupted(applied))?;
             position = done.unwrap_or(position);
             applied += replaced.added + replaced.updated - before.added - before.updated;
         }
@@ -828,8 +842,12 @@ impl Writer {
     }
 
     /// Removes instances with the parts of their health, in commits of bounded size; the position of the last one, none
-    /// where there is nothing to remove.
-    pub async fn remove_instances(&self, keys: &[InstanceKey]) -> Result<Option<Position>, WriteError> {
+    /// where there is nothing to remove. With a fence, only while that view of the replicas holds.
+    pub async fn remove_instances(
+        &self,
+        keys: &[InstanceKey],
+        fence: Option<Fence>,
+    ) -> Result<Option<Position>, WriteError> {
         let mut last = None;
         let mut waiting: Vec<Key> = Vec::new();
         for (n, key) in keys.iter().enumerate() {
@@ -837,7 +855,7 @@ impl Writer {
             while waiting.len() >= crate::store::MAX_OPERATIONS || (n + 1 == keys.len() && !waiting.is_empty()) {
                 let rest = waiting.split_off(waiting.len().min(crate::store::MAX_OPERATIONS));
                 let some = std::mem::replace(&mut waiting, rest);
-                last = Some(self.store_commit(removal(some)).await?.position);
+                last = Some(self.store_commit(removal(some, fence)).await?.position);
             }
         }
         if let Some(position) = last {
@@ -847,14 +865,16 @@ impl Writer {
         Ok(last)
     }
 
-    /// Removes records together, at most as many as a commit takes.
-    pub async fn remove_records(&self, keys: Vec<Key>) -> Result<Position, WriteError> {
-        Ok(self.commit(removal(keys)).await?.position)
+    /// Removes records together, at most as many as a commit takes. With a fence, only while that view of the replicas
+    /// holds.
+    pub async fn remove_records(&self, keys: Vec<Key>, fence: Option<Fence>) -> Result<Position, WriteError> {
+        Ok(self.commit(removal(keys, fence)).await?.position)
     }
 
     /// Puts some of a set's instances, all together; again if somebody changed one of them in between.
     async fn replace_chunk(
         &self,
+        acting: &Acting,
         chunk: &[(InstanceKey, Wanted)],
         replaced: &mut Replaced,
     ) -> Result<Option<Position>, WriteError> {
@@ -863,7 +883,7 @@ impl Writer {
             let mut counts = *replaced;
             for (key, Wanted { index, instance, health }) in chunk {
                 let planned = self
-                    .plan_put_instance(key.clone(), instance.clone(), *health)
+                    .plan_put_instance(acting, key.clone(), instance.clone(), *health)
                     .map_err(|error| error.below(&format!("/items/{index}")))?;
                 let present = self.live.read().record(&Key::Instance(key.clone())).map(|(record, _)| record);
                 let same = planned.operations.first().is_some_and(

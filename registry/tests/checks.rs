@@ -13,6 +13,7 @@ use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -178,6 +179,24 @@ async fn who_is_no_longer_the_home_overwrites_nothing() {
     assert_eq!((result.health, &*result.note), (Health::Passing, "fine"));
     old.stop().await;
     new.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_has_lost_its_place_judges_nothing() {
+    let world = World::new();
+    world.put(&[(SERVICE, UP), (WEB1, &at(1))]);
+    let node = alone(&world).await;
+    pass(20).await;
+    assert_eq!(health(&world), Some(Health::Passing));
+    node.store.evicted.store(true, Ordering::SeqCst);
+    node.probe.set(AT1, Health::Critical, "cut off");
+    pass(60).await;
+    assert_eq!(health(&world), Some(Health::Passing));
+    // It still is the home, or is again.
+    node.store.evicted.store(false, Ordering::SeqCst);
+    pass(2).await;
+    assert_eq!(health(&world), Some(Health::Critical), "judged afresh, and soon");
+    node.stop().await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -448,6 +448,54 @@ async fn replicas_come_and_go() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_is_no_longer_the_home_writes_as_none() {
+    let options = options(shared().await);
+    let first = open(&options).await;
+    let (view, fenced) = (first.members(), |fence, n| Commit { fence: Some(fence), ..commit([put(1, n)]) });
+    let refused = |outcome: &Result<_, _>| matches!(outcome, Err(CommitError::Fenced));
+    until("its place", async || view.borrow().live.len() == 1 && view.borrow().in_touch).await;
+    let alone = view.borrow().fence;
+    assert!(done(&*first, fenced(alone, 1)).await.changed);
+    assert!(!done(&*first, fenced(alone, 1)).await.changed, "what changes nothing is fenced as well");
+    // What was decided by a view from before a join does not count, whether it would write or only verify.
+    let second = open(&options).await;
+    until("both", async || view.borrow().live.len() == 2).await;
+    let both = view.borrow().fence;
+    for n in [1, 2] {
+        let outcome = first.commit(fenced(alone, n)).await;
+        assert!(refused(&outcome), "{outcome:?}");
+    }
+    assert!(!done(&*first, fenced(both, 1)).await.changed, "nothing was changed before");
+    // Nor does another replica's view count here.
+    until("its place", async || second.members().borrow().in_touch).await;
+    let outcome = first.commit(fenced(second.members().borrow().fence, 2)).await;
+    assert!(refused(&outcome), "{outcome:?}");
+    // Who leaves takes nothing away.
+    second.close().await;
+    assert!(done(&*first, fenced(both, 2)).await.changed);
+    // A replica that was stopped for longer than its lease, and decides by what it knew before.
+    let mut etcd = etcd_client::Client::connect(shared().await, None).await.unwrap();
+    let own = format!("{}/v1/replicas/{}", options.prefix, view.borrow().own);
+    let lease = etcd.get(own, None).await.unwrap().kvs()[0].lease();
+    etcd.lease_revoke(lease).await.unwrap();
+    let outcome = first.commit(fenced(both, 3)).await;
+    assert!(refused(&outcome), "{outcome:?}");
+    // It takes another place, which does not make good what was decided in the one before.
+    until("another place", async || view.borrow().live.len() == 1 && view.borrow().fence != both).await;
+    let outcome = first.commit(fenced(both, 3)).await;
+    assert!(refused(&outcome), "{outcome:?}");
+    let again = view.borrow().fence;
+    assert!(done(&*first, fenced(again, 3)).await.changed);
+    // A join that this replica can't know of yet, in a commit with conditions that hold.
+    etcd.put(format!("{}/v1/meta/joins", options.prefix), "somebody", None).await.unwrap();
+    let outcome = first.commit(Commit { conditions: vec![expect(1, Expect::Present)], ..fenced(again, 4) }).await;
+    assert!(refused(&outcome), "{outcome:?}");
+    // Users' writes need no place.
+    assert!(done(&*first, commit([put(1, 4)])).await.changed);
+    first.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn certificates_and_passwords() {
     let cluster = EtcdCluster::start(Setup { tls: true, auth: true, ..Setup::default() }).await;
     let files = cluster.certificates().clone();

@@ -86,7 +86,7 @@ async fn run(acts: Vec<Act>, checkpoint_bytes: u64, retain_changes: u64) {
                     .iter()
                     .map(|&(key, weight)| weight.map_or_else(|| delete(key), |weight| put(key, weight)))
                     .collect();
-                let outcome = store.commit(Commit { operations: asked, conditions, durability }).await;
+                let outcome = store.commit(Commit { operations: asked, conditions, durability, fence: None }).await;
                 if !holds {
                     assert!(matches!(outcome, Err(CommitError::Condition { .. })), "{outcome:?}");
                     continue;

@@ -144,7 +144,7 @@ async fn put_at(
     params::loaded(&app)?;
     let document = body::json(&body::read(body, MAX_BODY).await?)?;
     let key = place.key(&acting)?;
-    let done = app.api.writer.put_instance(key.clone(), document, guard).await?;
+    let done = app.api.writer.put_instance(&acting, key.clone(), document, guard).await?;
     finish_instance(&app, &key, done)
 }
 
@@ -172,7 +172,7 @@ async fn patch_at(
     body::require_json(&headers)?;
     let patch: serde_json::Value = body::json(&body::read(body, MAX_BODY).await?)?;
     let key = place.key(&acting)?;
-    let done = app.api.writer.patch_instance(key.clone(), &patch, guard).await?;
+    let done = app.api.writer.patch_instance(&acting, key.clone(), &patch, guard).await?;
     finish_instance(&app, &key, done)
 }
 
@@ -209,7 +209,7 @@ async fn health_at(
     let done = app
         .api
         .writer
-        .report_health(key.clone(), Report { health, note, unknown: serde_json::Map::new() }, guard)
+        .report_health(&acting, key.clone(), Report { health, note, unknown: serde_json::Map::new() }, guard)
         .await?;
     finish_instance(&app, &key, done)
 }

@@ -114,7 +114,9 @@ impl From<CommitError> for Problem {
             CommitError::Condition { .. } => Self::new(StatusCode::PRECONDITION_FAILED, &error),
             CommitError::Malformed(_) => Self::new(StatusCode::UNPROCESSABLE_ENTITY, &error),
             CommitError::Full => Self::new(StatusCode::INSUFFICIENT_STORAGE, &error).retry_after(5),
-            CommitError::Unavailable(_) => Self::new(StatusCode::SERVICE_UNAVAILABLE, &error).retry_after(1),
+            CommitError::Unavailable(_) | CommitError::Fenced => {
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, &error).retry_after(1)
+            }
             CommitError::Unknown(_) => Self { outcome_unknown: true, ..Self::new(StatusCode::GATEWAY_TIMEOUT, &error) },
         }
     }

@@ -5,7 +5,7 @@ use super::described::{Always, ReadProblems, WriteProblems};
 use super::objects::reply;
 use super::params::{self, Params, Path};
 use super::problem::Problem;
-use crate::sources::SourceState;
+use crate::sources::{Removal, SourceState};
 use axum::extract::{RawQuery, State};
 use axum::http::StatusCode;
 use axum::response::Response;
@@ -73,7 +73,7 @@ pub(crate) async fn delete_source(
     if !known {
         return Err(Problem::not_found(format_args!("source `{source}`")));
     }
-    let (removed, revision) = app.api.sources.remove(&app.api.writer, &source, false).await?;
+    let (removed, revision) = app.api.sources.remove(&app.api.writer, &source, Removal::All).await?;
     let removed = SourceRemoved {
         instances: removed.instances,
         services: removed.services,

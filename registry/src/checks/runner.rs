@@ -218,6 +218,8 @@ struct Wrote {
 struct Task {
     shared: Arc<Shared>,
     members: watch::Receiver<Arc<Members>>,
+    /// The replicas as the jobs know them.
+    view: Arc<Members>,
     /// Where intervals are counted from.
     origin: Instant,
     jobs: HashMap<InstanceKey, HashMap<Arc<str>, Job>>,
@@ -234,10 +236,12 @@ struct Task {
 impl Task {
     fn new(shared: Arc<Shared>) -> Self {
         let members = shared.store.members();
+        let view = Arc::clone(&members.borrow());
         Self {
             origin: Instant::now(),
             sweep: Instant::now() + shared.limits.sweep,
             shared,
+            view,
             members,
             jobs: HashMap::new(),
             count: 0,
@@ -267,10 +271,14 @@ impl Task {
                 () = shared.inbox.noted() => {}
                 changed = self.members.changed(), if members_known => {
                     members_known = changed.is_ok();
-                    if self.members.borrow_and_update().in_touch {
-                        self.look_at_everything().await;
-                    } else {
+                    let view = Arc::clone(&self.members.borrow_and_update());
+                    let former = std::mem::replace(&mut self.view, view);
+                    // Who lost its place and has another knows nothing of the reports that came in between.
+                    if !self.view.in_touch || former.fence.place != self.view.fence.place {
                         self.drop_everything();
+                    }
+                    if self.view.in_touch {
+                        self.look_at_everything().await;
                     }
                 }
                 Some(ran) = self.probes.join_next(), if !self.probes.is_empty() => self.ran(ran),
@@ -571,9 +579,9 @@ impl Task {
         }
         job.writing = true;
         let (store, live) = (Arc::clone(&self.shared.store), Arc::clone(&self.shared.live));
-        let (key, to) = (key.clone(), outcome.health);
+        let (key, to, fence) = (key.clone(), outcome.health, self.view.fence);
         self.writes.spawn(async move {
-            let result = write::turn(store, live, key.clone(), standing, outcome).await;
+            let result = write::turn(store, live, key.clone(), standing, outcome, fence).await;
             Wrote { job: Some((key, number, to)), result }
         });
     }
@@ -597,7 +605,7 @@ impl Task {
             match &result {
                 Ok(()) => job.failed = 0,
                 // Another verdict was written, or the instance is gone: the next result is judged by what stands then.
-                Err(CommitError::Condition { .. }) => {}
+                Err(CommitError::Condition { .. } | CommitError::Fenced) => {}
                 Err(_) => job.failed += 1,
             }
             job.failed
@@ -605,6 +613,8 @@ impl Task {
         match result {
             Ok(()) => self.reported_meanwhile(&key, number, to),
             Err(CommitError::Condition { .. }) => {}
+            // Where the check is still at home here, it is judged anew.
+            Err(CommitError::Fenced) => self.write_again(&key, number, Duration::from_millis(250)),
             Err(error) => {
                 self.shared.metrics.write_failures.inc();
                 if failed == 1 {

@@ -3,6 +3,7 @@
 use super::CheckKey;
 use super::verdict::Outcome;
 use crate::live::LiveReplica;
+use crate::members::Fence;
 use crate::store::{Action, Commit, CommitError, Condition, Expect, Operation, Store};
 use fingerpost_catalog::{CheckResult, Health, Key, Record, Timestamp};
 use std::sync::Arc;
@@ -27,13 +28,14 @@ pub(super) fn health_of(standing: &Option<(CheckResult, u64)>) -> Option<Health>
     standing.as_ref().map(|(result, _)| result.health)
 }
 
-/// Writes a verdict in the place of the one that stood when it was judged.
+/// Writes a verdict in the place of the one that stood when it was judged, while the replica that judged is the home.
 pub(super) async fn turn(
     store: Arc<dyn Store>,
     live: Arc<LiveReplica>,
     key: CheckKey,
     standing: Option<(CheckResult, u64)>,
     outcome: Outcome,
+    fence: Fence,
 ) -> Result<(), CommitError> {
     let record = Key::Check { instance: key.instance.clone(), check: key.check };
     let expect = standing.as_ref().map_or(Expect::Absent, |(_, revision)| Expect::At(*revision));
@@ -45,6 +47,7 @@ pub(super) async fn turn(
             Condition { key: record, expect },
             Condition { key: Key::Instance(key.instance), expect: Expect::Present },
         ],
+        fence: Some(fence),
         ..Commit::default()
     };
     commit_and_show(store, live, commit).await

@@ -5,7 +5,7 @@
 //! that was seen last is a bound.
 
 use super::Protection;
-use crate::members::Members;
+use crate::members::{Fence, Members};
 use fingerpost_catalog::{Session, SessionState};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -201,6 +201,8 @@ impl Book {
         grant: bool,
         now: Instant,
     ) {
+        // Who lost its place and took another one in between has missed renewals, whether it saw itself gone or not.
+        let grant = grant || members.fence.place != self.members.fence.place;
         let mut former = std::mem::take(&mut self.entries);
         self.held.clear();
         for (id, session) in sessions {
@@ -395,6 +397,17 @@ impl Book {
         if let Some(entry) = self.entries.get(id) {
             self.ended.insert(Arc::clone(id), now + entry.ttl);
         }
+    }
+
+    /// The view of the replicas by which it judges.
+    pub(super) fn fence(&self) -> Fence {
+        self.members.fence
+    }
+
+    /// Those of the sessions found to be removed that still are, and by which view of the replicas.
+    pub(super) fn still_removing(&self, mut ids: Vec<Arc<str>>) -> (Vec<Arc<str>>, Fence) {
+        ids.retain(|id| self.entries.get(id).is_some_and(|entry| entry.removing));
+        (ids, self.fence())
     }
 
     /// Its removal has failed, and is to be tried again at a later time.

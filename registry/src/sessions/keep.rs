@@ -2,13 +2,13 @@
 //!
 //! All writes about a session's state are made here one after the other, so a judgement never races another. What does
 //! race them is renewals: those that come while a session's expiry is being written wait until that is decided, and then
-//! bring it back if need be. Every write holds only if the session's record is as it was judged; where that fails, the
-//! session is judged afresh.
+//! bring it back if need be. Every write holds only if the session's record is as it was judged, and what a home alone may
+//! say, only while this replica is the home as far as it knew; where that fails, the session is judged afresh.
 
 use super::book::Verdict;
 use super::renew::OwnRenewal;
 use super::{Engine, in_state, is_over, put};
-use crate::store::{Commit, CommitError, Condition, Durability, Expect, MAX_OPERATIONS};
+use crate::store::{Commit, CommitError, Condition, Expect, MAX_OPERATIONS};
 use fingerpost_catalog::{Key, SessionState};
 use futures_util::{StreamExt, stream};
 use std::collections::HashSet;
@@ -17,7 +17,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 /// A write about sessions must be decided in this time; its outcome is seen in the feed in any case.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -249,6 +249,12 @@ impl Engine {
                         Ok(())
                     }
                 }
+                Ok(Err(CommitError::Fenced)) => {
+                    // Who is at home for them is seen by now, or soon.
+                    debug!(sessions = included.len(), "replicas have come or gone since the sessions were judged");
+                    done = false;
+                    Ok(())
+                }
                 Ok(Err(error)) => Err(error.to_string()),
                 Err(_) => Err("the store did not answer in time".to_owned()),
             };
@@ -261,6 +267,8 @@ impl Engine {
                 warn!(sessions = included.len(), %error, "the sessions' states can't be written; trying again");
                 self.metrics.failed_writes.inc();
                 done = false;
+            }
+            if !done {
                 break;
             }
         }
@@ -269,12 +277,14 @@ impl Engine {
 
     /// The commit for what is still to be written of a chunk, and that.
     fn plan(&self, chunk: &[(Arc<str>, Step)]) -> (Commit, Vec<(Arc<str>, Step)>) {
-        let mut commit = Commit { durability: Durability::Durable, ..Commit::default() };
         let mut included = Vec::with_capacity(chunk.len());
         let mut seen = HashSet::new();
         let replica = self.live.read();
         let mut book = self.book.lock();
         let now = Instant::now();
+        // Whoever hears a renewal may bring a session back.
+        let home_alone = chunk.iter().any(|(_, step)| *step != Step::Revive);
+        let mut commit = Commit { fence: home_alone.then(|| book.fence()), ..Commit::default() };
         for (id, step) in chunk {
             let Some((session, revision)) = replica.session_record(id) else { continue };
             let (wanted, state) = match step {

@@ -26,7 +26,7 @@ use crate::access::{Caller, Role};
 use crate::live::{LiveReplica, Observer};
 use crate::members::Members;
 use crate::peers::Peers;
-use crate::store::{Action, Commit, CommitError, Condition, Durability, Expect, Operation, Store};
+use crate::store::{Action, Commit, CommitError, Condition, Expect, Operation, Store};
 use crate::validate::Invalid;
 use crate::writes::{WriteError, Writer};
 use book::Book;
@@ -197,7 +197,7 @@ impl Engine {
         let commit = Commit {
             operations: vec![put(&key, session.clone())],
             conditions: vec![Condition { key, expect: Expect::Absent }],
-            durability: Durability::Durable,
+            ..Commit::default()
         };
         let committed = self.writer.commit(commit).await?;
         let known = self.live.read().session(&id);
@@ -219,7 +219,7 @@ impl Engine {
         let id: Arc<str> = id.into();
         // The home leaves it to this call for as long as this runs.
         let _ending = Ending::new(self, &id);
-        match self.end_for_good(&id).await? {
+        match self.end_for_good(&id, None).await? {
             Some(revision) => Ok(self.remove_ended(&id, revision).await?),
             None => Err(not_found()),
         }

@@ -3,9 +3,11 @@
 //! A session whose removal fits into one commit goes by that commit, together with others. A larger one is first marked
 //! as ended (expired, without a grace), so that nobody can come back to half of its instances, whatever happens in
 //! between. Each commit holds only if the record still is as it was found: a session that came back keeps what it has.
+//! That its grace is over is for the home alone to say, so what follows from that holds only while this replica is it.
 
 use super::{Engine, is_over, now_millis, put};
-use crate::store::{Action, Commit, CommitError, Committed, Condition, Durability, Expect, MAX_OPERATIONS, Operation};
+use crate::members::Fence;
+use crate::store::{Action, Commit, CommitError, Committed, Condition, Expect, MAX_OPERATIONS, Operation};
 use crate::writes::WriteError;
 use fingerpost_catalog::{Key, Position, Session, SessionState};
 use futures_util::{StreamExt, stream};
@@ -26,7 +28,7 @@ enum Unit {
     /// Whole sessions.
     Together(Vec<Arc<str>>, Commit),
     /// A session of many instances.
-    Alone(Arc<str>),
+    Alone(Arc<str>, Fence),
 }
 
 impl Engine {
@@ -43,7 +45,10 @@ impl Engine {
     /// Puts small sessions together, as many as a commit takes.
     fn units(&self, due: Vec<Arc<str>>) -> Vec<Unit> {
         let mut units = Vec::new();
-        let (mut ids, mut commit) = (Vec::new(), Commit::default());
+        // By the view of the replicas by which they still are due.
+        let (due, fence) = self.book.lock().still_removing(due);
+        let new = || Commit { fence: Some(fence), ..Commit::default() };
+        let (mut ids, mut commit) = (Vec::new(), new());
         for id in due {
             let revision = {
                 let replica = self.live.read();
@@ -58,11 +63,11 @@ impl Engine {
                 }
             };
             let Some(operations) = self.small_removal(&id) else {
-                units.push(Unit::Alone(id));
+                units.push(Unit::Alone(id, fence));
                 continue;
             };
             if commit.operations.len() + operations.len() > MAX_OPERATIONS {
-                units.push(Unit::Together(std::mem::take(&mut ids), std::mem::take(&mut commit)));
+                units.push(Unit::Together(std::mem::take(&mut ids), std::mem::replace(&mut commit, new())));
             }
             commit.operations.extend(operations);
             commit.conditions.push(at(&id, revision));
@@ -91,8 +96,8 @@ impl Engine {
                 let removed = self.writer.commit(commit).await.map(|_| ());
                 (ids, removed)
             }
-            Unit::Alone(id) => {
-                let removed = match self.end_for_good(&id).await {
+            Unit::Alone(id, fence) => {
+                let removed = match self.end_for_good(&id, Some(fence)).await {
                     Ok(Some(revision)) => self.remove_ended(&id, revision).await.map(|_| ()),
                     Ok(None) => Ok(()),
                     Err(error) => Err(error),
@@ -110,7 +115,7 @@ impl Engine {
             }
             Err(error) => {
                 // A session that came back is the usual reason; the others of the commit are tried again soon.
-                if !matches!(error, WriteError::Commit(CommitError::Condition { .. })) {
+                if !matches!(error, WriteError::Commit(CommitError::Condition { .. } | CommitError::Fenced)) {
                     warn!(sessions = ids.len(), %error, "sessions can't be removed; trying again");
                     self.metrics.failed_writes.inc();
                 }
@@ -124,8 +129,8 @@ impl Engine {
     }
 
     /// Marks a session as ended: its instances are critical from then on, and nothing brings it back. Returns the
-    /// record's revision; none where there is no such session.
-    pub(super) async fn end_for_good(&self, id: &Arc<str>) -> Result<Option<u64>, WriteError> {
+    /// record's revision; none where there is no such session. With a fence, only while this replica is at home for it.
+    pub(super) async fn end_for_good(&self, id: &Arc<str>, fence: Option<Fence>) -> Result<Option<u64>, WriteError> {
         let key = Key::Session { id: Arc::clone(id) };
         for _ in 0..ATTEMPTS {
             let found = self.live.read().session_record(id).map(|(session, revision)| (Arc::clone(session), revision));
@@ -138,7 +143,8 @@ impl Engine {
             let commit = Commit {
                 operations: vec![put(&key, ended)],
                 conditions: vec![at(id, revision)],
-                durability: Durability::Durable,
+                fence,
+                ..Commit::default()
             };
             match self.writer.commit(commit).await {
                 Ok(committed) => return Ok(Some(committed.position.number)),
@@ -163,7 +169,7 @@ impl Engine {
                 let commit = Commit {
                     operations: std::mem::take(&mut operations),
                     conditions: vec![at(id, revision)],
-                    durability: Durability::Durable,
+                    ..Commit::default()
                 };
                 if self.removal_step(commit).await?.is_none() {
                     return Ok((count, self.live.position()));

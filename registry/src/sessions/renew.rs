@@ -12,7 +12,7 @@ use super::{Engine, in_state, is_over, may_keep, put};
 use crate::access::Caller;
 use crate::members::{Member, Members};
 use crate::sessions::book::Found;
-use crate::store::{Commit, CommitError, Condition, Durability, Expect, MAX_OPERATIONS};
+use crate::store::{Commit, CommitError, Condition, Expect, MAX_OPERATIONS};
 use fingerpost_catalog::document::{Renewal, RenewalState};
 use fingerpost_catalog::{Key, Session, SessionState};
 use futures_util::{StreamExt, future, stream};
@@ -246,11 +246,7 @@ impl Engine {
             return Ok(None);
         }
         let key = Key::Session { id: id.into() };
-        let question = Commit {
-            operations: Vec::new(),
-            conditions: vec![Condition { key, expect: Expect::Present }],
-            durability: Durability::Durable,
-        };
+        let question = Commit { conditions: vec![Condition { key, expect: Expect::Present }], ..Commit::default() };
         match tokio::time::timeout(NOTE_TIMEOUT, self.writer.store_commit(question)).await {
             Ok(Ok(committed)) => {
                 let shown = self.live.wait_for(committed.position, NOTE_TIMEOUT).await;
@@ -280,7 +276,7 @@ impl Engine {
     async fn note_chunk(&self, ids: Vec<Arc<str>>) -> Result<Vec<(Arc<str>, RenewalState)>, Unreached> {
         let mut states: Vec<(Arc<str>, RenewalState)> = Vec::with_capacity(ids.len());
         for _ in 0..ATTEMPTS {
-            let mut commit = Commit { durability: Durability::Durable, ..Commit::default() };
+            let mut commit = Commit::default();
             states.clear();
             {
                 let replica = self.live.read();

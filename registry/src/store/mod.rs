@@ -11,7 +11,7 @@ mod hashed;
 mod history;
 mod prepare;
 
-use crate::members::Members;
+use crate::members::{Fence, Members};
 use fingerpost_catalog::{ChangeSet, Key, Position, Record};
 use futures_util::future::BoxFuture;
 use std::sync::Arc;
@@ -82,6 +82,11 @@ pub struct Commit {
     pub conditions: Vec<Condition>,
     /// When the reply may come.
     pub durability: Durability,
+    /// It was decided by a replica that took itself for the home of what this is about, by this view of the replicas: so
+    /// it is applied only while that replica has kept its place and nobody has joined since. None for what anybody may
+    /// write. A replica that stood still for long would else decide by what it remembers, while another one has been in
+    /// charge for some time.
+    pub fence: Option<Fence>,
 }
 
 /// A commit that was applied.
@@ -104,6 +109,9 @@ pub enum CommitError {
         /// The number of its last change; none where it does not exist.
         actual: Option<u64>,
     },
+    /// This replica's place among the others is not what it was when the commit was decided; nothing was changed.
+    #[error("this replica's place among the others is not what it was; nothing was changed")]
+    Fenced,
     /// The commit breaks a rule of the store (too many operations, a key twice); nothing was changed.
     #[error("{0}")]
     Malformed(String),

@@ -3,6 +3,7 @@
 
 use super::hashed::{KeyHash, KeyHasher};
 use super::{Action, Commit, CommitError, Condition, Durability, MAX_OPERATIONS};
+use crate::members::Fence;
 use fingerpost_catalog::{Key, Record};
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -21,6 +22,7 @@ pub(super) struct Prepared {
     pub(super) operations: Vec<PreparedOperation>,
     pub(super) conditions: Vec<(Condition, KeyHash)>,
     pub(super) durability: Durability,
+    pub(super) fence: Option<Fence>,
     /// About how many bytes its keys and values take.
     pub(super) bytes: usize,
 }
@@ -72,5 +74,6 @@ pub(super) fn prepare(commit: Commit, hasher: &KeyHasher, max_bytes: usize) -> R
         let hash = hasher.hash(condition.key.to_string().as_bytes());
         (condition, hash)
     });
-    Ok(Prepared { conditions: conditions.collect(), operations, durability: commit.durability, bytes })
+    let (durability, fence) = (commit.durability, commit.fence);
+    Ok(Prepared { conditions: conditions.collect(), operations, durability, fence, bytes })
 }

@@ -6,7 +6,7 @@
 use fingerpost_catalog::{Change, ChangeSet, Check, CheckResult, Epoch, Health, InstanceKey, Key, Position, Record};
 use fingerpost_registry::checks::{History, Limits, Outcome, Probe, Relay, Runner, TargetRules};
 use fingerpost_registry::live::{Feed, LiveReplica};
-use fingerpost_registry::members::{Member, Members, Secret};
+use fingerpost_registry::members::{Fence, Member, Members, Secret};
 use fingerpost_registry::store::{
     Action, Commit, CommitError, Committed, Contents, Expect, FollowError, Follower, MigrateError, Migrated, ReadAt,
     Store, StoreError, StoreStatus, StoredRecord,
@@ -17,6 +17,7 @@ use parking_lot::Mutex;
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -45,11 +46,18 @@ pub(crate) struct MemoryStore {
     members: watch::Sender<Arc<Members>>,
     /// While true, this replica hears of no changes.
     deaf: watch::Sender<bool>,
+    /// This replica has lost its place and does not know it: what is for a home alone to write, fails.
+    pub(crate) evicted: AtomicBool,
 }
 
 impl Store for MemoryStore {
     fn commit(&self, commit: Commit) -> BoxFuture<'_, Result<Committed, CommitError>> {
-        Box::pin(async move { self.shared.commit(commit) })
+        Box::pin(async move {
+            if commit.fence.is_some() && self.evicted.load(Ordering::SeqCst) {
+                return Err(CommitError::Fenced);
+            }
+            self.shared.commit(commit)
+        })
     }
 
     fn read_all(&self, _: ReadAt) -> BoxFuture<'_, Result<Contents, StoreError>> {
@@ -299,6 +307,7 @@ impl World {
             shared: Arc::clone(&self.shared),
             members: watch::Sender::new(members(own, alive)),
             deaf: watch::Sender::new(false),
+            evicted: AtomicBool::new(false),
         });
         let live = LiveReplica::new("own");
         let probe = Arc::new(FakeProbe::default());
@@ -325,7 +334,13 @@ impl World {
 fn members(own: &str, alive: &[&str]) -> Arc<Members> {
     let member = |id: &&str| Member { id: (*id).into(), url: None, version: String::new(), schema: 1 };
     let live = alive.iter().map(member).collect();
-    Arc::new(Members { own: own.into(), live, in_touch: !alive.is_empty(), secret: Secret::default() })
+    Arc::new(Members {
+        own: own.into(),
+        live,
+        in_touch: !alive.is_empty(),
+        secret: Secret::default(),
+        fence: Fence::default(),
+    })
 }
 
 impl Node {

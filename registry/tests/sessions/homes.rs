@@ -71,6 +71,37 @@ async fn a_renewal_finds_its_way_through_the_store() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_home_that_is_none_any_more_ends_nothing() {
+    let node = Node::alone().await;
+    let (id, renewed, held) =
+        (node.create(15, 10).await, node.create(15, 10).await, node.create_many(20, 15, 10).await);
+    node.store.evicted.store(true, Ordering::SeqCst);
+    // Neither expired nor held, however long it takes itself for the home; renewals and what users write are taken.
+    for _ in 0..20 {
+        sleep(5).await;
+        assert_eq!(node.renew(&renewed).await, RenewalState::Alive);
+    }
+    assert_eq!(node.state(&id), Some(SessionState::Alive));
+    assert!(held.iter().all(|id| node.state(id) == Some(SessionState::Alive)));
+    // It learns that it still is the home, or is again, and judges afresh.
+    node.store.evicted.store(false, Ordering::SeqCst);
+    sleep(10).await;
+    assert_eq!(node.state(&id), Some(SessionState::Suspect), "so many at once are held");
+
+    // The end of the grace is for the home alone to say, too.
+    let node = Node::alone().await;
+    let id = node.create(15, 10).await;
+    sleep(16).await;
+    assert_eq!(node.state(&id), Some(SessionState::Expired));
+    node.store.evicted.store(true, Ordering::SeqCst);
+    sleep(60).await;
+    assert_eq!(node.state(&id), Some(SessionState::Expired));
+    node.store.evicted.store(false, Ordering::SeqCst);
+    sleep(5).await;
+    assert_eq!(node.state(&id), None, "removed at the end of its grace");
+}
+
+#[tokio::test(start_paused = true)]
 async fn who_is_behind_does_not_say_unknown() {
     let (a, b, _wires) = two().await;
     b.store.paused.send_replace(true);

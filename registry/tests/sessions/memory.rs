@@ -2,7 +2,7 @@
 //! that the clock of a test stands still while it works; and it can be cut off, held up, and have its followers paused.
 
 use fingerpost_catalog::{Change, ChangeSet, Epoch, Key, Position, Record};
-use fingerpost_registry::members::{Member, Members, Secret};
+use fingerpost_registry::members::{Fence, Member, Members, Secret};
 use fingerpost_registry::store::{
     Action, Commit, CommitError, Committed, Contents, Expect, FollowError, Follower, MigrateError, Migrated, ReadAt,
     SCHEMA, Store, StoreError, StoreStatus, StoredRecord,
@@ -97,6 +97,8 @@ pub struct Handle {
     pub cut: AtomicBool,
     /// Commits are applied, but their outcome is not told.
     pub silent: AtomicBool,
+    /// This replica has lost its place and does not know it: what is for a home alone to write, fails.
+    pub evicted: AtomicBool,
     /// Commits wait while this is true.
     pub held: watch::Sender<bool>,
     /// Commits that wait.
@@ -112,6 +114,7 @@ impl Handle {
             members: watch::Sender::new(Arc::new(members)),
             cut: AtomicBool::new(false),
             silent: AtomicBool::new(false),
+            evicted: AtomicBool::new(false),
             held: watch::Sender::new(false),
             waiting: AtomicU64::new(0),
             paused: watch::Sender::new(false),
@@ -136,6 +139,7 @@ pub fn members(own: &str, live: &[&str]) -> Members {
         live: live.iter().map(member).collect(),
         in_touch: true,
         secret: Secret(Arc::from(&b"secret"[..])),
+        fence: Fence::default(),
     }
 }
 
@@ -147,6 +151,9 @@ impl Store for Handle {
             self.waiting.fetch_sub(1, Ordering::SeqCst);
             if self.cut.load(Ordering::SeqCst) {
                 return Err(CommitError::Unavailable("cut off".to_owned()));
+            }
+            if commit.fence.is_some() && self.evicted.load(Ordering::SeqCst) {
+                return Err(CommitError::Fenced);
             }
             let applied = self.shared.apply(&commit);
             match self.silent.load(Ordering::SeqCst) {

@@ -158,7 +158,8 @@ impl Node {
             ..InstanceDocument::default()
         };
         let key = InstanceKey { namespace: "prod".into(), service: Some("web".into()), source, id: id.into() };
-        self.writer.put_instance(key, document, Guard::None).await.map(|_| ())
+        let acting = Caller::anonymous().act_as(key.source.clone()).unwrap();
+        self.writer.put_instance(&acting, key, document, Guard::None).await.map(|_| ())
     }
 
     /// The instance's health; none where there is no such instance.

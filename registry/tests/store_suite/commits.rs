@@ -20,11 +20,8 @@ pub async fn reads_what_was_committed<H: Harness>(harness: H) {
 
 pub async fn conditions_hold_or_nothing_happens<H: Harness>(harness: H) {
     let store = harness.store();
-    let with = |operations: Vec<Operation>, conditions: Vec<Condition>| Commit {
-        operations,
-        conditions,
-        durability: Durability::Durable,
-    };
+    let with =
+        |operations: Vec<Operation>, conditions: Vec<Condition>| Commit { operations, conditions, ..Commit::default() };
     let made = done(&*store, with(vec![put(1, 1)], vec![expect(1, Expect::Absent)])).await;
     let number = made.position.number;
 

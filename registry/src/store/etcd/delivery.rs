@@ -64,7 +64,7 @@ pub(super) async fn write(
 
 /// Makes sure that commits would change nothing.
 pub(super) async fn verify(core: Arc<Core>, group: Vec<Planned>, reports: mpsc::UnboundedSender<Report>) {
-    let txn = transaction::verify(&group, &core.mirror.keys);
+    let txn = transaction::verify(&group, &core.mirror.keys, &core.id);
     let until = Instant::now() + AWAY;
     let delivered = match core.endpoints.repeat(REQUEST, until, |client| send(client, txn.clone())).await {
         Ok(response) => match transaction::answer(&response, &core.mirror.keys, 0) {
@@ -94,7 +94,7 @@ async fn deliver(core: &Core, slot: &mut Slot, group: &[Planned]) -> Delivered {
     // Whether something was sent that may have been applied, or may still be.
     let mut open = false;
     loop {
-        let txn = transaction::write(group, keys, &slot.key, slot.at, &id);
+        let txn = transaction::write(group, keys, &core.id, (&slot.key, slot.at), &id);
         let sent = Instant::now();
         let failure = match core.endpoints.once(REQUEST, |client| send(client, txn)).await {
             Ok(response) => match transaction::answer(&response, keys, 1) {
@@ -167,7 +167,7 @@ async fn give_up(
         return unknown;
     }
     for _ in 0..core.endpoints.urls().len().min(3) {
-        let fence = transaction::fence(&slot.key, slot.at);
+        let fence = transaction::fence_off(&slot.key, slot.at);
         let Ok(response) = core.endpoints.once(REQUEST, |client| send(client, fence)).await else { continue };
         if response.succeeded() {
             slot.at = response.header().map_or(0, |header| header.revision());
@@ -192,16 +192,15 @@ async fn recover(core: &Core, group: &[Planned], at: i64, begun: Instant) -> Del
     let until = begun + BUDGET + AWAY;
     let mut told = Vec::with_capacity(group.len());
     for planned in group {
-        if planned.checks.is_empty() {
+        if planned.checks.is_empty() && planned.fence.is_none() {
             told.push(Told::Verdict(Verdict::Applied(true)));
             continue;
         }
-        let txn = transaction::look_back(&planned.checks, keys, revision.saturating_sub(1));
+        let txn = transaction::look_back(planned, keys, &core.id, revision.saturating_sub(1));
         told.push(match core.endpoints.repeat(REQUEST, until, |client| send(client, txn.clone())).await {
             Ok(response) => {
-                let found = transaction::revisions(response.op_responses(), keys);
-                let holds = planned.checks.iter().all(|check| check.must.holds(found.get(&check.text).copied()));
-                Told::Verdict(if holds { Verdict::Applied(true) } else { Verdict::Failed(found) })
+                let found = transaction::found(response.op_responses(), keys);
+                Told::Verdict(if planned.holds(&found) { Verdict::Applied(true) } else { Verdict::Failed(found) })
             }
             Err(failure) => Told::Unknown(failure.text),
         });
@@ -215,13 +214,14 @@ async fn recover(core: &Core, group: &[Planned], at: i64, begun: Instant) -> Del
 fn must_show(planned: &Planned, told: &Told, revision: u64) -> u64 {
     match told {
         Told::Verdict(Verdict::Applied(true)) if !planned.writes.is_empty() => revision,
-        Told::Verdict(Verdict::Failed(actual)) => {
-            let gone = planned.checks.iter().any(|check| match actual.get(&check.text) {
+        Told::Verdict(Verdict::Failed(found)) => {
+            let gone = planned.checks.iter().any(|check| match found.record(&check.text) {
                 Some(_) => false,
                 // When it was removed is not told.
                 None => !check.must.holds(None),
             });
-            if gone { revision } else { actual.values().copied().max().unwrap_or(0) }
+            let evicted = planned.fence.is_some() && found.fence.place == 0;
+            if gone || evicted { revision } else { found.latest() }
         }
         Told::Verdict(Verdict::Applied(_)) | Told::Unknown(_) => 0,
     }
@@ -251,16 +251,14 @@ async fn settle(core: &Core, group: Vec<Planned>, delivered: Delivered, reports:
                         Ok(Committed { position: Position::new(epoch, revision), changed: true })
                     }
                     Told::Verdict(Verdict::Applied(_)) => Ok(Committed { position: head, changed: false }),
-                    Told::Verdict(Verdict::Failed(actual)) => {
-                        match planned.failed_condition(|text| actual.get(text).copied()) {
-                            Some(error) => Err(error),
-                            None => {
-                                planned.job.surprises += 1;
-                                again.push(planned.job);
-                                continue;
-                            }
+                    Told::Verdict(Verdict::Failed(found)) => match planned.failed_condition(&found) {
+                        Some(error) => Err(error),
+                        None => {
+                            planned.job.surprises += 1;
+                            again.push(planned.job);
+                            continue;
                         }
-                    }
+                    },
                     Told::Unknown(why) => Err(CommitError::Unknown(why)),
                 };
                 done.push((planned.job, outcome));

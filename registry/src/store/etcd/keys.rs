@@ -23,6 +23,8 @@ pub(super) enum Place<'a> {
     Schema,
     /// What replicas prove themselves with.
     Secret,
+    /// What changes whenever a replica joins.
+    Joins,
     /// Nothing of ours.
     Foreign,
 }
@@ -73,6 +75,11 @@ impl Keys {
         format!("{}meta/secret", self.watched)
     }
 
+    /// Who joined last. What counts is when it was written.
+    pub(super) fn joins(&self) -> String {
+        format!("{}meta/joins", self.watched)
+    }
+
     /// A replica, for as long as it lives.
     pub(super) fn replica(&self, id: &str) -> String {
         format!("{}replicas/{id}", self.watched)
@@ -101,6 +108,7 @@ impl Keys {
             Some("meta/epoch") => Place::Epoch,
             Some("meta/schema") => Place::Schema,
             Some("meta/secret") => Place::Secret,
+            Some("meta/joins") => Place::Joins,
             Some(rest) => match rest.split_once('/') {
                 Some(("records", text)) => Place::Record(text),
                 Some(("replicas", id)) if !id.is_empty() && !id.contains('/') => Place::Replica(id),
@@ -132,6 +140,7 @@ mod tests {
         assert_eq!(place("/a/b/v1/records/sessions/x"), Place::Record("sessions/x"));
         assert_eq!(place("/a/b/v1/replicas/r1"), Place::Replica("r1"));
         assert_eq!(place("/a/b/v1/meta/epoch"), Place::Epoch);
+        assert_eq!(keys.place(keys.joins().as_bytes()), Place::Joins);
         for foreign in ["/a/b/v1/replicas/", "/a/b/v1/replicas/a/b", "/a/b/v1/meta/x", "/a/b/v1/", "/a/b/v1/x/y"] {
             assert_eq!(place(foreign), Place::Foreign, "{foreign}");
         }

@@ -28,7 +28,7 @@ const PAGE_TIME: Duration = Duration::from_secs(20);
 pub(super) struct Page {
     pub(super) records: Vec<StoredRecord>,
     entries: Vec<(KeyHash, Entry)>,
-    live: Vec<Member>,
+    live: Vec<(Member, u64)>,
     others: Vec<KeyValue>,
     foreign: Vec<(Vec<u8>, String)>,
     unreadable: Vec<Unreadable>,
@@ -146,10 +146,10 @@ fn decode(page: Vec<KeyValue>, keys: &Keys, hasher: &KeyHasher) -> Page {
                 }
             }
             Place::Replica(id) => match serde_json::from_slice::<Member>(kv.value()) {
-                Ok(member) if &*member.id == id => decoded.live.push(member),
+                Ok(member) if &*member.id == id => decoded.live.push((member, kv.create_revision().unsigned_abs())),
                 _ => decoded.foreign.push((kv.key().to_vec(), "not a replica of Fingerpost".to_owned())),
             },
-            Place::Epoch | Place::Schema | Place::Secret => decoded.others.push(kv),
+            Place::Epoch | Place::Schema | Place::Secret | Place::Joins => decoded.others.push(kv),
             Place::Foreign => decoded.foreign.push((kv.key().to_vec(), "not a key of Fingerpost".to_owned())),
         }
     }
@@ -159,7 +159,7 @@ fn decode(page: Vec<KeyValue>, keys: &Keys, hasher: &KeyHasher) -> Page {
 impl Loaded {
     fn add(&mut self, page: &mut Page, keys: &Keys, hasher: &KeyHasher) {
         self.index.extend(page.entries.drain(..));
-        self.live.extend(page.live.drain(..).map(|member| (member.id.clone(), member)));
+        self.live.extend(page.live.drain(..).map(|live| (live.0.id.clone(), live)));
         for (key, why) in page.foreign.drain(..) {
             self.foreign.note(&key, &why, hasher);
         }
@@ -170,6 +170,7 @@ impl Loaded {
             match keys.place(kv.key()) {
                 Place::Epoch => self.epoch = StoredEpoch::read(kv.value()),
                 Place::Schema => self.schema = serde_json::from_slice(kv.value()).ok(),
+                Place::Joins => self.joins = kv.mod_revision().unsigned_abs(),
                 _ => self.secret = read_secret(kv.value()),
             }
         }

@@ -6,7 +6,7 @@
 use super::foreign::Foreign;
 use super::keys::{Keys, Place};
 use super::meta::{Meta, StoredEpoch, read_secret};
-use crate::members::{Member, Members, Secret};
+use crate::members::{Fence, Member, Members, Secret};
 use crate::store::hashed::{HashedMap, KeyHasher};
 use crate::store::history::History;
 use fingerpost_catalog::{Change, ChangeSet, Epoch, Key, Position, Record};
@@ -31,6 +31,19 @@ pub(super) struct Event<'a> {
     /// None where it was removed.
     pub(super) value: Option<&'a [u8]>,
     pub(super) revision: u64,
+    /// The revision at which it came to be.
+    pub(super) created: u64,
+}
+
+/// Who is alive, by id, each with the revision at which it took its place.
+pub(super) type Live = BTreeMap<Arc<str>, (Member, u64)>;
+
+fn listed(live: &Live) -> Vec<Member> {
+    live.values().map(|(member, _)| member.clone()).collect()
+}
+
+fn fence(live: &Live, joins: u64, own: &str) -> Fence {
+    Fence { place: live.get(own).map_or(0, |(_, since)| *since), joins }
 }
 
 /// Everything at one revision.
@@ -38,7 +51,9 @@ pub(super) struct Loaded {
     pub(super) revision: u64,
     pub(super) index: HashedMap<Entry>,
     pub(super) foreign: Foreign,
-    pub(super) live: BTreeMap<Arc<str>, Member>,
+    pub(super) live: Live,
+    /// When the latest replica joined.
+    pub(super) joins: u64,
     pub(super) epoch: Option<(Epoch, u64)>,
     pub(super) schema: Option<u32>,
     pub(super) secret: Option<Secret>,
@@ -50,7 +65,8 @@ impl Loaded {
             revision,
             index: HashedMap::default(),
             foreign: Foreign::default(),
-            live: BTreeMap::new(),
+            live: Live::new(),
+            joins: 0,
             epoch: None,
             schema: None,
             secret: None,
@@ -61,7 +77,8 @@ impl Loaded {
 struct State {
     index: HashedMap<Entry>,
     foreign: Foreign,
-    live: BTreeMap<Arc<str>, Member>,
+    live: Live,
+    joins: u64,
     epoch: Epoch,
     cluster: u64,
     schema: u32,
@@ -97,8 +114,13 @@ impl Mirror {
         let (epoch, _) = meta.epoch.unwrap_or((Epoch(0), 0));
         let position = Position::new(epoch, loaded.revision);
         let secret = meta.secret.clone().unwrap_or_default();
-        let members =
-            Members { own, live: loaded.live.values().cloned().collect(), in_touch: false, secret: secret.clone() };
+        let members = Members {
+            live: listed(&loaded.live),
+            in_touch: false,
+            secret: secret.clone(),
+            fence: fence(&loaded.live, loaded.joins, &own),
+            own,
+        };
         Self {
             keys,
             hasher,
@@ -107,6 +129,7 @@ impl Mirror {
                 index: loaded.index,
                 foreign: loaded.foreign,
                 live: loaded.live,
+                joins: loaded.joins,
                 epoch,
                 cluster: meta.cluster,
                 schema: meta.schema.unwrap_or(crate::store::SCHEMA),
@@ -125,6 +148,7 @@ impl Mirror {
             state.index = loaded.index;
             state.foreign = loaded.foreign;
             state.live = loaded.live;
+            state.joins = loaded.joins;
             state.cluster = meta.cluster;
             if let Some((epoch, _)) = meta.epoch {
                 state.epoch = epoch;
@@ -191,6 +215,10 @@ impl Mirror {
                         }
                         None => broken = Err(Broken("its replicas' secret was removed or can't be read")),
                     },
+                    Place::Joins => {
+                        state.joins = event.value.map_or(0, |_| event.revision);
+                        members = true;
+                    }
                     Place::Foreign => match event.value {
                         Some(_) => state.foreign.note(event.key, "not a key of Fingerpost", &self.hasher),
                         None => state.foreign.forget(event.key, &self.hasher),
@@ -286,10 +314,11 @@ impl Mirror {
     fn tell_members(&self) {
         let state = self.state.read();
         self.members.send_if_modified(|members| {
-            let live: Vec<Member> = state.live.values().cloned().collect();
-            let changed = members.live != live || members.secret != state.secret;
+            let live = listed(&state.live);
+            let fence = fence(&state.live, state.joins, &members.own);
+            let changed = members.live != live || members.fence != fence || members.secret != state.secret;
             if changed {
-                *members = Arc::new(Members { live, secret: state.secret.clone(), ..Members::clone(members) });
+                *members = Arc::new(Members { live, fence, secret: state.secret.clone(), ..Members::clone(members) });
             }
             changed
         });
@@ -340,7 +369,7 @@ impl State {
         match event.value.map(serde_json::from_slice::<Member>) {
             Some(Ok(member)) if &*member.id == id => {
                 self.foreign.forget(event.key, hasher);
-                self.live.insert(member.id.clone(), member);
+                self.live.insert(member.id.clone(), (member, event.created));
                 true
             }
             Some(_) => {

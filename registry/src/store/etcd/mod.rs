@@ -400,7 +400,7 @@ impl Store for EtcdStore {
             if self.core.stop.is_cancelled() {
                 return Err(closed());
             }
-            if commit.operations.is_empty() && commit.conditions.is_empty() {
+            if commit.operations.is_empty() && commit.conditions.is_empty() && commit.fence.is_none() {
                 return Ok(Committed { position: self.core.mirror.head(), changed: false });
             }
             let (reply, outcome) = oneshot::channel();

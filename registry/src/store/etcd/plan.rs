@@ -6,6 +6,8 @@
 
 use super::foreign::Foreign;
 use super::mirror::Entry;
+use super::transaction::Found;
+use crate::members::Fence;
 use crate::store::hashed::{HashedMap, HashedSet, KeyHash, KeyHasher};
 use crate::store::prepare::Prepared;
 use crate::store::{CommitError, Committed, Expect};
@@ -79,6 +81,8 @@ impl Must {
 /// A commit as etcd will be asked.
 pub(super) struct Planned {
     pub(super) job: Job,
+    /// By which view of the replicas it was decided, where that matters.
+    pub(super) fence: Option<Fence>,
     /// The commit's conditions, in their order, and then what is taken for unchanged.
     pub(super) checks: Vec<Check>,
     /// Which operations are carried out.
@@ -115,13 +119,13 @@ impl Planned {
                 _ => writes.push(place),
             }
         }
-        Self { job, checks, writes }
+        Self { fence: job.commit.fence, job, checks, writes }
     }
 
     /// How much of etcd's limit of operations it takes in its own transaction: compares, writes or, where it is not applied,
     /// reads, whichever are the most.
     pub(super) fn depth(&self) -> usize {
-        self.checks.len().max(self.writes.len())
+        (self.checks.len() + self.fence.map_or(0, |_| 2)).max(self.writes.len())
     }
 
     /// About how many bytes it takes in a request.
@@ -135,14 +139,26 @@ impl Planned {
                 root + operation.text.len() + operation.value.as_ref().map_or(0, |(_, value)| value.len()) + 24
             })
             .sum();
-        64 + checks + writes
+        64 + checks + writes + self.fence.map_or(0, |_| 4 * (root + 64))
     }
 
-    /// What came of it, given what the checked records were like: none where only something that was taken for unchanged is
-    /// not so.
-    pub(super) fn failed_condition(&self, actual: impl Fn(&str) -> Option<u64>) -> Option<CommitError> {
+    /// Whether what was found stood in its way.
+    pub(super) fn holds(&self, found: &Found) -> bool {
+        !self.is_fenced(found) && self.checks.iter().all(|check| check.must.holds(found.record(&check.text)))
+    }
+
+    /// Whether the view of the replicas by which it was decided is not what holds.
+    pub(super) fn is_fenced(&self, found: &Found) -> bool {
+        self.fence.is_some_and(|fence| fence.place == 0 || fence != found.fence)
+    }
+
+    /// What came of it, given what was found: none where only something that was taken for unchanged is not so.
+    pub(super) fn failed_condition(&self, found: &Found) -> Option<CommitError> {
+        if self.is_fenced(found) {
+            return Some(CommitError::Fenced);
+        }
         self.job.commit.conditions.iter().zip(&self.checks).find_map(|((condition, _), check)| {
-            let actual = actual(&check.text);
+            let actual = found.record(&check.text);
             (!check.must.holds(actual)).then(|| CommitError::Condition { key: condition.key.clone(), actual })
         })
     }

@@ -1,5 +1,8 @@
 //! This replica's place among the others: a key under a lease, kept for as long as the process lives.
 //!
+//! Whoever takes a place also writes the key of the joins, in the same transaction. A commit that is for a home alone
+//! to make compares both (see [`Fence`](crate::members::Fence)).
+//!
 //! Only replicas hold leases. One that can't renew its lease for two thirds of its time says so itself, before the others
 //! take over what it was at home for.
 
@@ -7,7 +10,7 @@ use super::Core;
 use super::endpoints::{Pause, REQUEST, Way};
 use super::failure::Failure;
 use crate::members::Member;
-use etcd_client::{Client, PutOptions};
+use etcd_client::{Client, PutOptions, Txn, TxnOp};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -80,7 +83,9 @@ async fn register(core: &Core) -> Result<Place, Failure> {
         core.endpoints.once(REQUEST, |mut client| async move { client.lease_grant(seconds, None).await }).await?;
     let lease = grant.id();
     let options = PutOptions::new().with_lease(lease);
-    core.endpoints.once(REQUEST, |mut client| async move { client.put(key, value, Some(options)).await }).await?;
+    let txn = Txn::new()
+        .and_then([TxnOp::put(key, value, Some(options)), TxnOp::put(core.mirror.keys.joins(), &*core.id, None)]);
+    core.endpoints.once(REQUEST, |mut client| async move { client.txn(txn).await }).await?;
     Ok(Place { lease, renewed: begun })
 }
 

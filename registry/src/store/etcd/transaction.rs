@@ -13,11 +13,14 @@
 //! After a lost answer it is simply sent again. Either it is applied now, or the slot holds its id already: then it *was*
 //! applied, at the slot's revision R, and what came of each commit follows from the revisions that the checked records had
 //! at R - 1, because etcd evaluates all compares on the state before the transaction.
+//! A commit that is for a home alone to make also checks that this replica's own key came to be when it was known to, and
+//! that the key of the joins was last written when it was known to be.
 //! To give up, the slot is moved on by another write under the same condition (*fenced*): if that succeeds, what was sent
 //! before can't be applied any more.
 
-use super::keys::Keys;
+use super::keys::{Keys, Place};
 use super::plan::{Check, Must, Planned};
+use crate::members::Fence;
 use etcd_client::{Compare, CompareOp, DeleteOptions, GetOptions, Txn, TxnOp, TxnOpResponse, TxnResponse};
 use std::collections::HashMap;
 
@@ -26,12 +29,33 @@ pub(super) const MAX_OPERATIONS: usize = 128;
 /// Most bytes of one request; etcd's limit is 1.5 MiB.
 pub(super) const MAX_BYTES: usize = 1 << 20;
 
+/// What was checked, as it is.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    /// The revisions of the records that there are, by their keys.
+    records: HashMap<String, u64>,
+    /// What the view of the replicas would have to be; only where that was checked.
+    pub(super) fence: Fence,
+}
+
+impl Found {
+    /// The revision of a record; none where there is no such record.
+    pub(super) fn record(&self, text: &str) -> Option<u64> {
+        self.records.get(text).copied()
+    }
+
+    /// The latest change of any of them.
+    pub(super) fn latest(&self) -> u64 {
+        self.records.values().copied().max().unwrap_or(0).max(self.fence.joins)
+    }
+}
+
 /// What came of one commit.
 pub(super) enum Verdict {
     /// It was applied, and whether that changed anything.
     Applied(bool),
-    /// A check failed; the revisions of the checked records.
-    Failed(HashMap<String, u64>),
+    /// A check failed; how everything that was checked is.
+    Failed(Found),
 }
 
 /// What came of all.
@@ -56,17 +80,29 @@ impl Check {
     }
 }
 
-/// Reads of the checked records' revisions, each once.
-fn reads(checks: &[Check], keys: &Keys) -> Vec<TxnOp> {
-    let mut seen = std::collections::HashSet::new();
-    checks
-        .iter()
-        .filter(|check| seen.insert(check.text.as_str()))
-        .map(|check| TxnOp::get(keys.record(&check.text), Some(GetOptions::new().with_keys_only())))
-        .collect()
+fn compares(planned: &Planned, keys: &Keys, own: &str) -> Vec<Compare> {
+    let mut compares: Vec<Compare> = planned.checks.iter().map(|check| check.compare(keys)).collect();
+    if let Some(Fence { place, joins }) = planned.fence {
+        // A key that does not exist has come to be at 0, and no commit is decided by that: nothing came to be at -1.
+        let place = if place == 0 { -1 } else { revision(place) };
+        compares.push(Compare::create_revision(keys.replica(own), CompareOp::Equal, place));
+        compares.push(Compare::mod_revision(keys.joins(), CompareOp::Equal, revision(joins)));
+    }
+    compares
 }
 
-fn nested(planned: &Planned, keys: &Keys) -> TxnOp {
+/// Reads of the revisions of what is checked, each once.
+fn reads(planned: &Planned, keys: &Keys, own: &str, options: &GetOptions) -> Vec<TxnOp> {
+    let mut seen = std::collections::HashSet::new();
+    let records = planned.checks.iter().filter(|check| seen.insert(check.text.as_str()));
+    let mut names: Vec<String> = records.map(|check| keys.record(&check.text)).collect();
+    if planned.fence.is_some() {
+        names.extend([keys.replica(own), keys.joins()]);
+    }
+    names.into_iter().map(|name| TxnOp::get(name, Some(options.clone()))).collect()
+}
+
+fn nested(planned: &Planned, keys: &Keys, own: &str) -> TxnOp {
     let operations: Vec<TxnOp> = planned
         .writes
         .iter()
@@ -79,15 +115,15 @@ fn nested(planned: &Planned, keys: &Keys) -> TxnOp {
             }
         })
         .collect();
-    let compares: Vec<Compare> = planned.checks.iter().map(|check| check.compare(keys)).collect();
-    TxnOp::txn(Txn::new().when(compares).and_then(operations).or_else(reads(&planned.checks, keys)))
+    let reads = reads(planned, keys, own, &GetOptions::new().with_keys_only());
+    TxnOp::txn(Txn::new().when(compares(planned, keys, own)).and_then(operations).or_else(reads))
 }
 
 /// The transaction of a group that writes.
-pub(super) fn write(group: &[Planned], keys: &Keys, slot: &str, at: i64, id: &str) -> Txn {
+pub(super) fn write(group: &[Planned], keys: &Keys, own: &str, (slot, at): (&str, i64), id: &str) -> Txn {
     let mut then = Vec::with_capacity(1 + group.len());
     then.push(TxnOp::put(slot, id, None));
-    then.extend(group.iter().map(|planned| nested(planned, keys)));
+    then.extend(group.iter().map(|planned| nested(planned, keys, own)));
     Txn::new()
         .when([Compare::mod_revision(slot, CompareOp::Equal, at)])
         .and_then(then)
@@ -95,40 +131,37 @@ pub(super) fn write(group: &[Planned], keys: &Keys, slot: &str, at: i64, id: &st
 }
 
 /// The transaction of a group that only makes sure that nothing would change. It may be repeated at will.
-pub(super) fn verify(group: &[Planned], keys: &Keys) -> Txn {
-    Txn::new().and_then(group.iter().map(|planned| nested(planned, keys)).collect::<Vec<_>>())
+pub(super) fn verify(group: &[Planned], keys: &Keys, own: &str) -> Txn {
+    Txn::new().and_then(group.iter().map(|planned| nested(planned, keys, own)).collect::<Vec<_>>())
 }
 
 /// Takes the right to be applied from all that was sent before under this condition.
-pub(super) fn fence(slot: &str, at: i64) -> Txn {
+pub(super) fn fence_off(slot: &str, at: i64) -> Txn {
     Txn::new()
         .when([Compare::mod_revision(slot, CompareOp::Equal, at)])
         .and_then([TxnOp::put(slot, "fence", None)])
         .or_else([TxnOp::get(slot, None)])
 }
 
-/// What the revisions of the checked records were at a revision.
-pub(super) fn look_back(checks: &[Check], keys: &Keys, at: u64) -> Txn {
-    let mut seen = std::collections::HashSet::new();
+/// How everything that a commit checks was at a revision.
+pub(super) fn look_back(planned: &Planned, keys: &Keys, own: &str, at: u64) -> Txn {
     let options = GetOptions::new().with_keys_only().with_revision(revision(at));
-    let gets: Vec<TxnOp> = checks
-        .iter()
-        .filter(|check| seen.insert(check.text.as_str()))
-        .map(|check| TxnOp::get(keys.record(&check.text), Some(options.clone())))
-        .collect();
-    Txn::new().and_then(gets)
+    Txn::new().and_then(reads(planned, keys, own, &options))
 }
 
-/// The revisions in answers to reads, by the records' keys.
-pub(super) fn revisions(responses: Vec<TxnOpResponse>, keys: &Keys) -> HashMap<String, u64> {
-    let root = keys.records();
-    let mut found = HashMap::new();
+/// What answers to reads say.
+pub(super) fn found(responses: Vec<TxnOpResponse>, keys: &Keys) -> Found {
+    let mut found = Found::default();
     for response in responses {
         if let TxnOpResponse::Get(get) = response {
             for kv in get.kvs() {
-                if let Some(text) = kv.key().strip_prefix(root.as_bytes()).and_then(|key| std::str::from_utf8(key).ok())
-                {
-                    found.insert(text.to_owned(), kv.mod_revision().unsigned_abs());
+                let changed = kv.mod_revision().unsigned_abs();
+                match keys.place(kv.key()) {
+                    Place::Record(text) => drop(found.records.insert(text.to_owned(), changed)),
+                    // Only this replica's own is ever read.
+                    Place::Replica(_) => found.fence.place = kv.create_revision().unsigned_abs(),
+                    Place::Joins => found.fence.joins = changed,
+                    Place::Epoch | Place::Schema | Place::Secret | Place::Foreign => {}
                 }
             }
         }
@@ -137,9 +170,9 @@ pub(super) fn revisions(responses: Vec<TxnOpResponse>, keys: &Keys) -> HashMap<S
 }
 
 fn verdict(response: TxnOpResponse, keys: &Keys) -> Verdict {
-    let TxnOpResponse::Txn(inner) = response else { return Verdict::Failed(HashMap::new()) };
+    let TxnOpResponse::Txn(inner) = response else { return Verdict::Failed(Found::default()) };
     if !inner.succeeded() {
-        return Verdict::Failed(revisions(inner.op_responses(), keys));
+        return Verdict::Failed(found(inner.op_responses(), keys));
     }
     let changed = inner.op_responses().iter().any(|response| match response {
         TxnOpResponse::Delete(delete) => delete.deleted() > 0,

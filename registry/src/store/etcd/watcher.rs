@@ -212,7 +212,8 @@ fn heard(core: &Core, message: &WatchResponse) -> Result<(), End> {
     let events = events.iter().filter_map(|event| {
         let kv = event.kv()?;
         let value = (event.event_type() == EventType::Put).then(|| kv.value());
-        Some(Event { key: kv.key(), value, revision: kv.mod_revision().unsigned_abs() })
+        let (revision, created) = (kv.mod_revision().unsigned_abs(), kv.create_revision().unsigned_abs());
+        Some(Event { key: kv.key(), value, revision, created })
     });
     Ok(mirror.apply(events, revision)?)
 }
