@@ -7,9 +7,9 @@
 
 use super::{Engine, is_over, now_millis, put};
 use crate::members::Fence;
-use crate::store::{Action, Commit, CommitError, Committed, Condition, Expect, MAX_OPERATIONS, Operation};
+use crate::store::{Action, Commit, CommitError, Condition, Expect, MAX_OPERATIONS, Operation};
 use crate::writes::WriteError;
-use fingerpost_catalog::{Key, Position, Session, SessionState};
+use fingerpost_catalog::{InstanceKey, Key, Position, Record, Session, SessionState};
 use futures_util::{StreamExt, stream};
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,6 +22,8 @@ const REMOVALS: usize = 4;
 const RETRY: Duration = Duration::from_secs(1);
 /// A write that loses to others this often gives up.
 const ATTEMPTS: usize = 16;
+/// Instances that are swept away together; each may have parts.
+const SWEPT: usize = 5;
 
 /// What is removed by one commit, or in several.
 enum Unit {
@@ -29,6 +31,13 @@ enum Unit {
     Together(Vec<Arc<str>>, Commit),
     /// A session of many instances.
     Alone(Arc<str>, Fence),
+}
+
+/// What removes instances, and what must be so for that.
+#[derive(Default)]
+struct Removal {
+    operations: Vec<Operation>,
+    conditions: Vec<Condition>,
 }
 
 impl Engine {
@@ -62,14 +71,15 @@ impl Engine {
                     }
                 }
             };
-            let Some(operations) = self.small_removal(&id) else {
+            let Some(removal) = self.small_removal(&id) else {
                 units.push(Unit::Alone(id, fence));
                 continue;
             };
-            if commit.operations.len() + operations.len() > MAX_OPERATIONS {
+            if commit.operations.len() + removal.operations.len() > MAX_OPERATIONS {
                 units.push(Unit::Together(std::mem::take(&mut ids), std::mem::replace(&mut commit, new())));
             }
-            commit.operations.extend(operations);
+            commit.operations.extend(removal.operations);
+            commit.conditions.extend(removal.conditions);
             commit.conditions.push(at(&id, revision));
             ids.push(id);
         }
@@ -80,14 +90,30 @@ impl Engine {
     }
 
     /// What removes a session whole; none where that is too much for one commit.
-    fn small_removal(&self, id: &Arc<str>) -> Option<Vec<Operation>> {
+    fn small_removal(&self, id: &Arc<str>) -> Option<Removal> {
         let instances = self.live.read().instance_keys_of_session(id);
         if instances.len() >= MAX_OPERATIONS {
             return None;
         }
-        let mut operations: Vec<Operation> = instances.iter().flat_map(|key| self.writer.removal(key)).collect();
-        operations.push(delete(id));
-        (operations.len() <= MAX_OPERATIONS).then_some(operations)
+        let mut removal = self.removal_of(id, &instances);
+        removal.operations.push(delete(id));
+        (removal.operations.len() <= MAX_OPERATIONS).then_some(removal)
+    }
+
+    /// What removes instances that hang on a session. Each is removed only as it was looked at: its process may have been
+    /// told that the session is over, and be registering it on a new one by now.
+    fn removal_of(&self, id: &Arc<str>, instances: &[InstanceKey]) -> Removal {
+        let mut removal = Removal::default();
+        for key in instances {
+            let key = Key::Instance(key.clone());
+            let found = self.live.read().record(&key);
+            let (Key::Instance(instance), Some((Record::Instance(record), revision))) = (&key, found) else { continue };
+            if record.session.as_deref() == Some(&**id) {
+                removal.operations.extend(self.writer.removal(instance));
+                removal.conditions.push(Condition { key, expect: Expect::At(revision) });
+            }
+        }
+        removal
     }
 
     async fn remove_unit(&self, unit: Unit) {
@@ -160,53 +186,52 @@ impl Engine {
     /// Removes a session that is marked as ended. Returns how many instances it had, and the position of the last commit.
     /// Two replicas may do it side by side; each deletes what is still there.
     pub(super) async fn remove_ended(&self, id: &Arc<str>, revision: u64) -> Result<(usize, Position), WriteError> {
-        let instances = self.live.read().instance_keys_of_session(id);
-        let count = instances.len();
-        let mut operations: Vec<Operation> = Vec::new();
-        for key in &instances {
-            let removal = self.writer.removal(key);
-            if operations.len() + removal.len() > MAX_OPERATIONS {
-                let commit = Commit {
-                    operations: std::mem::take(&mut operations),
-                    conditions: vec![at(id, revision)],
-                    ..Commit::default()
-                };
-                if self.removal_step(commit).await?.is_none() {
-                    return Ok((count, self.live.position()));
+        let mut count = 0;
+        for _ in 0..ATTEMPTS {
+            let instances = self.live.read().instance_keys_of_session(id);
+            let mut rest = instances.as_slice();
+            loop {
+                let mut removal = Removal::default();
+                while let Some((first, others)) = rest.split_first() {
+                    // All of an instance goes at once, and the session's own record needs a place, too.
+                    let one = self.removal_of(id, std::slice::from_ref(first));
+                    if removal.operations.len() + one.operations.len() >= MAX_OPERATIONS {
+                        break;
+                    }
+                    removal.operations.extend(one.operations);
+                    removal.conditions.extend(one.conditions);
+                    rest = others;
+                }
+                let removed = removal.conditions.len();
+                let last = rest.is_empty();
+                if last {
+                    removal.operations.push(delete(id));
+                }
+                let mut conditions = vec![at(id, revision)];
+                conditions.extend(removal.conditions);
+                let commit = Commit { operations: removal.operations, conditions, ..Commit::default() };
+                match self.writer.commit(commit).await {
+                    Ok(committed) => {
+                        count += removed;
+                        if last {
+                            self.sweep(id).await;
+                            return Ok((count, committed.position));
+                        }
+                    }
+                    Err(WriteError::Commit(CommitError::Condition { key, actual })) => {
+                        self.writer.wait_for_change(actual).await;
+                        if matches!(key, Key::Session { .. }) {
+                            // Somebody else has completed it.
+                            return Ok((count, self.live.position()));
+                        }
+                        // An instance was changed in between: looked at again.
+                        break;
+                    }
+                    Err(error) => return Err(error),
                 }
             }
-            operations.extend(removal);
         }
-        if operations.len() >= MAX_OPERATIONS {
-            let rest = std::mem::take(&mut operations);
-            let commit = Commit { operations: rest, conditions: vec![at(id, revision)], ..Commit::default() };
-            if self.removal_step(commit).await?.is_none() {
-                return Ok((count, self.live.position()));
-            }
-        }
-        operations.push(delete(id));
-        let commit = Commit { operations, conditions: vec![at(id, revision)], ..Commit::default() };
-        let last = self.removal_step(commit).await?;
-        let position = last.map_or_else(|| self.live.position(), |committed| committed.position);
-        // Positions are shown in their order, so the last one is enough to wait for.
-        self.live
-            .wait_for(position, Duration::from_secs(10))
-            .await
-            .map_err(|error| WriteError::NotVisible(position, error))?;
-        self.sweep(id).await;
-        Ok((count, position))
-    }
-
-    /// A step of a removal; none where somebody else has completed it.
-    async fn removal_step(&self, commit: Commit) -> Result<Option<Committed>, WriteError> {
-        match self.writer.store_commit(commit).await {
-            Ok(committed) => Ok(Some(committed)),
-            Err(CommitError::Condition { actual, .. }) => {
-                self.writer.wait_for_change(actual).await;
-                Ok(None)
-            }
-            Err(error) => Err(error.into()),
-        }
+        Err(WriteError::Contended(format!("session `{id}`")))
     }
 
     /// Removes what came to hang on the session although it was ending: an import can do that.
@@ -215,9 +240,9 @@ impl Engine {
             let replica = self.live.read();
             if replica.session_record(id).is_some() { Vec::new() } else { replica.instance_keys_of_session(id) }
         };
-        let operations: Vec<Operation> = left.iter().flat_map(|key| self.writer.removal(key)).collect();
-        for chunk in operations.chunks(MAX_OPERATIONS) {
-            let commit = Commit { operations: chunk.to_vec(), ..Commit::default() };
+        for some in left.chunks(SWEPT) {
+            let Removal { operations, conditions } = self.removal_of(id, some);
+            let commit = Commit { operations, conditions, ..Commit::default() };
             if let Err(error) = self.writer.store_commit(commit).await {
                 warn!(session = %id, %error, "instances of a removed session stay, and are critical");
                 return;
