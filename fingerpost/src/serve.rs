@@ -12,9 +12,10 @@ use fingerpost_registry::access::grants::GrantsFile;
 use fingerpost_registry::access::reload::Reload;
 use fingerpost_registry::access::{Access, Authenticator, Tls};
 use fingerpost_registry::api::{self, Api, HttpMetrics};
-use fingerpost_registry::checks::{self, History, NetworkProbe, NoRelay, TargetRules};
+use fingerpost_registry::checks::{self, History, NetworkProbe, TargetRules};
 use fingerpost_registry::live::{Feed, LiveReplica, Observer};
 use fingerpost_registry::peers::HttpPeers;
+use fingerpost_registry::peers::heartbeats::PeerRelay;
 use fingerpost_registry::server::{self, ServerLimits, Serving};
 use fingerpost_registry::sessions::{self, SessionOptions};
 use fingerpost_registry::sources::Sources;
@@ -67,9 +68,13 @@ async fn serve(config: &ServeConfig, store: Arc<dyn Store>, started: Instant) ->
     let stop_checks = CancellationToken::new();
     let stop_sources = CancellationToken::new();
     let stop_sessions = CancellationToken::new();
-    let peers = HttpPeers::open(config.peer_ca.as_deref())?;
-    let sessions =
-        sessions::Engine::new(Arc::clone(&store), Arc::clone(&live), Arc::new(peers), SessionOptions::default());
+    let peers = Arc::new(HttpPeers::open(config.peer_ca.as_deref())?);
+    let sessions = sessions::Engine::new(
+        Arc::clone(&store),
+        Arc::clone(&live),
+        Arc::clone(&peers) as _,
+        SessionOptions::default(),
+    );
 
     // All sockets first: a taken port is told before anything is begun.
     let mut listeners = Vec::new();
@@ -101,7 +106,7 @@ async fn serve(config: &ServeConfig, store: Arc<dyn Store>, started: Instant) ->
         Arc::clone(&store),
         Arc::clone(&live),
         Arc::new(NetworkProbe::new(checks::Tls::new(Vec::new()))),
-        Arc::new(NoRelay),
+        Arc::new(PeerRelay::new(peers, store.members())),
         rules.clone(),
         checks::Limits::default(),
     );

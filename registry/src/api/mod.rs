@@ -15,6 +15,7 @@ mod metrics;
 mod objects;
 mod operations;
 mod params;
+mod peers;
 mod problem;
 mod rfc3339;
 mod sessions;
@@ -204,7 +205,7 @@ pub fn routers(api: Api) -> Routers {
     let app = Arc::new(App { lists: lists::ListCache::new(), importing: Arc::new(Semaphore::new(1)), api });
     let api = router
         .merge(docs::routes(openapi))
-        .route(crate::peers::RENEW_PATH, axum::routing::post(sessions::peer_renew))
+        .merge(peers::routes())
         .fallback(|| async { Problem::new(StatusCode::NOT_FOUND, "there is no such path; see /docs") })
         .method_not_allowed_fallback(|| async {
             Problem::new(StatusCode::METHOD_NOT_ALLOWED, "this path does not take that method; see /docs")

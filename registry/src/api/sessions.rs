@@ -1,4 +1,4 @@
-//! Sessions over REST, and the call by which replicas pass renewals to each other.
+//! Sessions over REST.
 
 use super::body::{self, MAX_BODY};
 use super::described::{Acting, BodyProblems, MinRevision, NotFound, OnlyJson, ReadProblems, WriteProblems};
@@ -9,7 +9,6 @@ use super::problem::Problem;
 use super::rfc3339::rfc3339;
 use super::{App, AppState};
 use crate::access::Caller;
-use crate::peers::{MAX_IDS, PeerRenew, PeerRenewed};
 use crate::sessions::{EndError, MAX_RENEWALS, Unreached};
 use axum::body::Body;
 use axum::extract::{RawQuery, State};
@@ -188,18 +187,6 @@ pub(crate) async fn end_session(
         EndError::Write(error) => error.into(),
     })?;
     Ok(reply(StatusCode::OK, &SessionEndedDocument { instances: instances as u64, revision }, None))
-}
-
-/// Renewals that another replica passes on. Not for clients, and therefore not in the API's description; access control
-/// has seen the replicas' secret.
-pub(super) async fn peer_renew(State(app): AppState, body: Body) -> Result<Response, Problem> {
-    params::loaded(&app)?;
-    let PeerRenew { ids } = body::json(&body::read(body, MAX_BODY).await?)?;
-    if ids.len() > MAX_IDS {
-        return Err(crate::validate::Invalid::new("/ids", format!("more than {MAX_IDS}")).into());
-    }
-    let items = app.api.sessions.renew_own(&ids).await;
-    Ok(reply(StatusCode::OK, &PeerRenewed { items }, None))
 }
 
 fn cut(text: &str) -> String {

@@ -1,0 +1,52 @@
+//! What replicas tell each other. Not for clients, and therefore not in the API's description; access control has seen
+//! the replicas' secret.
+
+use super::AppState;
+use super::body::{self, MAX_LARGE_BODY};
+use super::objects::reply;
+use super::params;
+use super::problem::Problem;
+use crate::peers::heartbeats::{self, Heartbeat, MAX_HEARTBEATS, PeerHeard, PeerHeartbeats};
+use crate::peers::renewals::{self, MAX_IDS, PeerRenew, PeerRenewed};
+use crate::validate::Invalid;
+use axum::Router;
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::Response;
+use axum::routing::post;
+use fingerpost_catalog::Key;
+use std::sync::Arc;
+
+pub(super) fn routes() -> Router<Arc<super::App>> {
+    Router::new().route(renewals::PATH, post(renew)).route(heartbeats::PATH, post(heartbeat))
+}
+
+fn bounded(pointer: &str, count: usize, most: usize) -> Result<(), Problem> {
+    if count > most {
+        return Err(Invalid::new(pointer, format!("more than {most}")).into());
+    }
+    Ok(())
+}
+
+/// Renewals of sessions that are at home here.
+async fn renew(State(app): AppState, body: Body) -> Result<Response, Problem> {
+    params::loaded(&app)?;
+    let PeerRenew { ids } = body::json(&body::read(body, MAX_LARGE_BODY).await?)?;
+    bounded("/ids", ids.len(), MAX_IDS)?;
+    let items = app.api.sessions.renew_own(&ids).await;
+    Ok(reply(StatusCode::OK, &PeerRenewed { items }, None))
+}
+
+/// Reports to TTL checks that are at home here.
+async fn heartbeat(State(app): AppState, body: Body) -> Result<Response, Problem> {
+    params::loaded(&app)?;
+    let PeerHeartbeats { items } = body::json(&body::read(body, MAX_LARGE_BODY).await?)?;
+    bounded("/items", items.len(), MAX_HEARTBEATS)?;
+    let noted = |Heartbeat { check, health }: Heartbeat| match check.parse() {
+        Ok(Key::Check { instance, check }) => app.api.checks.heartbeat(&instance, &check, health),
+        _ => false,
+    };
+    let items = items.into_iter().map(noted).collect();
+    Ok(reply(StatusCode::OK, &PeerHeard { items }, None))
+}
