@@ -307,6 +307,37 @@ async fn roles_are_kept_to() {
 }
 
 #[tokio::test]
+async fn a_session_takes_the_instances_of_its_owner_only() {
+    let site = Site::new();
+    let sibling = new_token(&site.path("tokens.toml"), "ci-again --role registrar --source api/ci");
+    let server = site.start();
+    let client = site.client();
+    let call = |method: Method, path: &str, token: &str, body: Value| {
+        let (client, url, token) = (client.clone(), format!("{}{path}", server.url), token.to_owned());
+        async move { call(&client, method, &url, &token, &body).await }
+    };
+    let made = call(Method::POST, "/v1/sessions?source=api/ci", &site.registrar, json!({})).await;
+    assert_eq!((made.status, &made.json["owner"]), (201, &json!("ci")), "{}", made.text);
+    let on_session = |n: u8| json!({"addresses": [format!("10.0.0.{n}")], "session": made.json["id"]});
+    let path = |id: &str| format!("/v1/namespaces/prod/services/web/instances/{id}?source=api/ci");
+    assert_eq!(call(Method::PUT, &path("a"), &site.registrar, on_session(1)).await.status, 201);
+    assert_eq!(call(Method::PUT, &path("b"), &site.admin, on_session(2)).await.status, 201);
+    // Another registrar of the same source could keep nothing alive on it, so nothing of its comes to hang there.
+    assert_eq!(call(Method::PUT, &path("c"), &sibling, at(3)).await.status, 201);
+    let set = "/v1/namespaces/prod/services/web/instances?source=api/ci";
+    let items = json!({"items": [{"id": "c", "addresses": ["10.0.0.3"], "session": made.json["id"]}]});
+    for (method, path, body, pointer) in [
+        (Method::PUT, &*path("c"), on_session(3), "/session"),
+        (Method::PATCH, &path("c"), json!({"session": made.json["id"]}), "/session"),
+        (Method::PUT, set, items, "/items/0/session"),
+    ] {
+        let refused = call(method.clone(), path, &sibling, body).await;
+        assert_eq!((refused.status, &refused.json["pointer"]), (422, &json!(pointer)), "{method}: {}", refused.text);
+        assert!(refused.text.contains("belongs to somebody else"), "{}", refused.text);
+    }
+}
+
+#[tokio::test]
 async fn tokens_are_read_again() {
     let site = Site::new();
     let server = site.start();

@@ -97,3 +97,40 @@ impl Relay for PeerRelay {
         .boxed()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::members::Secret;
+    use axum::{Json, Router, routing};
+
+    #[tokio::test]
+    async fn what_the_home_refuses_was_not_told() {
+        // The home keeps the deadline of one check alone.
+        let answer = async |Json(told): Json<PeerHeartbeats>| {
+            let own = |told: &Heartbeat| &*told.check == "checks/prod/web/api/a/beat" && told.health == Health::Passing;
+            Json(PeerHeard { items: told.items.iter().map(own).collect() })
+        };
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = Some(format!("http://{}", listener.local_addr().unwrap()));
+        let router = Router::new().route(PATH, routing::post(answer));
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        let home = Member { id: "home".into(), url, version: String::new(), schema: 1 };
+        let members = Members { secret: Secret(Arc::from(&[1][..])), ..Members::alone() };
+        let (_sender, members) = watch::channel(Arc::new(members));
+        let relay = PeerRelay::new(Arc::new(HttpPeers::open(None).unwrap()), members);
+        let instance = |id: &str| InstanceKey {
+            namespace: "prod".into(),
+            service: Some("web".into()),
+            source: fingerpost_catalog::Source::api(),
+            id: id.into(),
+        };
+        let (a, b) = (instance("a"), instance("b"));
+        let (own, worse, foreign) = tokio::join!(
+            relay.heartbeat(&home, &a, "beat", Health::Passing),
+            relay.heartbeat(&home, &a, "beat", Health::Warning),
+            relay.heartbeat(&home, &b, "beat", Health::Passing),
+        );
+        assert!(own.is_ok() && worse.is_err() && foreign.is_err(), "{own:?} {worse:?} {foreign:?}");
+    }
+}
