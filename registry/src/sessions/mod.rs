@@ -208,13 +208,11 @@ impl Engine {
     /// session. Broken off in the middle, its home completes it.
     pub async fn end(&self, caller: &Caller, id: &str) -> Result<(usize, Position), EndError> {
         let not_found = || EndError::NotFound(id.to_owned());
-        if let Some((session, _)) = self.live.read().session_record(id)
-            && !may_keep(caller, session)
-        {
-            return Err(EndError::Foreign(id.to_owned()));
-        }
-        if self.confirm(id).await.map_err(|_| store_away())?.is_none() {
-            return Err(not_found());
+        // Whether it was known here or only to the store: it is asked whose it is.
+        match self.confirm(id).await.map_err(|_| store_away())? {
+            None => return Err(not_found()),
+            Some(session) if !may_keep(caller, &session) => return Err(EndError::Foreign(id.to_owned())),
+            Some(_) => {}
         }
         let id: Arc<str> = id.into();
         // The home leaves it to this call for as long as this runs.
@@ -323,12 +321,13 @@ fn validate(new: &NewSession) -> Result<(), Invalid> {
     Ok(())
 }
 
-/// Whether somebody may renew and end a session.
+/// Whether somebody may renew and end a session: who made it, as long as they may act as its source. A name alone is not
+/// enough, as a token's name may be given to another one later, with other rights.
 fn may_keep(caller: &Caller, session: &Session) -> bool {
     match (&caller.role, &session.owner) {
         (Role::Admin, _) => true,
         (Role::Reader | Role::Peer, _) => false,
-        (Role::Registrar { .. }, Some(owner)) => **owner == *caller.name,
+        (Role::Registrar { .. }, Some(owner)) => **owner == *caller.name && caller.may_act_as(&session.source),
         // Made before there was access control.
         (Role::Registrar { .. }, None) => caller.may_act_as(&session.source),
     }

@@ -2,9 +2,10 @@
 
 use crate::memory::{Shared, members};
 use crate::world::{Node, Wires, a_moment, sleep};
-use fingerpost_catalog::SessionState;
-use fingerpost_catalog::document::RenewalState;
-use fingerpost_registry::sessions::Unreached;
+use fingerpost_catalog::document::{NewSession, RenewalState};
+use fingerpost_catalog::{SessionState, Source};
+use fingerpost_registry::access::{Caller, Role};
+use fingerpost_registry::sessions::{EndError, Unreached};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -116,6 +117,50 @@ async fn who_is_behind_does_not_say_unknown() {
     let (renewed, ()) = tokio::join!(a.renew(&of_b), catches_up);
     assert_eq!(renewed, RenewalState::Alive);
     assert_eq!(b.try_renew(&[of_a, of_b]).await.unwrap(), [RenewalState::Alive, RenewalState::Alive]);
+}
+
+fn registrar(name: &str, source: &str) -> Caller {
+    let sources = [Box::from(source)].into();
+    Caller { name: name.into(), role: Role::Registrar { sources, namespaces: [].into() } }
+}
+
+async fn begin(node: &Node, caller: &Caller, source: &str) -> String {
+    let new = NewSession { name: "test".to_owned(), ttl_seconds: 15, grace_seconds: 60 };
+    let source: Source = source.parse().unwrap();
+    node.engine.create(caller, &source, new).await.unwrap().id.to_string()
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_behind_asks_whose_a_session_is_before_ending_it() {
+    let (a, b, _wires) = two().await;
+    b.store.paused.send_replace(true);
+    let id = begin(&a, &registrar("ci", "api/ci"), "api/ci").await;
+    let catches_up = async {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        b.store.paused.send_replace(false);
+    };
+    let other = registrar("other", "api/*");
+    let (ended, ()) = tokio::join!(b.engine.end(&other, &id), catches_up);
+    assert!(matches!(ended, Err(EndError::Foreign(_))), "{ended:?}");
+    assert_eq!(a.state(&id), Some(SessionState::Alive));
+    let renewed = b.engine.renew(&other, std::slice::from_ref(&id)).await.unwrap();
+    assert_eq!(renewed[0].state, RenewalState::Unknown);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_name_alone_keeps_no_session() {
+    let node = Node::alone().await;
+    let id = begin(&node, &registrar("ci", "api/ci"), "api/ci").await;
+    let renewed = async |caller: &Caller| node.engine.renew(caller, std::slice::from_ref(&id)).await.unwrap()[0].state;
+    // The same name, for another source now.
+    let namesake = registrar("ci", "api/other");
+    assert_eq!(renewed(&namesake).await, RenewalState::Unknown);
+    assert!(matches!(node.engine.end(&namesake, &id).await, Err(EndError::Foreign(_))));
+    // The same source, under another name.
+    assert_eq!(renewed(&registrar("other", "api/ci")).await, RenewalState::Unknown);
+    assert_eq!(renewed(&registrar("ci", "api/*")).await, RenewalState::Alive);
+    assert_eq!(renewed(&Caller::anonymous()).await, RenewalState::Alive);
+    node.engine.end(&registrar("ci", "api/ci"), &id).await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
