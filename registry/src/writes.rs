@@ -30,6 +30,8 @@ const VISIBLE_TIMEOUT: Duration = Duration::from_secs(10);
 const COMMIT_TIMEOUT: Duration = Duration::from_secs(30);
 /// A read-modify-write step that loses to other processes, or to batches, this often gives up.
 const ATTEMPTS: usize = 32;
+/// Who is behind the others must catch up within this time.
+const CATCH_UP_TIMEOUT: Duration = Duration::from_secs(3);
 /// Locks over all instances' keys.
 const LOCKS: usize = 4096;
 /// Locks over all sets.
@@ -262,7 +264,7 @@ impl Writer {
         Self { heard: Some(sources), ..self }
     }
 
-    fn heard(&self, source: &Source) {
+    pub(crate) fn heard(&self, source: &Source) {
         if let Some(sources) = &self.heard {
             sources.heard(source);
         }
@@ -368,6 +370,7 @@ impl Writer {
         check_instance_identity(&key, &document)?;
         let health = document.health;
         let instance = self.instance(document)?;
+        self.see_sessions(instance.session.as_deref().into_iter()).await?;
         self.update_instance(acting, key, guard, true, |present| {
             let mut instance = instance.clone();
             instance.report = keep_report(health, present);
@@ -384,6 +387,7 @@ impl Writer {
         patch: &serde_json::Value,
         guard: Guard,
     ) -> Result<Written, WriteError> {
+        self.see_sessions(patch.get("session").and_then(serde_json::Value::as_str).into_iter()).await?;
         self.update_instance(acting, key.clone(), guard, false, |present| {
             let Some(present) = present else { return Ok(None) };
             let mut document = serde_json::to_value(instance_document(&key, present))
@@ -505,6 +509,7 @@ impl Writer {
 
     /// Removes an instance and the parts of its health.
     pub async fn delete_instance(&self, key: InstanceKey, guard: Guard) -> Result<Written, WriteError> {
+        self.heard(&key.source);
         let Planned { mut operations, parts, .. } = self.plan_delete_instance(&key);
         let key = Key::Instance(key);
         let mut conditions = self.guard(&key, guard)?;
@@ -607,6 +612,41 @@ impl Writer {
         }
     }
 
+    /// A session that is not known here may have been made just now through another replica. Then this waits until this
+    /// process shows all that was written before.
+    async fn see_sessions(&self, mut sessions: impl Iterator<Item = &str>) -> Result<(), CommitError> {
+        let unseen = {
+            let replica = self.live.read();
+            sessions.any(|id| is_session_id(id) && replica.session_record(id).is_none())
+        };
+        if !unseen {
+            return Ok(());
+        }
+        let members = Arc::clone(&self.store.members().borrow());
+        // What only this process writes, it shows before it says so.
+        if members.live.len() <= 1 && members.in_touch {
+            return Ok(());
+        }
+        self.catch_up(CATCH_UP_TIMEOUT).await
+    }
+
+    /// Waits until this process shows all that was written anywhere before this call. The store is asked, by a commit
+    /// without operations, on a condition that always holds.
+    pub(crate) async fn catch_up(&self, within: Duration) -> Result<(), CommitError> {
+        let nobody = Key::Session { id: format!("{:032x}", rand::random::<u128>()).into() };
+        let question = Commit {
+            operations: Vec::new(),
+            conditions: vec![Condition { key: nobody, expect: Expect::Absent }],
+            ..Commit::default()
+        };
+        let late = || CommitError::Unavailable("this server is behind, and does not catch up in time".to_owned());
+        let asked = async {
+            let committed = self.store_commit(question).await?;
+            self.live.wait_for(committed.position, within).await.map_err(|_| late())
+        };
+        tokio::time::timeout(within, asked).await.unwrap_or_else(|_| Err(late()))
+    }
+
     /// Refuses an instance whose session is none that it may hang on. Else it is written only if the session is still as
     /// it was seen here, so that nothing comes to hang on one that has ended meanwhile.
     fn session_condition(&self, caller: &Caller, key: &Key, instance: &Instance) -> Result<Option<Condition>, Invalid> {
@@ -703,6 +743,11 @@ impl Writer {
     /// Applies operations all together, at one position, or not at all.
     pub async fn batch(&self, acting: &Acting, items: &[(Verb, ObjectDocument)]) -> Result<Vec<Written>, WriteError> {
         self.heard(acting.source());
+        let sessions = items.iter().filter_map(|(verb, object)| match object {
+            ObjectDocument::Instance(document) if *verb == Verb::Put => document.session.as_deref(),
+            _ => None,
+        });
+        self.see_sessions(sessions).await?;
         for _ in 0..ATTEMPTS {
             let mut commit = Commit::default();
             let (mut created, mut parts) = (Vec::with_capacity(items.len()), Vec::new());
@@ -755,6 +800,7 @@ impl Writer {
             .turn(&self.set_locks, &(source, namespace, service))
             .await
             .ok_or_else(|| WriteError::Contended(format!("the set of source `{source}` in `{namespace}/{service}`")))?;
+        self.see_sessions(documents.iter().filter_map(|document| document.session.as_deref())).await?;
         let mut wanted = std::collections::BTreeMap::new();
         for (n, document) in documents.into_iter().enumerate() {
             let pointer = format!("/items/{n}");
@@ -938,6 +984,11 @@ fn add_conditions(commit: &mut Commit, conditions: Vec<Condition>) {
 fn plan_delete(key: Key) -> Planned {
     let operations = vec![Operation { key, action: Action::Delete }];
     Planned { operations, conditions: Vec::new(), created: false, parts: Vec::new() }
+}
+
+/// Whether a session could have this id: 32 hexadecimal digits, lower-case.
+pub(crate) fn is_session_id(id: &str) -> bool {
+    id.len() == 32 && id.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 fn required<'a>(field: &'static str, value: Option<&'a String>) -> Result<&'a str, Invalid> {
