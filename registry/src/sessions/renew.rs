@@ -13,6 +13,7 @@ use crate::access::Caller;
 use crate::members::{Member, Members};
 use crate::sessions::book::Found;
 use crate::store::{Commit, CommitError, Condition, Expect, MAX_OPERATIONS};
+use crate::writes::is_session_id;
 use fingerpost_catalog::document::{Renewal, RenewalState};
 use fingerpost_catalog::{Key, Session, SessionState};
 use futures_util::{StreamExt, future, stream};
@@ -80,7 +81,23 @@ impl Engine {
                         wanted.insert(id.as_str().into(), session.ttl_seconds);
                     }
                     Some(_) => {}
-                    None => unseen.push(id.as_str().into()),
+                    // What can't be an id, the store needn't be asked about.
+                    None if is_session_id(id) => unseen.push(id.as_str().into()),
+                    None => {}
+                }
+            }
+        }
+        unseen.sort_unstable();
+        unseen.dedup();
+        if unseen.len() > QUESTIONS && self.members().live.len() > 1 {
+            // One question for all of them.
+            self.writer.catch_up(NOTE_TIMEOUT).await.map_err(|_| Unreached)?;
+            let replica = self.live.read();
+            for id in unseen.drain(..) {
+                if let Some((session, _)) = replica.session_record(&id)
+                    && may_keep(caller, session)
+                {
+                    wanted.insert(Arc::clone(&id), session.ttl_seconds);
                 }
             }
         }

@@ -6,6 +6,8 @@ use fingerpost_catalog::document::{NewSession, RenewalState};
 use fingerpost_catalog::{SessionState, Source};
 use fingerpost_registry::access::{Caller, Role};
 use fingerpost_registry::sessions::{EndError, Unreached};
+use fingerpost_registry::store::CommitError;
+use fingerpost_registry::writes::WriteError;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -117,6 +119,48 @@ async fn who_is_behind_does_not_say_unknown() {
     let (renewed, ()) = tokio::join!(a.renew(&of_b), catches_up);
     assert_eq!(renewed, RenewalState::Alive);
     assert_eq!(b.try_renew(&[of_a, of_b]).await.unwrap(), [RenewalState::Alive, RenewalState::Alive]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_instance_may_name_a_session_that_another_replica_has_just_made() {
+    let (a, b, _wires) = two().await;
+    b.store.paused.send_replace(true);
+    let id = a.create(15, 60).await;
+    let catches_up = async {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        b.store.paused.send_replace(false);
+    };
+    let (put, ()) = tokio::join!(b.put("api", "web-1", &id), catches_up);
+    put.unwrap();
+    // What nobody has made is refused, and what can't be known is not called unknown.
+    let refused = b.put("api", "web-2", &"0".repeat(32)).await;
+    assert!(matches!(refused, Err(WriteError::Invalid(_))), "{refused:?}");
+    b.store.paused.send_replace(true);
+    let id = a.create(15, 60).await;
+    let refused = b.put("api", "web-2", &id).await;
+    assert!(matches!(refused, Err(WriteError::Commit(CommitError::Unavailable(_)))), "{refused:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_store_is_asked_once_for_many_and_never_for_what_is_no_id() {
+    let (a, b, _wires) = two().await;
+    b.store.paused.send_replace(true);
+    let made = a.create_many(100, 15, 60).await;
+    let none: Vec<String> = (0..100).map(|n| format!("{n:032x}")).collect();
+    let catches_up = async {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        b.store.paused.send_replace(false);
+    };
+    let before = b.store.asked.load(Ordering::SeqCst);
+    let all = [made.as_slice(), none.as_slice()].concat();
+    let (states, ()) = tokio::join!(b.try_renew(&all), catches_up);
+    let states = states.unwrap();
+    assert!(states[..100].iter().all(|state| *state == RenewalState::Alive));
+    assert!(states[100..].iter().all(|state| *state == RenewalState::Unknown));
+    assert_eq!(b.store.asked.load(Ordering::SeqCst) - before, 1);
+    b.store.cut.store(true, Ordering::SeqCst);
+    let odd = ["none".to_owned(), String::new(), "G".repeat(32), "ABCDEF0123456789ABCDEF0123456789".to_owned()];
+    assert_eq!(b.try_renew(&odd).await.unwrap(), [RenewalState::Unknown; 4]);
 }
 
 fn registrar(name: &str, source: &str) -> Caller {

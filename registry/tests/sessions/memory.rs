@@ -103,6 +103,8 @@ pub struct Handle {
     pub held: watch::Sender<bool>,
     /// Commits that wait.
     pub waiting: AtomicU64,
+    /// Commits without operations so far.
+    pub asked: AtomicU64,
     /// Followers get nothing while this is true.
     pub paused: watch::Sender<bool>,
 }
@@ -117,6 +119,7 @@ impl Handle {
             evicted: AtomicBool::new(false),
             held: watch::Sender::new(false),
             waiting: AtomicU64::new(0),
+            asked: AtomicU64::new(0),
             paused: watch::Sender::new(false),
         })
     }
@@ -146,6 +149,7 @@ pub fn members(own: &str, live: &[&str]) -> Members {
 impl Store for Handle {
     fn commit(&self, commit: Commit) -> BoxFuture<'_, Result<Committed, CommitError>> {
         async move {
+            self.asked.fetch_add(u64::from(commit.operations.is_empty()), Ordering::SeqCst);
             self.waiting.fetch_add(1, Ordering::SeqCst);
             let _ = self.held.subscribe().wait_for(|held| !held).await;
             self.waiting.fetch_sub(1, Ordering::SeqCst);
