@@ -4,7 +4,9 @@
 //! gone for good) repairs nothing, and what it declared without a session would stay for ever. So whoever writes is
 //! noted, and now and then a *mark* with the time goes to the store. A source whose mark is older than a stated age is
 //! reported as orphaned. It is removed by an explicit call only, or, where an operator says so, after a stated time of
-//! silence. The bare `api` source is never orphaned: what people declare by hand is meant to stay.
+//! silence. The bare `api` source is never orphaned: what people declare by hand is meant to stay. Nor are services and
+//! namespaces of `api/…` sources, which are declared once and said again by nobody; only what such a source registered
+//! without a session is. A source with a session that has not expired is there, however little it writes.
 //!
 //! Clocks lie, and a replica whose clock is a day ahead must not take everybody for silent. Reports go by the time in the
 //! mark; removal also asks that this replica itself, by a clock that only moves forward, has seen no sign of the source
@@ -12,9 +14,12 @@
 
 use crate::live::LiveReplica;
 use crate::members::Fence;
-use crate::store::{Action, Commit, MAX_OPERATIONS, Operation, Store};
+use crate::store::{Action, Commit, CommitError, Condition, Expect, MAX_OPERATIONS, Operation, Store};
 use crate::writes::{WriteError, Writer};
-use fingerpost_catalog::{HealthSet, InstanceQuery, Key, Mark, Position, Record, Selector, Source, SourceStats};
+use fingerpost_catalog::{
+    HealthSet, InstanceQuery, Key, Mark, Position, Record, Selector, Session, SessionQuery, SessionState, Source,
+    SourceStats,
+};
 use parking_lot::Mutex;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -89,6 +94,15 @@ pub struct Sources {
 /// Most sources that can be heard between two looks; what is beyond is heard the next time it speaks.
 const MOST_HEARD: usize = 100_000;
 
+/// Sessions whose end loses to others this often are left to whoever calls again.
+const ATTEMPTS: usize = 16;
+
+/// Whether a source, once it is silent, leaves behind what nothing else ends.
+fn leaves_something(source: &Source, stats: &SourceStats) -> bool {
+    let declares_again = !source.as_str().starts_with("api/");
+    *source != Source::api() && (stats.sessionless > 0 || (declares_again && stats.services + stats.namespaces > 0))
+}
+
 fn now() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
@@ -112,11 +126,10 @@ impl Sources {
     pub fn states(&self) -> Vec<SourceState> {
         let (now, age) = (now(), self.options.orphan_after.as_millis() as u64);
         let stats = self.live.read().source_stats();
-        let held = stats.into_iter().filter(|(_, stats)| stats.instances + stats.services + stats.namespaces > 0);
+        let held = stats.into_iter().filter(|(_, stats)| stats.holds_objects());
         held.map(|(source, stats)| {
-            let silent = stats.seen.is_some_and(|(seen, _)| now.saturating_sub(seen) >= age);
-            let left = stats.sessionless + stats.services + stats.namespaces > 0;
-            SourceState { orphaned: silent && left && source != Source::api(), source, stats }
+            let silent = stats.sessions == 0 && stats.seen.is_some_and(|(seen, _)| now.saturating_sub(seen) >= age);
+            SourceState { orphaned: silent && leaves_something(&source, &stats), source, stats }
         })
         .collect()
     }
@@ -149,7 +162,8 @@ impl Sources {
         }
     }
 
-    /// Writes the marks that are due. Whoever holds something and has no mark gets one, so that its time begins.
+    /// Writes the marks that are due, of those that were heard or have a session. Whoever holds something and has no mark
+    /// gets one, so that its time begins. Marks of those that hold nothing any more go in the end.
     async fn mark(&self) {
         let members = Arc::clone(&self.store.members().borrow());
         let heard: Vec<Source> = self.heard.lock().iter().cloned().collect();
@@ -160,21 +174,35 @@ impl Sources {
             Some((seen, _)) => now.saturating_sub(seen) >= every || seen > now + every,
             None => true,
         };
-        let spoke = heard.iter().filter(|source| due(source));
-        let unmarked = stats.iter().filter(|(source, stats)| {
-            stats.seen.is_none() && **source != Source::api() && members.is_home(&format!("source:{source}"))
+        // Who holds nothing and has no mark needs none. Who does not hold anything yet, but soon, is marked then.
+        let spoke = heard.iter().filter(|source| stats.contains_key(source) && due(source));
+        let here = |source: &Source| members.is_home(&format!("source:{source}"));
+        let others = stats.iter().filter(|(source, stats)| {
+            let due = if stats.sessions > 0 { due(source) } else { stats.seen.is_none() && stats.holds_objects() };
+            due && here(source)
         });
-        let mut marked: Vec<Source> = spoke.chain(unmarked.map(|(source, _)| source)).cloned().collect();
+        let mut marked: Vec<Source> = spoke.chain(others.map(|(source, _)| source)).cloned().collect();
         marked.sort_unstable();
         marked.dedup();
         // The bare source is never orphaned, so nobody needs its mark.
         marked.retain(|source| *source != Source::api());
-        for some in marked.chunks(MAX_OPERATIONS) {
-            let operations = some.iter().map(|source| Operation {
-                key: Key::Mark { source: source.clone() },
-                action: Action::Put(Arc::new(Record::Mark(Mark { seen: now, ..Mark::default() }))),
-            });
-            let commit = Commit { operations: operations.collect(), ..Commit::default() };
+        // Should one of these write at the same time, it is marked anew by the next look.
+        let age = self.options.orphan_after.as_millis() as u64;
+        let forgotten = stats.iter().filter(|(source, stats)| {
+            !stats.holds_objects()
+                && stats.sessions == 0
+                && stats.seen.is_some_and(|(seen, _)| now.saturating_sub(seen) >= age)
+                && !heard.contains(source)
+                && here(source)
+        });
+        let mark = Arc::new(Record::Mark(Mark { seen: now, ..Mark::default() }));
+        let marked = marked.into_iter().map(|source| (source, Action::Put(Arc::clone(&mark))));
+        let forgotten = forgotten.map(|(source, _)| (source.clone(), Action::Delete));
+        let operations =
+            marked.chain(forgotten).map(|(source, action)| Operation { key: Key::Mark { source }, action });
+        let operations: Vec<Operation> = operations.collect();
+        for some in operations.chunks(MAX_OPERATIONS) {
+            let commit = Commit { operations: some.to_vec(), ..Commit::default() };
             match tokio::time::timeout(Duration::from_secs(10), self.store.commit(commit)).await {
                 Ok(Ok(_)) => {}
                 // They stay heard, and the next look tries again.
@@ -200,12 +228,12 @@ impl Sources {
         for (source, stats) in &stats {
             let revision = stats.seen.map(|(_, revision)| revision);
             let silence = silences.entry(source.clone()).or_insert_with(|| Silence { revision, since: Instant::now() });
-            if silence.revision != revision || self.heard.lock().contains(source) {
+            if silence.revision != revision || stats.sessions > 0 || self.heard.lock().contains(source) {
                 *silence = Silence { revision, since: Instant::now() };
             }
             let long = silence.since.elapsed() >= remove_after
                 && stats.seen.is_some_and(|(seen, _)| now().saturating_sub(seen) >= remove_after.as_millis() as u64);
-            if !long || *source == Source::api() || !members.is_home(&format!("source:{source}")) {
+            if !long || !leaves_something(source, stats) || !members.is_home(&format!("source:{source}")) {
                 continue;
             }
             match self.remove(writer, source, Removal::Left(members.fence)).await {
@@ -218,7 +246,8 @@ impl Sources {
         }
     }
 
-    /// Removes what a source declared, and its mark. Broken off in the middle, it can be repeated.
+    /// Removes what a source declared, its sessions, and its mark. What it [left](Removal::Left) is without the sessions and
+    /// what hangs on them, which ends with them. Broken off in the middle, it can be repeated.
     pub async fn remove(
         &self,
         writer: &Writer,
@@ -254,6 +283,10 @@ impl Sources {
                 None => break,
             }
         }
+        if fence.is_none() {
+            // Else whoever renews them would go on, and not know that what hung on them is gone.
+            position = self.end_sessions(writer, source).await?.unwrap_or(position);
+        }
         loop {
             let keys = self.live.read().declarations_of(source, MAX_OPERATIONS);
             if keys.is_empty() {
@@ -268,6 +301,52 @@ impl Sources {
         }
         self.heard.lock().remove(source);
         Ok((removed, position))
+    }
+
+    /// Ends the sessions of a source for good: whoever renews one is told that it is unknown, and begins anew. Their homes
+    /// remove the records, with what came to hang on them meanwhile.
+    async fn end_sessions(&self, writer: &Writer, source: &Source) -> Result<Option<Position>, WriteError> {
+        let mut last = None;
+        let (mut after, mut attempts): (Option<Arc<str>>, _) = (None, 0);
+        loop {
+            let page = self.live.read().sessions(&SessionQuery {
+                name: None,
+                source: Some(source),
+                state: None,
+                after: after.as_deref(),
+                limit: MAX_OPERATIONS,
+            });
+            let mut commit = Commit::default();
+            for view in page.items {
+                let session = &view.session;
+                if session.state == SessionState::Expired && session.grace_seconds == 0 {
+                    continue;
+                }
+                let since = if session.state == SessionState::Expired { session.since } else { now() };
+                let ended =
+                    Session { state: SessionState::Expired, grace_seconds: 0, since, ..Session::clone(session) };
+                let key = Key::Session { id: view.id };
+                commit.conditions.push(Condition { key: key.clone(), expect: Expect::At(view.revision) });
+                commit.operations.push(Operation { key, action: Action::Put(Arc::new(Record::Session(ended))) });
+            }
+            if !commit.operations.is_empty() {
+                match writer.commit(commit).await {
+                    Ok(committed) => last = Some(committed.position),
+                    // One was renewed by a write, or ended by itself: the page is read again.
+                    Err(WriteError::Commit(CommitError::Condition { actual, .. })) if attempts < ATTEMPTS => {
+                        attempts += 1;
+                        writer.wait_for_change(actual).await;
+                        continue;
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+            attempts = 0;
+            match page.next {
+                Some(next) => after = Some(next),
+                None => return Ok(last),
+            }
+        }
     }
 }
 

@@ -80,6 +80,80 @@ async fn a_silent_source_is_reported_until_it_speaks_again() {
     assert_eq!(source(&server, "kubernetes/old").await.unwrap()["instances"], 150, "reported, not removed");
 }
 
+/// A session of a source.
+async fn begin(server: &Server, owner: &str, ttl: u32) -> String {
+    let new = json!({"ttlSeconds": ttl, "graceSeconds": 60});
+    let made = server.post(&format!("/v1/sessions?source={owner}"), new).await;
+    assert_eq!(made.status, 201, "{}", made.text);
+    made.json["id"].as_str().unwrap().to_owned()
+}
+
+async fn renew(server: &Server, id: &str) -> String {
+    let renewed = server.post("/v1/sessions/renew", json!({"ids": [id]})).await;
+    renewed.json["items"][0]["state"].as_str().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn only_what_nobody_says_again_is_orphaned() {
+    let server = Server::start_with(&["--orphan-after", "500ms", "--orphan-remove-after", "500ms"]);
+    let session = begin(&server, "kubernetes/alive", 300).await;
+    for owner in ["kubernetes/alive", "api/declares", "kubernetes/old"] {
+        put(&server, &format!("/v1/namespaces/prod/services/web?source={owner}"), json!({"ports": [{"port": 80}]}))
+            .await;
+    }
+    let item = json!({"id": "held", "addresses": ["10.0.3.1"], "session": session});
+    let path = "/v1/namespaces/prod/services/web/instances?source=kubernetes/alive";
+    put(&server, path, json!({"items": [item, {"id": "loose", "addresses": ["10.0.3.2"]}]})).await;
+    // The one that is orphaned tells that the time is over for all of them. Then again, for one that came later.
+    until(&server, "kubernetes/old", |state| state.is_none()).await;
+    put(&server, "/v1/namespaces/prod/services/web?source=kubernetes/old", json!({"ports": [{"port": 80}]})).await;
+    until(&server, "kubernetes/old", |state| state.is_none()).await;
+    for (owner, instances) in [("kubernetes/alive", 2), ("api/declares", 0)] {
+        let state = source(&server, owner).await.unwrap();
+        assert_eq!((&state["orphaned"], &state["instances"]), (&json!(false), &json!(instances)), "{owner}");
+        assert_eq!(state["services"], 1, "{owner}");
+    }
+    // Without the session, it is silent as any other.
+    assert_eq!(server.delete(&format!("/v1/sessions/{session}")).await.status, 200);
+    until(&server, "kubernetes/alive", |state| state.is_none()).await;
+}
+
+#[tokio::test]
+async fn other_calls_than_declarations_are_signs_of_life() {
+    let server = Server::start_with(&["--orphan-after", "1s"]);
+    let instance = "/v1/namespaces/prod/services/web/instances/i?source=cni/node-1";
+    let check = json!({"name": "up", "type": "ttl", "ttlSeconds": 600});
+    put(&server, instance, json!({"addresses": ["10.0.4.1"], "checks": [check]})).await;
+    let path = |end: &str| format!("/v1/namespaces/prod/services/web/instances/i/{end}?source=cni/node-1");
+    let orphaned = |state: Option<&Value>| state.unwrap()["orphaned"] == true;
+    until(&server, "cni/node-1", orphaned).await;
+    assert!((200..300).contains(&server.put(&path("drain"), json!({})).await.status));
+    until(&server, "cni/node-1", |state| !orphaned(state)).await;
+    until(&server, "cni/node-1", orphaned).await;
+    assert!((200..300).contains(&server.put(&path("checks/up"), json!({"health": "passing"})).await.status));
+    until(&server, "cni/node-1", |state| !orphaned(state)).await;
+    until(&server, "cni/node-1", orphaned).await;
+    begin(&server, "cni/node-1", 300).await;
+    until(&server, "cni/node-1", |state| !orphaned(state)).await;
+}
+
+#[tokio::test]
+async fn removing_a_source_ends_its_sessions() {
+    let server = Server::start();
+    let session = begin(&server, "kubernetes/old", 300).await;
+    let others = begin(&server, "kubernetes/new", 300).await;
+    let item = json!({"id": "i", "addresses": ["10.0.5.1"], "session": session});
+    put(&server, "/v1/namespaces/prod/services/web/instances?source=kubernetes/old", json!({"items": [item]})).await;
+    assert_eq!(renew(&server, &session).await, "alive");
+    let removed = server.delete("/v1/sources/kubernetes%2Fold").await;
+    assert_eq!((removed.status, &removed.json["instances"]), (200, &json!(1)), "{}", removed.text);
+    assert_eq!(renew(&server, &session).await, "unknown");
+    assert_eq!(renew(&server, &others).await, "alive");
+    while server.get(&format!("/v1/sessions/{session}")).await.status != 404 {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
 #[tokio::test]
 async fn a_silent_source_is_removed_where_that_is_asked_for() {
     let server = Server::start_with(&["--orphan-after", "500ms", "--orphan-remove-after", "1s"]);

@@ -2,9 +2,9 @@
 
 use super::Replica;
 use super::interner::NONE;
-use crate::Source;
 use crate::object::Mark;
 use crate::record::Key;
+use crate::{SessionState, Source};
 use std::collections::BTreeMap;
 
 /// A source's mark as it is stored.
@@ -27,8 +27,17 @@ pub struct SourceStats {
     pub instances: usize,
     /// Those of them that hang on no session, so that nothing ends them when the source is gone.
     pub sessionless: usize,
+    /// Its sessions that have not expired: whoever renews them is there.
+    pub sessions: usize,
     /// When it was last heard, in milliseconds since 1970, and the revision of that record.
     pub seen: Option<(u64, u64)>,
+}
+
+impl SourceStats {
+    /// Whether it has any objects.
+    pub fn holds_objects(&self) -> bool {
+        self.instances + self.services + self.namespaces > 0
+    }
 }
 
 impl Replica {
@@ -55,6 +64,9 @@ impl Replica {
                 own.instances += 1;
                 own.sessionless += usize::from(self.entries[instance].session == NONE);
             }
+        }
+        for (_, session) in self.all_sessions().filter(|(_, session)| session.state != SessionState::Expired) {
+            stats.entry(session.source.clone()).or_default().sessions += 1;
         }
         for (source, stored) in &self.marks {
             stats.entry(source.clone()).or_default().seen = Some((stored.value.seen, stored.revision));

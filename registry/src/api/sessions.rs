@@ -48,6 +48,7 @@ pub(crate) async fn create_session(
     params::loaded(&app)?;
     body::require_json(&headers)?;
     let new: NewSession = body::json(&body::read(body, MAX_BODY).await?)?;
+    app.api.writer.heard(acting.source());
     let view = app.api.sessions.create(&caller, acting.source(), new).await?;
     let document = document(&app, &view);
     let mut response = reply(StatusCode::CREATED, &document, Some(document.revision));

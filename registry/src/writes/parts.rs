@@ -37,6 +37,7 @@ impl Writer {
         guard: Guard,
         change: impl Fn(Option<Drain>) -> Option<Action>,
     ) -> Result<Written, WriteError> {
+        self.heard(&key.source);
         let (instance, drain) = (Key::Instance(key.clone()), Key::Drain(key));
         for _ in 0..ATTEMPTS {
             let mut conditions = self.guard(&instance, guard)?;
@@ -73,8 +74,10 @@ impl Writer {
         Err(WriteError::Contended(described(&instance)))
     }
 
-    /// Refuses reports to what is no TTL check of the instance.
+    /// Refuses reports to what is no TTL check of the instance. Who reports is there: what the registry's own checks find
+    /// does not come this way.
     pub(crate) fn require_ttl_check(&self, key: &InstanceKey, check: &str) -> Result<(), WriteError> {
+        self.heard(&key.source);
         let checked = self.live.read().checked_instance(key);
         let instance = Key::Instance(key.clone());
         let checked = checked.ok_or_else(|| WriteError::NotFound(described(&instance)))?;
