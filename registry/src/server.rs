@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
@@ -23,7 +23,9 @@ use tracing::{debug, warn};
 pub struct ServerLimits {
     /// Most open connections; more wait in the kernel's queue.
     pub connections: usize,
-    /// A request's head must have come within this time, also on a connection that was idle.
+    /// The first request's head must have come within this time.
+    pub first_head: Duration,
+    /// A later request's head must have come within this time, on a connection that was idle.
     pub header_timeout: Duration,
     /// A peer that takes nothing of what was sent to it for this long is disconnected.
     pub stalled: Duration,
@@ -35,6 +37,7 @@ impl Default for ServerLimits {
     fn default() -> Self {
         Self {
             connections: 16_384,
+            first_head: Duration::from_secs(10),
             header_timeout: Duration::from_secs(60),
             stalled: Duration::from_secs(60),
             drain: Duration::from_secs(10),
@@ -148,14 +151,14 @@ async fn connection(
     }
     let mut from = Connection { address: peer.ip(), names: None };
     match tls {
-        None => requests(stream, Calls { router, from: identify.then_some(from) }, limits, shutdown).await,
+        None => requests(stream, Calls::new(router, identify.then_some(from)), limits, shutdown).await,
         Some(tls) => {
             let (stream, names) = tokio::select! {
                 shaken = tls.accept(stream) => shaken?,
                 () = shutdown.cancelled() => return Ok(()),
             };
             from.names = names;
-            requests(stream, Calls { router, from: identify.then_some(from) }, limits, shutdown).await
+            requests(stream, Calls::new(router, identify.then_some(from)), limits, shutdown).await
         }
     }
 }
@@ -165,6 +168,14 @@ struct Calls {
     router: Router,
     /// What each request is told of its connection.
     from: Option<Connection>,
+    /// Told when a request's head has come.
+    came: Arc<Notify>,
+}
+
+impl Calls {
+    fn new(router: Router, from: Option<Connection>) -> Self {
+        Self { router, from, came: Arc::default() }
+    }
 }
 
 impl hyper::service::Service<Request<Incoming>> for Calls {
@@ -173,6 +184,7 @@ impl hyper::service::Service<Request<Incoming>> for Calls {
     type Future = Oneshot<Router, Request<Incoming>>;
 
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
+        self.came.notify_one();
         if let Some(from) = &self.from {
             request.extensions_mut().insert(from.clone());
         }
@@ -193,10 +205,17 @@ async fn requests(
         // A client that half-closes after its request still gets the reply.
         .half_close(true)
         .max_buf_size(64 << 10);
+    let came = Arc::clone(&calls.came);
+    let silent = async {
+        if tokio::time::timeout(limits.first_head, came.notified()).await.is_ok() {
+            std::future::pending::<()>().await;
+        }
+    };
     let connection = builder.serve_connection(TokioIo::new(stream), calls);
     tokio::pin!(connection);
     tokio::select! {
         ended = connection.as_mut() => return Ok(ended?),
+        () = silent => return Err("no request came in time".into()),
         () = shutdown.cancelled() => {}
     }
     connection.as_mut().graceful_shutdown();
