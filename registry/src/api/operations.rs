@@ -171,7 +171,9 @@ pub(crate) async fn readyz(State(app): AppState) -> Response {
     let old =
         store.out_of_touch.map(|time| format!("has had no word for {} s; what is shown is so old", time.as_secs()));
     check("store", old, false);
-    check("writes", store.write_error, false);
+    // Anyone may ask this; what the store said, with its hosts and paths, is in the status.
+    let said = |error: String| if api.access.is_open() { error } else { "fail".to_owned() };
+    check("writes", store.write_error.map(said), false);
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, lines.concat()).into_response()
 }
