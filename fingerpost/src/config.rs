@@ -9,6 +9,7 @@ use clap::{Args, ValueEnum, ValueHint};
 use fingerpost_catalog::{Source, validate_domain_name};
 use fingerpost_registry::access::TlsFiles;
 use fingerpost_registry::checks::Cidr;
+use fingerpost_registry::members;
 use fingerpost_registry::sources::SourceOptions;
 use serde::Deserialize;
 use std::ffi::OsString;
@@ -277,6 +278,15 @@ impl ServeConfig {
                 "--tls-client-ca needs --tokens: the [[certificate]] entries of that file say what each certificate may do"
             );
         }
+        if let Some(url) = &self.advertise_url {
+            let plain = members::check_url(url).map_err(|error| anyhow::anyhow!("--advertise-url {error}"))?;
+            if plain == members::Way::Open && !self.insecure {
+                bail!(
+                    "--advertise-url: without https, what replicas say to each other could be read and changed on the \
+                     way; name an https:// URL, or accept it with --insecure"
+                );
+            }
+        }
         // The source is where the name will stand.
         if let Err(error) = Source::from_str(&format!("kubernetes/{}", self.cluster_name)) {
             bail!("cluster name `{}`: {error}", self.cluster_name);
@@ -297,8 +307,11 @@ impl Settings {
     fn from_file(path: &Path) -> anyhow::Result<Self> {
         let text = std::fs::read_to_string(path)
             .with_context(|| format!("can't read the configuration file {}", path.display()))?;
-        // toml's own message shows the line, the column and the key.
-        toml::from_str(&text).with_context(|| format!("in the configuration file {}", path.display()))
+        // toml's own message would quote the whole line, which may hold a password.
+        toml::from_str(&text).map_err(|error| {
+            let line = error.span().map_or(1, |span| 1 + text.get(..span.start).unwrap_or(&text).matches('\n').count());
+            anyhow::anyhow!("in the configuration file {}, line {line}: {}", path.display(), error.message())
+        })
     }
 
     fn from_env(env: &dyn Fn(&str) -> Option<OsString>) -> anyhow::Result<Self> {
@@ -518,6 +531,27 @@ mod tests {
         let env = [("FINGERPOST_CHECK_ALLOW", "10.0.0.1,::1")];
         assert_eq!(resolve("", &env, Some(file)).unwrap().check_allow.len(), 2);
         assert!(refusal("", &[], Some("check-allow = ['10.0.0.1/8']")).contains("10.0.0.1/8"));
+    }
+
+    #[test]
+    fn passwords_stay_out_of_messages() {
+        for file in ["etcd-user = \"root:sesame\" x", "etcd-user = [\"root:sesame\"]"] {
+            let refused = refusal("", &[], Some(file));
+            assert!(refused.contains("line 1") && !refused.contains("sesame"), "{refused}");
+        }
+    }
+
+    #[test]
+    fn advertised_urls_are_checked() {
+        for good in ["https://a.example:8053", "http://127.0.0.1:8053", "http://[::1]:8053/", "http://localhost:1"] {
+            assert!(resolve(&format!("--advertise-url {good}"), &[], None).is_ok(), "{good}");
+        }
+        for bad in ["a.example:8053", "ftp://a.example", "https://", "https://u:p@a.example", "https://a.example?x=1"] {
+            let refused = refusal(&format!("--advertise-url {bad}"), &[], None);
+            assert!(refused.contains("--advertise-url") && !refused.contains("u:p"), "{refused}");
+        }
+        assert!(refusal("--advertise-url http://10.0.0.1:8053", &[], None).contains("--insecure"));
+        assert!(resolve("--advertise-url http://10.0.0.1:8053 --insecure", &[], None).is_ok());
     }
 
     #[test]

@@ -119,6 +119,38 @@ impl Hasher for Fnv {
     }
 }
 
+/// How what goes to a URL can be read on its way.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Way {
+    /// By nobody: it is encrypted, or stays on this machine.
+    Closed,
+    /// By whoever is on the way.
+    Open,
+}
+
+/// The text is not where a replica can be reached. The text itself may hold a password, and is not repeated.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("is no URL of a replica: write `https://HOST:PORT`, without a user or a query")]
+pub struct NotAUrl;
+
+/// Checks where a replica says that it can be reached.
+pub fn check_url(text: &str) -> Result<Way, NotAUrl> {
+    let url: axum::http::Uri = text.parse().map_err(|_| NotAUrl)?;
+    let authority = url.authority().ok_or(NotAUrl)?;
+    let host = authority.host().trim_start_matches('[').trim_end_matches(']');
+    if host.is_empty() || authority.as_str().contains('@') || url.query().is_some() {
+        return Err(NotAUrl);
+    }
+    let loopback = host.eq_ignore_ascii_case("localhost")
+        || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.to_canonical().is_loopback());
+    match url.scheme_str() {
+        Some("https") => Ok(Way::Closed),
+        Some("http") if loopback => Ok(Way::Closed),
+        Some("http") => Ok(Way::Open),
+        _ => Err(NotAUrl),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

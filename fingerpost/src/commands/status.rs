@@ -58,6 +58,12 @@ fn human(status: &StatusDocument, colour: bool) -> String {
     if store.backend == "etcd" {
         let replicas = status.replicas.iter().map(|replica| replica.url.as_deref().unwrap_or(&replica.id));
         fields.add("Replicas", Cell::list(replicas));
+        let silent: Vec<&str> =
+            status.replicas.iter().filter(|replica| replica.url.is_none()).map(|replica| replica.id.as_str()).collect();
+        if !silent.is_empty() {
+            let text = format!("others can't reach {}: no --advertise-url", silent.join(", "));
+            fields.add("Unreachable", Cell::styled(text, Style::Warn));
+        }
     }
     if let Some(error) = &store.write_error {
         fields.add("Writes", Cell::styled(format!("fail: {error}"), Style::Bad));
