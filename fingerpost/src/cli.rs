@@ -156,7 +156,7 @@ pub(crate) struct RegisterArgs {
     #[arg(long, value_name = "LABEL")]
     pub(crate) hostname: Option<String>,
     /// In whose name: `api` or `api/OWNER`
-    #[arg(long, value_name = "SOURCE", default_value = "api")]
+    #[arg(long, env = "FINGERPOST_SOURCE", value_name = "SOURCE", default_value = "api")]
     pub(crate) source: Source,
     /// Stay, and keep the instance for as long as this runs: where it stops renewing for this time, as in `15s`, the
     /// instance is critical [default with COMMAND: 15s]
@@ -235,7 +235,7 @@ pub(crate) struct DeregisterArgs {
     #[arg(long, conflicts_with = "id")]
     pub(crate) all: bool,
     /// In whose name: `api` or `api/OWNER`
-    #[arg(long, value_name = "SOURCE", default_value = "api")]
+    #[arg(long, env = "FINGERPOST_SOURCE", value_name = "SOURCE", default_value = "api")]
     pub(crate) source: Source,
 }
 
@@ -251,7 +251,7 @@ pub(crate) struct DrainArgs {
     #[arg(long)]
     pub(crate) undo: bool,
     /// Whose instance
-    #[arg(long, value_name = "SOURCE", default_value = "api")]
+    #[arg(long, env = "FINGERPOST_SOURCE", value_name = "SOURCE", default_value = "api")]
     pub(crate) source: Source,
 }
 
@@ -270,7 +270,7 @@ pub(crate) struct CheckArgs {
     #[arg(long, value_name = "TEXT")]
     pub(crate) note: Option<String>,
     /// Whose instance
-    #[arg(long, value_name = "SOURCE", default_value = "api")]
+    #[arg(long, env = "FINGERPOST_SOURCE", value_name = "SOURCE", default_value = "api")]
     pub(crate) source: Source,
 }
 
@@ -362,7 +362,7 @@ pub(crate) struct ApplyArgs {
     #[arg(short, long, value_name = "NAMESPACE", default_value = "default")]
     pub(crate) namespace: String,
     /// In whose name: `api` or `api/OWNER`
-    #[arg(long, value_name = "SOURCE", default_value = "api")]
+    #[arg(long, env = "FINGERPOST_SOURCE", value_name = "SOURCE", default_value = "api")]
     pub(crate) source: Source,
 }
 

@@ -8,7 +8,9 @@ mod config;
 mod output;
 mod serve;
 
-use clap::Parser;
+use clap::error::ErrorKind;
+use clap::parser::ValueSource;
+use clap::{ArgMatches, CommandFactory, FromArgMatches};
 use cli::{Cli, Command};
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
@@ -19,7 +21,9 @@ use std::process::ExitCode;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let matches = Cli::command().get_matches();
+    refuse_client_flags(&matches);
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     // One TLS stack for all parts, also for those that let rustls choose. Only a second call could fail.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     match run(cli) {
@@ -32,6 +36,24 @@ fn main() -> ExitCode {
                 ExitCode::FAILURE
             }
         },
+    }
+}
+
+/// `serve` calls nobody. Who gives it the flags of a client most likely means those of the server, and must not find out
+/// later that they did nothing. The same from the environment are for the other commands.
+fn refuse_client_flags(matches: &ArgMatches) {
+    let Some(("serve", serve)) = matches.subcommand() else { return };
+    let flags = [
+        ("token_file", "--token-file", "--tokens"),
+        ("ca", "--ca", "--tls-client-ca (or --peer-ca)"),
+        ("cert", "--cert", "--tls-cert"),
+        ("key", "--key", "--tls-key"),
+    ];
+    for (id, flag, meant) in flags {
+        if serve.value_source(id) == Some(ValueSource::CommandLine) {
+            let message = format!("{flag} is for the commands that call a registry; of `serve`, it is {meant}");
+            Cli::command().error(ErrorKind::ArgumentConflict, message).exit();
+        }
     }
 }
 

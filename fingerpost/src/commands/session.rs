@@ -23,11 +23,16 @@ const PAGE: u32 = 1000;
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    hangup: Signal,
 }
 
 impl Signals {
     fn new() -> anyhow::Result<Self> {
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
     }
 
     /// The next one.
@@ -35,6 +40,8 @@ impl Signals {
         tokio::select! {
             _ = self.terminate.recv() => SignalKind::terminate(),
             _ = self.interrupt.recv() => SignalKind::interrupt(),
+            // The terminal is gone: an end as any other.
+            _ = self.hangup.recv() => SignalKind::terminate(),
         }
     }
 }
@@ -49,13 +56,24 @@ pub(super) async fn keep(
     // From here on, a signal is no end without a word.
     let mut signals = Signals::new()?;
     let name = options.session.name.clone();
+    // First of all, so that one that can't be run registers nothing. Dropped with an error below, it is killed.
+    let child = match command.split_first() {
+        Some((program, arguments)) => Some(
+            Command::new(program)
+                .args(arguments)
+                .kill_on_drop(true)
+                .spawn()
+                .with_context(|| format!("can't run `{}`", program.to_string_lossy()))?,
+        ),
+        None => None,
+    };
     let started = tokio::select! {
         started = Keeper::start(Arc::new(context.registry.clone()), options) => started,
         // Should the session have begun already, it expires.
         _ = signals.next() => return Ok(()),
     };
     let keeper = started.with_context(|| format!("can't begin a session for {name}"))?;
-    let outcome = keep_session(context, &keeper, &mut signals, &name, instance, command).await;
+    let outcome = keep_session(context, &keeper, &mut signals, &name, instance, child).await;
     // Whatever happened, nobody should have to wait for the session to expire.
     let ended = keeper.end().await;
     match (outcome, ended) {
@@ -71,7 +89,7 @@ async fn keep_session(
     signals: &mut Signals,
     name: &str,
     instance: InstanceDocument,
-    command: Vec<OsString>,
+    child: Option<Child>,
 ) -> anyhow::Result<()> {
     let registered = keeper.put(instance).await.with_context(|| format!("can't register {name}"))?;
     let mut watch = keeper.watch();
@@ -91,7 +109,7 @@ async fn keep_session(
         }
         std::future::pending::<()>().await;
     };
-    let Some((program, arguments)) = command.split_first() else {
+    let Some(mut child) = child else {
         context.output.value(&registered, || {
             format!("registered {name} on session {session}; it is kept until this is interrupted\n")
         })?;
@@ -104,11 +122,6 @@ async fn keep_session(
     };
     // Standard output is the command's.
     context.output.note(&format!("registered {name} on session {session}"));
-    let mut child = Command::new(program)
-        .args(arguments)
-        .kill_on_drop(true)
-        .spawn()
-        .with_context(|| format!("can't run `{}`", program.to_string_lossy()))?;
     let status = tokio::select! {
         status = run(&mut child, signals) => status?,
         () = trouble => return Err(anyhow!("unreachable: troubles never end")),
