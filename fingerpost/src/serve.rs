@@ -25,7 +25,7 @@ use fingerpost_registry::writes::Writer;
 use names::{DnsNames, DnsObserver};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::{JoinError, JoinSet};
@@ -49,6 +49,13 @@ pub(crate) async fn run(args: ServeArgs) -> Result<()> {
             tokens = config.tokens.is_some(),
             "--insecure: the REST API is served beyond loopback even without TLS or tokens, and without tokens whoever \
              reaches it can read and change everything"
+        );
+    }
+
+    if config.etcd.is_some() && config.advertise_url.is_none() {
+        warn!(
+            "--store etcd without --advertise-url: other replicas can't reach this one, so renewals of sessions at home \
+             here cost a write each where they come to another replica"
         );
     }
 
@@ -175,7 +182,7 @@ async fn serve(config: &ServeConfig, store: Arc<dyn Store>, started: Instant) ->
         router: routers.ops,
         tls: None,
         identify: false,
-        limits: ServerLimits { connections: 256, ..limits },
+        limits: ServerLimits { connections: 256, first_head: Duration::from_secs(5), ..limits },
     };
     let ops = server::serve(ops_listeners, ops, stop_http.clone());
     let reload = reload.run(hangup, stop_http.clone());
