@@ -401,6 +401,13 @@ async fn bad_input_is_refused_with_its_place() {
         server.send(Method::POST, "/v1/batch", &[("content-type", "text/plain")], r#"{"operations":[]}"#).await.status,
         415
     );
+    for (content_type, body, status) in
+        [("text/plain", "", 415), ("application/json", "", 200), ("application/json", r#"{"x":1}"#, 400)]
+    {
+        let answer = server.send(Method::POST, "/v1/migrate", &[("content-type", content_type)], body).await;
+        assert_eq!(answer.status, status, "{content_type} {body}");
+    }
+    assert_eq!(server.send(Method::POST, "/v1/migrate", &[], "").await.status, 415);
     assert_eq!(server.send(Method::GET, "/v1/services", &[("host", "evil.example")], "").await.status, 421);
     assert_eq!(server.get("/v1/status").await.json["revision"], before, "nothing was changed");
 }

@@ -1,15 +1,16 @@
 //! What operators ask: is it alive, is it ready, how does it do, and why does this name not resolve?
 
 use super::AppState;
-use super::described::{Always, Guarded, Refused};
+use super::body::{self, MAX_BODY};
+use super::described::{Always, BodyProblems, Guarded, OnlyJson, Refused};
 use super::objects::reply;
 use super::params::Params;
 use super::problem::Problem;
 use crate::access::{Caller, Role};
 use crate::store::MigrateError;
-use axum::Extension;
+use axum::body::Body;
 use axum::extract::{RawQuery, State};
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use fingerpost_catalog::Health;
 use fingerpost_catalog::document::ProblemDocument;
@@ -110,6 +111,10 @@ pub(crate) async fn status(State(app): AppState) -> Response {
     reply(StatusCode::OK, &status, None)
 }
 
+/// The body of a call that has nothing to say.
+#[derive(serde::Deserialize)]
+struct Nothing {}
+
 /// Raise the schema of the stored records to the newest that this version knows, once every live replica can read it.
 #[utoipa::path(post, path = "/v1/migrate", tag = "operations",
     responses((status = 200, description = "The schema before and now.", body = Object),
@@ -119,14 +124,21 @@ pub(crate) async fn status(State(app): AppState) -> Response {
             content_type = "application/problem+json"),
         (status = 503, description = "The store takes no writes now.", body = ProblemDocument,
             content_type = "application/problem+json"),
-        Refused))]
+        BodyProblems, OnlyJson, Refused))]
 pub(crate) async fn migrate(
     State(app): AppState,
-    caller: Option<Extension<Caller>>,
+    caller: Caller,
     RawQuery(query): RawQuery,
+    headers: HeaderMap,
+    body: Body,
 ) -> Result<Response, Problem> {
     Params::new(query.as_deref())?.finish()?;
-    let caller = caller.map_or_else(Caller::anonymous, |Extension(caller)| caller);
+    // There is nothing to say, but who sends no type may be a web page that nobody asked.
+    body::require_json(&headers)?;
+    let said = body::read(body, MAX_BODY).await?;
+    if !said.is_empty() {
+        let Nothing {} = body::json(&said)?;
+    }
     if caller.role != Role::Admin {
         return Err(Problem::new(StatusCode::FORBIDDEN, "only administrators may migrate the records"));
     }
