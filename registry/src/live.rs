@@ -265,10 +265,18 @@ impl Feed {
                 None => return Ok(None),
             },
         };
-        // An error is met again, and mended, by the first wait in `run`.
-        while let Ok(Some(set)) = follower.try_next() {
-            if self.apply_ready(set, follower.as_mut()).is_err() {
-                break;
+        loop {
+            let caught_up = match follower.try_next() {
+                Ok(None) => break,
+                Ok(Some(set)) => self.apply_ready(set, follower.as_mut()),
+                Err(error) => Err(error),
+            };
+            // Where the changes are gone by now, what they led to is read: an old state is not called the present one.
+            if let Err(error) = caught_up {
+                match self.recover(error, shutdown).await? {
+                    Some(next) => follower = next,
+                    None => return Ok(None),
+                }
             }
         }
         let position = self.live.position();
