@@ -214,6 +214,8 @@ async fn recover(core: &Core, group: &[Planned], at: i64, begun: Instant) -> Del
 fn must_show(planned: &Planned, told: &Told, revision: u64) -> u64 {
     match told {
         Told::Verdict(Verdict::Applied(true)) if !planned.writes.is_empty() => revision,
+        // Who only asks wants to know what holds now, and to see it here.
+        Told::Verdict(Verdict::Applied(_)) if planned.job.commit.operations.is_empty() => revision,
         Told::Verdict(Verdict::Failed(found)) => {
             let gone = planned.checks.iter().any(|check| match found.record(&check.text) {
                 Some(_) => false,
@@ -245,10 +247,14 @@ async fn settle(core: &Core, group: Vec<Planned>, delivered: Delivered, reports:
             }
             core.works();
             let (epoch, head) = (core.mirror.epoch(), core.mirror.head());
+            let behind = core.mirror.applied() < revision;
             for (mut planned, told) in group.into_iter().zip(told) {
                 let outcome = match told {
                     Told::Verdict(Verdict::Applied(true)) if !planned.writes.is_empty() => {
                         Ok(Committed { position: Position::new(epoch, revision), changed: true })
+                    }
+                    Told::Verdict(Verdict::Applied(_)) if behind && planned.job.commit.operations.is_empty() => {
+                        Err(CommitError::Unavailable("this replica is behind what etcd holds".to_owned()))
                     }
                     Told::Verdict(Verdict::Applied(_)) => Ok(Committed { position: head, changed: false }),
                     Told::Verdict(Verdict::Failed(found)) => match planned.failed_condition(&found) {
