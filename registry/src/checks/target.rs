@@ -7,6 +7,32 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
+const METADATA: &str = "a cloud's metadata service";
+const LOOPBACK: &str = "this registry's own loopback";
+
+/// What no instance can be, and why; loopback is another matter.
+const REFUSED: &[(Cidr, &str)] = &[
+    // All of it is this host on this network (RFC 791 §3.2), not 0.0.0.0 alone.
+    (Cidr::v4([0, 0, 0, 0], 8), "an unspecified address"),
+    // Alibaba Cloud.
+    (Cidr::v4([100, 100, 100, 200], 32), METADATA),
+    // Azure's WireServer.
+    (Cidr::v4([168, 63, 129, 16], 32), METADATA),
+    // With 169.254.169.254, where nearly all clouds have their metadata.
+    (Cidr::v4([169, 254, 0, 0], 16), "link-local"),
+    // Of protocols among themselves (RFC 6890 §2.2.2); Oracle's cloud had its metadata there.
+    (Cidr::v4([192, 0, 0, 0], 24), "reserved for protocols"),
+    (Cidr::v4([224, 0, 0, 0], 4), "a multicast address"),
+    (Cidr::v4([255, 255, 255, 255], 32), "the broadcast address"),
+    (Cidr::v6([0; 8], 128), "the unspecified address"),
+    // Amazon's, of which metadata is one service among several.
+    (Cidr::v6([0xfd00, 0xec2, 0, 0, 0, 0, 0, 0], 32), METADATA),
+    // Google's.
+    (Cidr::v6([0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254], 128), METADATA),
+    (Cidr::v6([0xfe80, 0, 0, 0, 0, 0, 0, 0], 10), "link-local"),
+    (Cidr::v6([0xff00, 0, 0, 0, 0, 0, 0, 0], 8), "a multicast address"),
+];
+
 /// A range of addresses: `10.0.0.0/8`, `fd00::/8`, or a single address.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Deserialize)]
 #[serde(try_from = "String")]
@@ -62,6 +88,14 @@ fn bits(address: IpAddr) -> u128 {
 }
 
 impl Cidr {
+    const fn v4([a, b, c, d]: [u8; 4], length: u8) -> Self {
+        Self { base: IpAddr::V4(Ipv4Addr::new(a, b, c, d)), length }
+    }
+
+    const fn v6([a, b, c, d, e, f, g, h]: [u16; 8], length: u8) -> Self {
+        Self { base: IpAddr::V6(Ipv6Addr::new(a, b, c, d, e, f, g, h)), length }
+    }
+
     fn masked(&self, address: IpAddr) -> u128 {
         bits(address) & u128::MAX.checked_shl(128 - u32::from(self.length)).unwrap_or(0)
     }
@@ -90,10 +124,11 @@ fn embedded(v6: Ipv6Addr) -> Option<Ipv4Addr> {
     let segments = v6.segments();
     let v4 = |high: u16, low: u16| Ipv4Addr::from(u32::from(high) << 16 | u32::from(low));
     match segments {
-        // Mapped and compatible (RFC 4291 §2.5.5), and translated (RFC 6052 §2.1, RFC 8215).
-        [0, 0, 0, 0, 0, 0xffff, high, low] | [0x64, 0xff9b, 0, 0, 0, 0, high, low] => Some(v4(high, low)),
+        // Mapped and compatible (RFC 4291 §2.5.5), and translated by SIIT (RFC 2765 §2.1).
+        [0, 0, 0, 0, 0, 0xffff, high, low] | [0, 0, 0, 0, 0xffff, 0, high, low] => Some(v4(high, low)),
         [0, 0, 0, 0, 0, 0, high, low] if high != 0 => Some(v4(high, low)),
-        [0x64, 0xff9b, 1, _, _, _, high, low] => Some(v4(high, low)),
+        // Translated under the well-known prefix (RFC 6052 §2.1) and the local one (RFC 8215), taken as one of 96 bits.
+        [0x64, 0xff9b, 0, 0, 0, 0, high, low] | [0x64, 0xff9b, 1, _, _, _, high, low] => Some(v4(high, low)),
         // 6to4 (RFC 3056 §2).
         [0x2002, high, low, ..] => Some(v4(high, low)),
         _ => None,
@@ -103,44 +138,19 @@ fn embedded(v6: Ipv6Addr) -> Option<Ipv4Addr> {
 impl TargetRules {
     /// Why the address may not be checked, if so.
     pub fn refusal(&self, address: IpAddr) -> Option<&'static str> {
-        if self.allow.iter().any(|range| range.contains(address)) {
+        let allowed = |address: IpAddr| self.allow.iter().any(|range| range.contains(address));
+        // A v6 address that leads to a v4 address is judged by that.
+        let meant = match address {
+            IpAddr::V6(v6) => embedded(v6).map_or(address, IpAddr::V4),
+            IpAddr::V4(_) => address,
+        };
+        if allowed(address) || allowed(meant) {
             return None;
         }
-        match address {
-            IpAddr::V4(v4) => self.refusal_v4(v4),
-            IpAddr::V6(v6) => match embedded(v6) {
-                Some(v4) if self.allow.iter().any(|range| range.contains(v4.into())) => None,
-                Some(v4) => self.refusal_v4(v4),
-                None => self.refusal_v6(v6),
-            },
+        if meant.is_loopback() {
+            return (!self.loopback).then_some(LOOPBACK);
         }
-    }
-
-    fn refusal_v4(&self, v4: Ipv4Addr) -> Option<&'static str> {
-        const ALIBABA_METADATA: Ipv4Addr = Ipv4Addr::new(100, 100, 100, 200);
-        match v4 {
-            // All of 0.0.0.0/8 is this host on this network (RFC 791 §3.2), not 0.0.0.0 alone.
-            _ if v4.octets()[0] == 0 => Some("an unspecified address"),
-            _ if v4.is_loopback() => (!self.loopback).then_some("this registry's own loopback"),
-            // With 169.254.169.254, where nearly all clouds have their metadata.
-            _ if v4.is_link_local() => Some("link-local"),
-            ALIBABA_METADATA => Some("a cloud's metadata service"),
-            _ if v4.is_multicast() => Some("a multicast address"),
-            _ if v4.is_broadcast() => Some("the broadcast address"),
-            _ => None,
-        }
-    }
-
-    fn refusal_v6(&self, v6: Ipv6Addr) -> Option<&'static str> {
-        const AWS_METADATA: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
-        match v6 {
-            _ if v6.is_unspecified() => Some("the unspecified address"),
-            _ if v6.is_loopback() => (!self.loopback).then_some("this registry's own loopback"),
-            AWS_METADATA => Some("a cloud's metadata service"),
-            _ if v6.is_unicast_link_local() => Some("link-local"),
-            _ if v6.is_multicast() => Some("a multicast address"),
-            _ => None,
-        }
+        REFUSED.iter().find(|(range, _)| range.contains(meant)).map(|(_, why)| *why)
     }
 
     /// The refusal in a sentence, for a check's verdict or for who declares it.
@@ -179,10 +189,19 @@ mod tests {
             "64:ff9b::a9fe:a9fe",
             "64:ff9b:1::7f00:1",
             "2002:7f00:1::",
+            "::ffff:0:169.254.169.254",
+            "::ffff:168.63.129.16",
+            "168.63.129.16",
+            "192.0.0.192",
+            "fd00:ec2::23",
+            "fd20:ce::254",
+            "239.255.255.255",
         ] {
             assert!(rules.refusal(refused.parse().unwrap()).is_some(), "{refused}");
         }
-        for fine in ["10.0.0.1", "192.168.1.1", "100.64.0.1", "8.8.8.8", "fd00::1", "2001:db8::1", "64:ff9b::a00:1"] {
+        let v4 = ["10.0.0.1", "192.168.1.1", "100.64.0.1", "8.8.8.8", "192.0.1.1", "168.63.129.17", "100.100.100.201"];
+        let v6 = ["fd00::1", "2001:db8::1", "64:ff9b::a00:1", "fd00:ec3::1", "fd20:ce::253", "::ffff:0:10.0.0.1"];
+        for fine in v4.into_iter().chain(v6) {
             assert_eq!(rules.refusal(fine.parse().unwrap()), None, "{fine}");
         }
     }
