@@ -108,7 +108,7 @@ pub struct Check {
     /// Seconds from one run to the next, 1 to 86400; default 10.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub interval_seconds: Option<u32>,
-    /// Seconds that a run may take, at most the interval; default 2, or the interval where that is less.
+    /// Seconds that a run may take, at most 60 and at most the interval; default 2, or the interval where that is less.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout_seconds: Option<u32>,
     /// Consecutive results, 1 to 100, that it takes to change for the better; default 1.

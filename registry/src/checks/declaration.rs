@@ -8,8 +8,10 @@ use std::net::IpAddr;
 
 /// Most checks of a service or instance.
 pub const MAX_CHECKS: usize = 16;
-/// Longest interval, timeout or TTL in seconds: a day.
+/// Longest interval or TTL in seconds: a day.
 const MAX_SECONDS: u32 = 86_400;
+/// Longest timeout in seconds: a run takes one of a bounded number of places, and who never answers must not keep it.
+const MAX_TIMEOUT: u32 = 60;
 /// Most results in a row that a change may need.
 const MAX_RESULTS: u32 = 100;
 /// Most headers, and most expected statuses.
@@ -58,7 +60,7 @@ fn one(check: &Check) -> Result<(), Invalid> {
     }
     for (field, value, most) in [
         ("/intervalSeconds", check.interval_seconds, MAX_SECONDS),
-        ("/timeoutSeconds", check.timeout_seconds, MAX_SECONDS),
+        ("/timeoutSeconds", check.timeout_seconds, MAX_TIMEOUT),
         ("/ttlSeconds", check.ttl_seconds, MAX_SECONDS),
         ("/successes", check.successes, MAX_RESULTS),
         ("/failures", check.failures, MAX_RESULTS),
@@ -196,6 +198,7 @@ mod tests {
             (json!({"intervalSeconds": 0}), "/checks/0/intervalSeconds"),
             (json!({"intervalSeconds": 86_401}), "/checks/0/intervalSeconds"),
             (json!({"timeoutSeconds": 11}), "/checks/0/timeoutSeconds"),
+            (json!({"intervalSeconds": 86_400, "timeoutSeconds": 61}), "/checks/0/timeoutSeconds"),
             (json!({"intervalSeconds": 1, "timeoutSeconds": 2}), "/checks/0/timeoutSeconds"),
             (json!({"failures": 101}), "/checks/0/failures"),
             (json!({"successes": 0}), "/checks/0/successes"),
@@ -222,6 +225,7 @@ mod tests {
         for check in [
             json!({}),
             json!({"intervalSeconds": 1}),
+            json!({"intervalSeconds": 86_400, "timeoutSeconds": 60}),
             json!({"path": "/up?deep=1", "host": "web.example:8080", "headers": {"Accept": "*/*"}, "expect": [200, 204]}),
             json!({"type": "https", "tls": {"serverName": "10.0.0.1", "skipVerify": true}}),
             json!({"type": "dns", "query": "web.example.", "recordType": "aaaa"}),

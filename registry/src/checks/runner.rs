@@ -43,7 +43,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { probes: 256, writes: 64, strays: 10_000, sweep: Duration::from_secs(60) }
+        Self { probes: 1024, writes: 64, strays: 10_000, sweep: Duration::from_secs(60) }
     }
 }
 
