@@ -16,8 +16,8 @@ use tokio_rustls::client::TlsStream;
 pub struct Tls {
     provider: Arc<CryptoProvider>,
     extra: Vec<CertificateDer<'static>>,
-    /// Read on first use: most registries never check over TLS.
-    verified: OnceLock<Result<ClientConfig, String>>,
+    /// Read on first use: most registries never check over TLS. A failure is not kept, as it may pass.
+    verified: OnceLock<ClientConfig>,
 }
 
 impl Tls {
@@ -37,13 +37,14 @@ impl Tls {
         if skip_verify {
             return self.make(Arc::new(AnyCertificate(Arc::clone(&self.provider))));
         }
-        let read = || {
-            let (extra, provider) = (self.extra.clone(), Arc::clone(&self.provider));
-            rustls_platform_verifier::Verifier::new_with_extra_roots(extra, provider)
-                .map_err(|error| format!("the system's certificates can't be read: {error}"))
-                .and_then(|verifier| self.make(Arc::new(verifier)))
-        };
-        self.verified.get_or_init(read).clone()
+        if let Some(verified) = self.verified.get() {
+            return Ok(verified.clone());
+        }
+        let (extra, provider) = (self.extra.clone(), Arc::clone(&self.provider));
+        let verifier = rustls_platform_verifier::Verifier::new_with_extra_roots(extra, provider)
+            .map_err(|error| format!("the system's certificates can't be read: {error}"))?;
+        let config = self.make(Arc::new(verifier))?;
+        Ok(self.verified.get_or_init(|| config).clone())
     }
 
     /// Speaks TLS over a connection. The peer must be the check's `serverName`, else `host`, else the address.
