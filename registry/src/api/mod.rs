@@ -17,7 +17,6 @@ mod operations;
 mod params;
 mod peers;
 mod problem;
-mod rfc3339;
 mod sessions;
 mod sources;
 mod strict;

@@ -9,7 +9,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use fingerpost_catalog::{HealthSet, Position, Selector, Source, validate_dns_label, validate_instance_id};
 use serde::de::DeserializeOwned;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 /// How long `?minRevision=` may wait.
 const MIN_REVISION_WAIT: Duration = Duration::from_secs(5);
@@ -217,12 +217,6 @@ fn strong_tags(list: &str) -> Option<Vec<&str>> {
 pub(crate) fn etag(position: Position) -> HeaderValue {
     // Hexadecimal digits, a dash and decimal digits are valid in a header.
     HeaderValue::from_str(&format!("\"{position}\"")).unwrap_or_else(|_| HeaderValue::from_static("\"\""))
-}
-
-/// A time as RFC 3339 has it, in UTC.
-pub(crate) fn timestamp(time: SystemTime) -> String {
-    // The format is a constant, and no clock says a year of five digits.
-    time::OffsetDateTime::from(time).format(&time::format_description::well_known::Rfc3339).unwrap_or_default()
 }
 
 /// The parts of the path; one that can't be taken is a problem like any other.

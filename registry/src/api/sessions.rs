@@ -6,7 +6,6 @@ use super::lists::{after, limit, token};
 use super::objects::reply;
 use super::params::{self, Params, Path};
 use super::problem::Problem;
-use super::rfc3339::rfc3339;
 use super::{App, AppState};
 use crate::access::Caller;
 use crate::sessions::{EndError, MAX_RENEWALS, Unreached};
@@ -17,10 +16,10 @@ use axum::response::Response;
 use fingerpost_catalog::document::{
     NewSession, RenewDocument, RenewalsDocument, SessionDocument, SessionEndedDocument, SessionListDocument,
 };
-use fingerpost_catalog::{SessionQuery, SessionState, SessionView, Source};
+use fingerpost_catalog::{SessionQuery, SessionState, SessionView, Source, Timestamp};
 
 fn document(app: &App, view: &SessionView) -> SessionDocument {
-    let since = (view.session.since > 0).then(|| rfc3339(view.session.since));
+    let since = Timestamp::noted(view.session.since).map(|since| since.to_string());
     let home = app.api.sessions.members().home_of(&view.id).map(|home| home.id.to_string());
     SessionDocument::from_view(view, app.api.live.epoch(), since, home)
 }

@@ -10,9 +10,8 @@ use axum::extract::{RawQuery, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use fingerpost_catalog::document::{ListDocument, SourceDocument};
-use fingerpost_catalog::{Position, Source};
+use fingerpost_catalog::{Position, Source, Timestamp};
 use serde::Serialize;
-use std::time::{Duration, UNIX_EPOCH};
 
 /// What the removal of a source's declarations did.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
@@ -35,7 +34,7 @@ pub(super) fn document(state: &SourceState) -> SourceDocument {
         services: state.stats.services as u64,
         instances: state.stats.instances as u64,
         sessionless: state.stats.sessionless as u64,
-        last_seen: state.stats.seen.map(|(seen, _)| params::timestamp(UNIX_EPOCH + Duration::from_millis(seen))),
+        last_seen: state.stats.seen.map(|(seen, _)| Timestamp(seen).to_string()),
         orphaned: state.orphaned,
     }
 }
