@@ -28,6 +28,7 @@ fn options(endpoints: Vec<String>) -> EtcdOptions {
     options.prefix = format!("/fingerpost/test-{}", NEXT.fetch_add(1, Ordering::Relaxed));
     // Other tests write, too.
     options.resume_revisions = u64::MAX;
+    options.resume_changes = usize::MAX >> 3;
     options.open_timeout = Duration::from_secs(30);
     options
 }
@@ -294,6 +295,40 @@ async fn compaction_while_it_is_cut_off_is_survived() {
     assert!(done(&*store, commit([put(19, 120)])).await.changed);
     // A new one starts, though the past is gone.
     assert_eq!(latest(&*open(&cut_off).await).await, latest(&*free).await);
+}
+
+/// Who opens the store begins in the past, but not so far back that a mass of changes would have to be applied one by one.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_past_reaches_back_over_few_changes_only() {
+    let mut options = options(shared().await);
+    let store = open(&options).await;
+    let mass = done(&*store, commit((0..50).map(|n| put(n, 1)))).await.position;
+    let (over, gone) = (commit([put(0, 2), put(50, 2)]), commit([delete(1), delete(50)]));
+    let overwritten = done(&*store, over).await.position;
+    let deleted = done(&*store, gone).await.position;
+    let last = done(&*store, commit([put(1, 3), put(2, 3)])).await.position;
+    let expected = latest(&*store).await;
+    store.close().await;
+    options.resume_changes = 10;
+    let store = open(&options).await;
+    assert!(store.status().position.includes(&last));
+    let mut follower = store.follow(mass).expect("the few changes after the mass can be followed");
+    for position in [overwritten, deleted, last] {
+        assert_eq!(next(&mut *follower).await.unwrap().position, position);
+    }
+    assert!(matches!(store.follow(Position::new(mass.epoch, mass.number - 1)), Err(FollowError::Compacted)));
+    // It was all as it was then, and becomes what it is now.
+    let (position, then) = contents_at(&*store, ReadAt::Oldest).await;
+    assert_eq!((position, then.len()), (mass, 50));
+    assert!(then.values().all(|(record, at)| weight(record) == 1 && *at == mass.number), "{then:?}");
+    assert_eq!(contents(&*store).await.1, expected);
+    store.close().await;
+    // Where even the latest change is too large, it begins there.
+    options.resume_changes = 1;
+    let store = open(&options).await;
+    assert!(matches!(store.follow(deleted), Err(FollowError::Compacted)));
+    assert_eq!(latest(&*store).await, expected);
+    store.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

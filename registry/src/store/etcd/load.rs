@@ -4,7 +4,7 @@
 //! While one page is on its way, the one before it is decoded on threads of its own.
 
 use super::endpoints::{Endpoints, MAX_MESSAGE, Pause};
-use super::failure::{Failure, Outcome};
+use super::failure::Failure;
 use super::foreign::Foreign;
 use super::keys::{Keys, Place, end_of};
 use super::meta::{StoredEpoch, read_secret};
@@ -193,26 +193,4 @@ pub(super) async fn everything(
         staged(page.records);
     }
     Ok(loaded)
-}
-
-/// Everything at a revision so far before the latest one, or at a later one where that is compacted.
-pub(super) async fn oldest(
-    endpoints: &Endpoints,
-    keys: &Keys,
-    hasher: &KeyHasher,
-    (latest, behind): (u64, u64),
-    until: Instant,
-    mut staged: impl FnMut(Option<Vec<StoredRecord>>),
-) -> Result<Loaded, Failure> {
-    for behind in [behind, behind / 10, 0] {
-        // `None` begins anew.
-        staged(None);
-        // A store has no revision 0.
-        let revision = latest.saturating_sub(behind).max(1);
-        match everything(endpoints, keys, hasher, revision, until, |records| staged(Some(records))).await {
-            Err(failure) if failure.outcome == Outcome::Compacted && behind > 0 => {}
-            result => return result,
-        }
-    }
-    Err(Failure { outcome: Outcome::Compacted, text: "etcd compacts faster than it can be read".to_owned() })
 }

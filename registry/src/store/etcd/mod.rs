@@ -5,7 +5,7 @@
 //!
 //! - `keys`, `meta`, `foreign`: what lies where, and what is not ours.
 //! - `endpoints`, `failure`, `version`: the ways to etcd, and what its errors mean for a request.
-//! - `open`, `load`, `watcher`, `mirror`: from everything at one revision to what holds now.
+//! - `open`, `load`, `past`, `watcher`, `mirror`: from everything at one revision to what holds now.
 //! - `sequencer`, `plan`, `transaction`, `delivery`: from a caller's commit to its outcome, also through lost answers.
 //! - `replica`, `janitor`, `seen`: this replica's place among the others, and what is done from time to time.
 //!
@@ -22,6 +22,7 @@ mod load;
 mod meta;
 mod mirror;
 mod open;
+mod past;
 mod plan;
 mod replica;
 mod seen;
@@ -100,6 +101,8 @@ pub struct EtcdOptions {
     /// So many of etcd's latest revisions are followed from the start, as far as etcd has not compacted them, so that a replica
     /// that was restarted can serve those who resume from before.
     pub resume_revisions: u64,
+    /// Not so many of them, though, that more records than this have changed.
+    pub resume_changes: usize,
     /// Most changes kept in memory for followers.
     pub history_changes: usize,
     /// About how many bytes they may take.
@@ -129,6 +132,7 @@ impl EtcdOptions {
             lease: Duration::from_secs(10),
             progress: Duration::from_secs(2),
             resume_revisions: 1000,
+            resume_changes: 2000,
             history_changes: 100_000,
             history_bytes: 64 << 20,
             queue: 4096,

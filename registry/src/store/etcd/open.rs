@@ -5,9 +5,9 @@ use super::failure::{Failure, Outcome};
 use super::keys::Keys;
 use super::meta::{self, Meta};
 use super::mirror::Mirror;
+use super::past::{Past, Reach};
 use super::seen::Seen;
-use super::{Core, EtcdOptions, EtcdStore, janitor, load, replica, sequencer, version, watcher};
-use crate::store::StoredRecord;
+use super::{Core, EtcdOptions, EtcdStore, Staged, janitor, load, replica, sequencer, version, watcher};
 use crate::store::hashed::KeyHasher;
 use etcd_client::{Certificate, ConnectOptions, Identity, TlsOptions};
 use std::path::{Path, PathBuf};
@@ -63,7 +63,7 @@ pub enum OpenError {
     },
     /// That etcd has faults that cost data.
     #[error(
-        "etcd at {endpoint} is {found}, which may lose leases silently; use {wanted}, or accept it with --allow-old-etcd"
+        "etcd at {endpoint} is {found}, which may lose leases silently; use {wanted}, or accept it with --etcd-allow-old"
     )]
     TooOld {
         /// Which member.
@@ -189,23 +189,30 @@ async fn attempt(
     endpoints: &Endpoints,
     seen: Option<&Seen>,
     until: Instant,
-) -> Result<(Mirror, Vec<Vec<StoredRecord>>, u64), OpenError> {
+) -> Result<(Mirror, Staged, u64), OpenError> {
     let failed = |failure| OpenError::from(failure, endpoints, options);
     let soon = until.min(Instant::now() + 2 * REQUEST);
     let meta = identity(options, keys, endpoints, seen, soon).await?;
     let hasher = KeyHasher::new();
     let mut staged = Vec::new();
-    let stage = |page: Option<Vec<StoredRecord>>| match page {
-        Some(page) => staged.push(page),
-        None => staged.clear(),
-    };
     let patient = until.max(Instant::now() + Duration::from_secs(60));
-    let loaded = load::oldest(endpoints, keys, &hasher, (meta.revision, options.resume_revisions), patient, stage)
+    let mut loaded = load::everything(endpoints, keys, &hasher, meta.revision, patient, |page| staged.push(page))
         .await
         .map_err(failed)?;
+    let reach = Reach {
+        epoch_since: meta.epoch_at.unsigned_abs(),
+        revisions: options.resume_revisions,
+        changes: options.resume_changes,
+    };
+    let past = Past::go_back(endpoints, keys, &hasher, reach, &mut loaded, &mut staged).await;
     let history = (options.history_changes, options.history_bytes);
     let id: Arc<str> = format!("{:016x}", rand::random::<u64>()).into();
-    Ok((Mirror::new(keys.clone(), hasher, id, loaded, &meta, history), staged, meta.revision))
+    let mirror = Mirror::new(keys.clone(), hasher, id, loaded, &meta, history);
+    let position = mirror.head();
+    if let Some(past) = past {
+        past.replay(&mirror);
+    }
+    Ok((mirror, (position, staged), meta.revision))
 }
 
 /// Whose store this is, after making sure that this version may use it.
@@ -273,15 +280,14 @@ fn start(
     options: EtcdOptions,
     endpoints: Endpoints,
     mirror: Mirror,
-    staged: Vec<Vec<StoredRecord>>,
+    staged: Staged,
     seen: Option<Seen>,
 ) -> Arc<EtcdStore> {
-    let position = mirror.head();
     let core = Arc::new(Core::new(&options, endpoints, mirror));
     let tasks = &core.tasks;
     tasks.spawn(watcher::run(Arc::clone(&core)));
     tasks.spawn(replica::run(Arc::clone(&core)));
     tasks.spawn(janitor::run(Arc::clone(&core), seen));
     let sequencer = tokio::spawn(sequencer::run(Arc::clone(&core), options.in_flight));
-    EtcdStore::new(core, (position, staged), sequencer)
+    EtcdStore::new(core, staged, sequencer)
 }

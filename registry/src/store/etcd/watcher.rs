@@ -27,6 +27,10 @@ enum End {
 
 impl From<Failure> for End {
     fn from(failure: Failure) -> Self {
+        // It would be as much each time.
+        if failure.text.contains("message length too large") {
+            return End::Reload("more has changed than etcd can tell at once");
+        }
         End::Failed(failure)
     }
 }
