@@ -26,8 +26,14 @@ impl Order {
         (block, within.unwrap_or_default())
     }
 
+    /// The place after the last member, if the target belongs there: in a load, which comes in order, nearly all do.
+    fn end(&self, compare: impl Fn(u32) -> Ordering) -> Option<(usize, usize)> {
+        let block = self.blocks.last()?;
+        (compare(*block.last()?) == Ordering::Less).then_some((self.blocks.len() - 1, block.len()))
+    }
+
     pub(super) fn insert(&mut self, handle: u32, compare: impl Fn(u32) -> Ordering) {
-        let (at, within) = self.place(compare);
+        let (at, within) = self.end(&compare).unwrap_or_else(|| self.place(compare));
         let last = at + 1 >= self.blocks.len();
         let Some(block) = self.blocks.get_mut(at) else {
             self.blocks.push(vec![handle]);
