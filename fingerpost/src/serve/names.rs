@@ -55,26 +55,33 @@ impl Observer for DnsObserver {
                 None => break,
             }
         }
-        let mut after = None;
-        loop {
-            let query = InstanceQuery {
-                namespace: None,
-                service: None,
-                source: None,
-                selector: &everything,
-                health: HealthSet::default(),
-                after: after.as_ref(),
-                limit: PAGE,
-            };
-            let page = replica.instances(&query);
-            for view in page.items {
-                self.0.load_instance(Arc::new(view));
+        // Making the views costs about as much as compiling them, so each has a thread.
+        let (pages, to_load) = std::sync::mpsc::sync_channel::<Vec<InstanceView>>(4);
+        std::thread::scope(|scope| {
+            scope.spawn(move || {
+                to_load.into_iter().flatten().for_each(|view| self.0.load_instance(Arc::new(view)));
+            });
+            let mut after = None;
+            loop {
+                let query = InstanceQuery {
+                    namespace: None,
+                    service: None,
+                    source: None,
+                    selector: &everything,
+                    health: HealthSet::default(),
+                    after: after.as_ref(),
+                    limit: PAGE,
+                };
+                let page = replica.instances(&query);
+                // It is there until the pages end.
+                let _ = pages.send(page.items);
+                match page.next {
+                    Some(next) => after = Some(next),
+                    None => break,
+                }
             }
-            match page.next {
-                Some(next) => after = Some(next),
-                None => break,
-            }
-        }
+            drop(pages);
+        });
     }
 
     fn ready(&self, position: Position) {
