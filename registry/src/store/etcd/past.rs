@@ -133,6 +133,7 @@ impl Past {
             key: kv.key(),
             value: (event.event_type() == EventType::Put).then(|| kv.value()),
             revision: revision(kv),
+            created: kv.create_revision().unsigned_abs(),
         });
         if let Err(broken) = mirror.apply(events, self.until) {
             // The watch looks into it.
