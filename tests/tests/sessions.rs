@@ -139,9 +139,9 @@ async fn lists_and_refusals() {
     let foreign = server.put(WEB1, json!({"addresses": ["10.0.0.1"], "session": made.json["id"]})).await;
     assert_eq!((foreign.status, &foreign.json["pointer"]), (422, &json!("/session")), "{}", foreign.text);
     // Replicas only.
-    assert_eq!(server.post("/v1/peer/renew", json!({"ids": ["x"]})).await.status, 401);
+    assert_eq!(server.post("/v1/peer/renew", json!({"ids": ["x"]})).await.status, 403);
     let posed = [("content-type", "application/json"), ("authorization", "Peer ")];
-    assert_eq!(server.send(Method::POST, "/v1/peer/renew", &posed, r#"{"ids":[]}"#).await.status, 401);
+    assert_eq!(server.send(Method::POST, "/v1/peer/renew", &posed, r#"{"ids":[]}"#).await.status, 403);
 }
 
 #[tokio::test]
