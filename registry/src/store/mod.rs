@@ -20,6 +20,8 @@ use tokio::sync::{mpsc, watch};
 
 /// Most operations in one commit; etcd's limit of 128 leaves room for bookkeeping.
 pub const MAX_OPERATIONS: usize = 100;
+/// Most conditions of one commit: each of its operations may have one on its own record, and one on another.
+pub const MAX_CONDITIONS: usize = 2 * MAX_OPERATIONS;
 
 /// The schema of stored records that this version writes, and the newest that it reads. Additive changes don't raise it:
 /// records keep the fields that a version doesn't know.
@@ -78,7 +80,7 @@ pub struct Condition {
 pub struct Commit {
     /// At most [`MAX_OPERATIONS`], each on another key.
     pub operations: Vec<Operation>,
-    /// All must hold.
+    /// At most [`MAX_CONDITIONS`]; all must hold.
     pub conditions: Vec<Condition>,
     /// When the reply may come.
     pub durability: Durability,

@@ -2,7 +2,7 @@
 //! the caller's own task, so that the store's one writer has less to do.
 
 use super::hashed::{KeyHash, KeyHasher};
-use super::{Action, Commit, CommitError, Condition, Durability, MAX_OPERATIONS};
+use super::{Action, Commit, CommitError, Durability, Expect, MAX_CONDITIONS, MAX_OPERATIONS};
 use crate::members::Fence;
 use fingerpost_catalog::{Key, Record};
 use std::collections::HashSet;
@@ -17,10 +17,18 @@ pub(super) struct PreparedOperation {
     pub(super) value: Option<(Arc<Record>, Vec<u8>)>,
 }
 
+/// A condition, with what its record is found by.
+pub(super) struct PreparedCondition {
+    pub(super) key: Key,
+    pub(super) hash: KeyHash,
+    pub(super) text: String,
+    pub(super) expect: Expect,
+}
+
 /// A commit, encoded.
 pub(super) struct Prepared {
     pub(super) operations: Vec<PreparedOperation>,
-    pub(super) conditions: Vec<(Condition, KeyHash)>,
+    pub(super) conditions: Vec<PreparedCondition>,
     pub(super) durability: Durability,
     pub(super) fence: Option<Fence>,
     /// About how many bytes its keys and values take.
@@ -36,9 +44,9 @@ pub(super) fn prepare(commit: Commit, hasher: &KeyHasher, max_bytes: usize) -> R
             commit.operations.len()
         ));
     }
-    if commit.conditions.len() > MAX_OPERATIONS {
+    if commit.conditions.len() > MAX_CONDITIONS {
         return malformed(format!(
-            "a commit has at most {MAX_OPERATIONS} conditions, not {}: split it",
+            "a commit has at most {MAX_CONDITIONS} conditions, not {}: split it",
             commit.conditions.len()
         ));
     }
@@ -71,8 +79,8 @@ pub(super) fn prepare(commit: Commit, hasher: &KeyHasher, max_bytes: usize) -> R
         operations.push(PreparedOperation { key: operation.key, hash, text, value });
     }
     let conditions = commit.conditions.into_iter().map(|condition| {
-        let hash = hasher.hash(condition.key.to_string().as_bytes());
-        (condition, hash)
+        let text = condition.key.to_string();
+        PreparedCondition { hash: hasher.hash(text.as_bytes()), key: condition.key, text, expect: condition.expect }
     });
     let (durability, fence) = (commit.durability, commit.fence);
     Ok(Prepared { conditions: conditions.collect(), operations, durability, fence, bytes })

@@ -44,6 +44,50 @@ pub async fn conditions_hold_or_nothing_happens<H: Harness>(harness: H) {
     done(&*store, with(vec![put(1, 1)], vec![expect(1, Expect::Absent)])).await;
 }
 
+/// A batch of instances, each with a condition of its own and one on a session of its own.
+pub async fn as_many_conditions_as_are_allowed<H: Harness>(harness: H) {
+    let store = harness.store();
+    let sessions = done(&*store, commit((100..200).map(|n| put(n, 1)))).await.position.number;
+    let batch = |weight: u64, own: Expect, last: Expect| Commit {
+        operations: (0..100).map(|n| put(n, weight)).collect(),
+        conditions: (0..100)
+            .map(|n| expect(n, own))
+            .chain((100..199).map(|n| expect(n, Expect::At(sessions))))
+            .chain([expect(199, last)])
+            .collect(),
+        ..Commit::default()
+    };
+    // One that does not hold refuses everything, wherever it stands; the others hold.
+    for last in [Expect::Absent, Expect::At(sessions + 1)] {
+        let outcome = store.commit(batch(1, Expect::Absent, last)).await;
+        let refused = matches!(&outcome, Err(CommitError::Condition { key: of, actual: Some(at) })
+            if *of == key(199) && *at == sessions);
+        assert!(refused, "{outcome:?}");
+    }
+    let outcome = store.commit(batch(1, Expect::Present, Expect::Present)).await;
+    assert!(matches!(&outcome, Err(CommitError::Condition { key: of, actual: None }) if *of == key(0)), "{outcome:?}");
+    assert_eq!(latest(&*store).await.len(), 100);
+
+    let made = done(&*store, batch(1, Expect::Absent, Expect::At(sessions))).await.position.number;
+    assert_eq!(latest(&*store).await.len(), 200);
+    // Beside others, and where nothing changes.
+    let (again, other) = tokio::join!(
+        store.commit(batch(2, Expect::At(made), Expect::At(sessions))),
+        store.commit(commit([put(1000, 1)])),
+    );
+    assert!(again.unwrap().changed && other.unwrap().changed);
+    done(&*store, batch(2, Expect::Present, Expect::Present)).await;
+    let none = Commit { operations: Vec::new(), ..batch(2, Expect::Present, Expect::Present) };
+    assert!(!done(&*store, none.clone()).await.changed);
+    done(&*store, commit([delete(199)])).await;
+    assert!(is_condition(&store.commit(none).await));
+    assert!(is_condition(&store.commit(batch(3, Expect::Present, Expect::Present)).await));
+    let mut conditions = batch(3, Expect::Present, Expect::Absent).conditions;
+    conditions.push(expect(1000, Expect::Present));
+    let outcome = store.commit(Commit { conditions, ..Commit::default() }).await;
+    assert!(matches!(outcome, Err(CommitError::Malformed(_))), "{outcome:?}");
+}
+
 pub async fn increments_are_not_lost<H: Harness>(harness: H) {
     let store = harness.store();
     let mut last = done(&*store, commit([put(0, 0)])).await.position.number;

@@ -39,7 +39,7 @@ pub trait Harness: Send {
 macro_rules! store_suite {
     ($harness:expr) => {
         $crate::store_suite!(@ $harness, commits: reads_what_was_committed conditions_hold_or_nothing_happens
-            increments_are_not_lost commits_are_whole what_changes_nothing_makes_no_position positions_grow
+            as_many_conditions_as_are_allowed increments_are_not_lost commits_are_whole what_changes_nothing_makes_no_position positions_grow
             rules_of_form_are_enforced deletes_and_recreates reopening_keeps_everything);
         $crate::store_suite!(@ $harness, following: follows_from_what_was_read resumes_exactly
             every_change_is_told compaction_ends_old_followers foreign_positions_are_refused

@@ -103,8 +103,8 @@ impl Judge<'_> {
     }
 
     fn one(&mut self, commit: Prepared, group: &mut Group) -> Result<Result<Committed, CommitError>, Trouble> {
-        for (condition, hash) in commit.conditions {
-            let actual = self.index.get(hash).map(|entry| entry.revision);
+        for condition in commit.conditions {
+            let actual = self.index.get(condition.hash).map(|entry| entry.revision);
             let holds = match condition.expect {
                 Expect::Absent => actual.is_none(),
                 Expect::Present => actual.is_some(),

@@ -3,12 +3,13 @@
 use super::Core;
 use super::endpoints::{Pause, REQUEST};
 use super::failure::{Failure, Outcome};
-use super::plan::{Job, Planned};
+use super::plan::{Check, Job, Planned};
 use super::sequencer::Report;
-use super::transaction::{self, Answer, Verdict};
+use super::transaction::{self, Answer, Found, Verdict};
 use crate::store::{CommitError, Committed};
 use etcd_client::{Txn, TxnResponse};
 use fingerpost_catalog::Position;
+use futures_util::StreamExt;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -21,6 +22,8 @@ const BUDGET: Duration = Duration::from_secs(10);
 /// After so long the slot's word is not believed any more: others clean up what a dead replica has left, and this process
 /// may have been stopped for long.
 const BELIEF: Duration = Duration::from_secs(60);
+/// Requests at a time that look up what checks found.
+const LOOKS: usize = 4;
 /// How long a reply may wait for its own change to come back.
 const RETURN: Duration = Duration::from_secs(5);
 
@@ -38,14 +41,42 @@ impl Slot {
 }
 
 enum Delivered {
-    Applied(u64, Vec<Told>),
+    Applied(Applied),
     Not(CommitError),
 }
 
+/// A transaction that was applied, or looked at.
+struct Applied {
+    /// The revision that it made or saw.
+    revision: u64,
+    /// At which revision its checks were judged; 0 is the latest.
+    judged: u64,
+    /// What came of each commit.
+    told: Vec<Told>,
+}
+
 /// What is known of one commit of a transaction that was applied.
+#[derive(Clone)]
 enum Told {
-    Verdict(Verdict),
+    /// It was applied, and whether that changed anything.
+    Applied(bool),
+    /// A check did not hold, and which is not known yet.
+    Failed,
+    /// It was applied if its checks held.
+    Open,
+    /// What it was judged by can't be read any more.
     Unknown(String),
+    /// The same, but it was surely not applied.
+    Refused(String),
+}
+
+impl From<Verdict> for Told {
+    fn from(verdict: Verdict) -> Self {
+        match verdict {
+            Verdict::Applied(changed) => Told::Applied(changed),
+            Verdict::Failed => Told::Failed,
+        }
+    }
 }
 
 /// Delivers commits that write.
@@ -62,23 +93,25 @@ pub(super) async fn write(
     settle(&core, group, delivered, &reports).await;
 }
 
-/// Makes sure that commits would change nothing.
-pub(super) async fn verify(core: Arc<Core>, group: Vec<Planned>, reports: mpsc::UnboundedSender<Report>) {
+/// Makes sure that commits would change nothing. The slot is only kept meanwhile.
+pub(super) async fn verify(core: Arc<Core>, slot: Slot, group: Vec<Planned>, reports: mpsc::UnboundedSender<Report>) {
     let txn = transaction::verify(&group, &core.mirror.keys, &core.id);
     let until = Instant::now() + AWAY;
     let delivered = match core.endpoints.repeat(REQUEST, until, |client| send(client, txn.clone())).await {
-        Ok(response) => match transaction::answer(&response, &core.mirror.keys, 0) {
+        Ok(response) => match transaction::answer(&response, group.len(), 0) {
             Answer::Applied(revision, verdicts) => {
                 core.mirror.history.know(revision);
-                Delivered::Applied(revision, verdicts.into_iter().map(Told::Verdict).collect())
+                let told = verdicts.into_iter().map(Told::from).collect();
+                Delivered::Applied(Applied { revision, judged: revision, told })
             }
             Answer::Elsewhere(..) => {
                 Delivered::Not(CommitError::Unavailable("etcd's answer makes no sense".to_owned()))
             }
         },
+        Err(failure) if transaction::is_unmet(&failure) => unmet(&group),
         Err(failure) => Delivered::Not(CommitError::Unavailable(failure.text)),
     };
-    let _ = reports.send(Report::Verified);
+    let _ = reports.send(Report::Free(slot));
     settle(&core, group, delivered, &reports).await;
 }
 
@@ -97,16 +130,17 @@ async fn deliver(core: &Core, slot: &mut Slot, group: &[Planned]) -> Delivered {
         let txn = transaction::write(group, keys, &core.id, (&slot.key, slot.at), &id);
         let sent = Instant::now();
         let failure = match core.endpoints.once(REQUEST, |client| send(client, txn)).await {
-            Ok(response) => match transaction::answer(&response, keys, 1) {
+            Ok(response) => match transaction::answer(&response, group.len(), 1) {
                 Answer::Applied(revision, verdicts) => {
                     slot.at = i64::try_from(revision).unwrap_or(i64::MAX);
                     core.wrote(sent.elapsed());
-                    return Delivered::Applied(revision, verdicts.into_iter().map(Told::Verdict).collect());
+                    let told = verdicts.into_iter().map(Told::from).collect();
+                    return Delivered::Applied(Applied { revision, judged: revision.saturating_sub(1), told });
                 }
                 Answer::Elsewhere(at, value) => {
                     slot.at = at;
                     if value == id.as_bytes() {
-                        return recover(core, group, at, begun).await;
+                        return recovered(group, at);
                     }
                     // It has moved on from where everything sent so far expected it.
                     if open && begun.elapsed() > BELIEF {
@@ -119,6 +153,8 @@ async fn deliver(core: &Core, slot: &mut Slot, group: &[Planned]) -> Delivered {
                     continue;
                 }
             },
+            // What was sent before may still be applied, as long as it is not known to be out of the way.
+            Err(failure) if transaction::is_unmet(&failure) && !open => return unmet(group),
             Err(failure) => failure,
         };
         match failure.outcome {
@@ -126,7 +162,7 @@ async fn deliver(core: &Core, slot: &mut Slot, group: &[Planned]) -> Delivered {
             Outcome::NotSent => {}
             // The answer of the request that filled the database says the same, and that one was applied.
             Outcome::NoSpace => match look(core, slot, &id).await {
-                Ok(Some(at)) => return recover(core, group, at, begun).await,
+                Ok(Some(at)) => return recovered(group, at),
                 Ok(None) if !open => return Delivered::Not(CommitError::Full),
                 Ok(None) | Err(_) => open = true,
             },
@@ -176,7 +212,7 @@ async fn give_up(
         let (at, value) = transaction::slot_of(&response.op_responses());
         slot.at = at;
         return if value == id.as_bytes() {
-            recover(core, group, at, begun).await
+            recovered(group, at)
         } else {
             // Fenced by a request before, whose answer was lost.
             Delivered::Not(CommitError::Unavailable(failure.text))
@@ -185,47 +221,75 @@ async fn give_up(
     unknown
 }
 
-/// What came of each commit of a transaction that was applied at a revision, though its answer was lost.
-async fn recover(core: &Core, group: &[Planned], at: i64, begun: Instant) -> Delivered {
+/// A transaction was applied at a revision, though its answer was lost.
+fn recovered(group: &[Planned], at: i64) -> Delivered {
     let revision = at.unsigned_abs();
-    let keys = &core.mirror.keys;
-    let until = begun + BUDGET + AWAY;
-    let mut told = Vec::with_capacity(group.len());
-    for planned in group {
-        if planned.checks.is_empty() && planned.fence.is_none() {
-            told.push(Told::Verdict(Verdict::Applied(true)));
-            continue;
-        }
-        let txn = transaction::look_back(planned, keys, &core.id, revision.saturating_sub(1));
-        told.push(match core.endpoints.repeat(REQUEST, until, |client| send(client, txn.clone())).await {
-            Ok(response) => {
-                let found = transaction::found(response.op_responses(), keys);
-                Told::Verdict(if planned.holds(&found) { Verdict::Applied(true) } else { Verdict::Failed(found) })
-            }
-            Err(failure) => Told::Unknown(failure.text),
-        });
-    }
     tracing::debug!(revision, commits = group.len(), "a write without an answer was found applied");
-    Delivered::Applied(revision, told)
+    let told = group.iter().map(|planned| if planned.depends() { Told::Open } else { Told::Applied(true) }).collect();
+    Delivered::Applied(Applied { revision, judged: revision.saturating_sub(1), told })
+}
+
+/// A group was refused because something demanded does not hold. Where it holds again by the time somebody looks, the
+/// commit is simply tried again.
+fn unmet(group: &[Planned]) -> Delivered {
+    Delivered::Applied(Applied { revision: 0, judged: 0, told: vec![Told::Failed; group.len()] })
+}
+
+/// Looks up what the checks found that did not hold, or may not have.
+async fn judge(core: &Core, group: &[Planned], applied: &mut Applied) -> Found {
+    let unclear = group.iter().zip(&applied.told).filter(|(_, told)| matches!(told, Told::Failed | Told::Open));
+    let reads =
+        transaction::look_back(unclear.map(|(planned, _)| planned), &core.mirror.keys, &core.id, applied.judged);
+    let mut found = Found::default();
+    if reads.is_empty() {
+        return found;
+    }
+    let until = Instant::now() + AWAY;
+    let reading = reads
+        .into_iter()
+        .map(|txn| async move { core.endpoints.repeat(REQUEST, until, |client| send(client, txn.clone())).await });
+    let mut reading = futures_util::stream::iter(reading).buffer_unordered(LOOKS);
+    let mut failed = None;
+    while let Some(read) = reading.next().await {
+        match read {
+            Ok(response) => {
+                if applied.judged == 0 {
+                    let seen = response.header().map_or(0, |header| header.revision().unsigned_abs());
+                    applied.revision = applied.revision.max(seen);
+                }
+                found.add(response.op_responses(), &core.mirror.keys);
+            }
+            Err(failure) => failed = Some(failure.text),
+        }
+    }
+    for (planned, told) in group.iter().zip(&mut applied.told) {
+        *told = match (&*told, &failed) {
+            (Told::Open, Some(why)) => Told::Unknown(why.clone()),
+            (Told::Failed, Some(why)) => Told::Refused(why.clone()),
+            (Told::Open, None) if planned.holds(&found) => Told::Applied(true),
+            (Told::Open, None) => Told::Failed,
+            _ => continue,
+        };
+    }
+    found
 }
 
 /// Up to which revision this replica must have come before a caller is told: to its own change, or to what it was refused
 /// for, so that it does not try again with the same old knowledge.
-fn must_show(planned: &Planned, told: &Told, revision: u64) -> u64 {
+fn must_show(planned: &Planned, told: &Told, found: &Found, revision: u64) -> u64 {
     match told {
-        Told::Verdict(Verdict::Applied(true)) if !planned.writes.is_empty() => revision,
+        Told::Applied(true) if !planned.writes.is_empty() => revision,
         // Who only asks wants to know what holds now, and to see it here.
-        Told::Verdict(Verdict::Applied(_)) if planned.job.commit.operations.is_empty() => revision,
-        Told::Verdict(Verdict::Failed(found)) => {
-            let gone = planned.checks.iter().any(|check| match found.record(&check.text) {
-                Some(_) => false,
-                // When it was removed is not told.
-                None => !check.must.holds(None),
-            });
+        Told::Applied(_) if planned.job.commit.operations.is_empty() => revision,
+        Told::Failed => {
+            let seen = |check: &Check| (check.must, found.record(planned.text(check)));
+            // When it was removed is not told.
+            let gone = planned.checks.iter().map(seen).any(|(must, now)| now.is_none() && !must.holds(None));
             let evicted = planned.fence.is_some() && found.fence.place == 0;
-            if gone || evicted { revision } else { found.latest() }
+            let latest = planned.checks.iter().filter_map(|check| seen(check).1).max().unwrap_or(0);
+            if gone || evicted { revision } else { latest.max(found.fence.joins) }
         }
-        Told::Verdict(Verdict::Applied(_)) | Told::Unknown(_) => 0,
+        Told::Applied(_) | Told::Open | Told::Unknown(_) | Told::Refused(_) => 0,
     }
 }
 
@@ -233,11 +297,14 @@ fn must_show(planned: &Planned, told: &Told, revision: u64) -> u64 {
 async fn settle(core: &Core, group: Vec<Planned>, delivered: Delivered, reports: &mpsc::UnboundedSender<Report>) {
     let (mut done, mut again) = (Vec::new(), Vec::new());
     match delivered {
-        Delivered::Applied(revision, told) => {
+        Delivered::Applied(mut applied) => {
+            let found = judge(core, &group, &mut applied).await;
+            let Applied { revision, told, .. } = applied;
             core.mirror.history.know(revision);
-            let changed = told.iter().any(|told| matches!(told, Told::Verdict(Verdict::Applied(true))));
-            let changed = changed && group.iter().any(|planned| !planned.writes.is_empty());
-            let due = group.iter().zip(&told).map(|(planned, told)| must_show(planned, told, revision)).max();
+            let both = || group.iter().zip(&told);
+            let changed =
+                both().any(|(planned, told)| matches!(told, Told::Applied(true)) && !planned.writes.is_empty());
+            let due = both().map(|(planned, told)| must_show(planned, told, &found, revision)).max();
             if let Some(due) = due.filter(|due| *due > core.mirror.applied()) {
                 if !changed && due == revision {
                     // Nothing of ours changes at this revision, so the watch has to be asked.
@@ -250,14 +317,14 @@ async fn settle(core: &Core, group: Vec<Planned>, delivered: Delivered, reports:
             let behind = core.mirror.applied() < revision;
             for (mut planned, told) in group.into_iter().zip(told) {
                 let outcome = match told {
-                    Told::Verdict(Verdict::Applied(true)) if !planned.writes.is_empty() => {
+                    Told::Applied(true) if !planned.writes.is_empty() => {
                         Ok(Committed { position: Position::new(epoch, revision), changed: true })
                     }
-                    Told::Verdict(Verdict::Applied(_)) if behind && planned.job.commit.operations.is_empty() => {
+                    Told::Applied(_) if behind && planned.job.commit.operations.is_empty() => {
                         Err(CommitError::Unavailable("this replica is behind what etcd holds".to_owned()))
                     }
-                    Told::Verdict(Verdict::Applied(_)) => Ok(Committed { position: head, changed: false }),
-                    Told::Verdict(Verdict::Failed(found)) => match planned.failed_condition(&found) {
+                    Told::Applied(_) => Ok(Committed { position: head, changed: false }),
+                    Told::Failed | Told::Open => match planned.failed_condition(&found) {
                         Some(error) => Err(error),
                         None => {
                             planned.job.surprises += 1;
@@ -266,6 +333,7 @@ async fn settle(core: &Core, group: Vec<Planned>, delivered: Delivered, reports:
                         }
                     },
                     Told::Unknown(why) => Err(CommitError::Unknown(why)),
+                    Told::Refused(why) => Err(CommitError::Unavailable(why)),
                 };
                 done.push((planned.job, outcome));
             }

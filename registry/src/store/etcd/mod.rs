@@ -408,7 +408,7 @@ impl Store for EtcdStore {
                 return Ok(Committed { position: self.core.mirror.head(), changed: false });
             }
             let (reply, outcome) = oneshot::channel();
-            self.core.inbox.add(Job::new(commit, reply)).await?;
+            self.core.inbox.add(Job::new(commit, reply, &self.core.mirror.hasher)).await?;
             match outcome.await {
                 Ok(outcome) => outcome,
                 Err(_) => Err(CommitError::Unknown("the store was let go of".to_owned())),

@@ -9,7 +9,7 @@ use super::mirror::Entry;
 use super::transaction::Found;
 use crate::members::Fence;
 use crate::store::hashed::{HashedMap, HashedSet, KeyHash, KeyHasher};
-use crate::store::prepare::Prepared;
+use crate::store::prepare::{Prepared, PreparedOperation};
 use crate::store::{CommitError, Committed, Expect};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -17,6 +17,8 @@ use tokio::time::Instant;
 /// A commit and who waits for its outcome.
 pub(super) struct Job {
     pub(super) commit: Prepared,
+    /// The hashes of its operations' values.
+    values: Vec<Option<u128>>,
     reply: Option<oneshot::Sender<Result<Committed, CommitError>>>,
     /// Since when it waits.
     pub(super) since: Instant,
@@ -25,8 +27,15 @@ pub(super) struct Job {
 }
 
 impl Job {
-    pub(super) fn new(commit: Prepared, reply: oneshot::Sender<Result<Committed, CommitError>>) -> Self {
-        Self { commit, reply: Some(reply), since: Instant::now(), surprises: 0 }
+    /// Made in the caller's own task, so that the sequencer has less to do.
+    pub(super) fn new(
+        commit: Prepared,
+        reply: oneshot::Sender<Result<Committed, CommitError>>,
+        hasher: &KeyHasher,
+    ) -> Self {
+        let hash = |operation: &PreparedOperation| operation.value.as_ref().map(|(_, value)| hasher.hash(value));
+        let values = commit.operations.iter().map(hash).collect();
+        Self { commit, values, reply: Some(reply), since: Instant::now(), surprises: 0 }
     }
 
     /// Tells the caller, who may have gone. What is left knows which keys it was about.
@@ -41,14 +50,24 @@ impl Job {
 /// After so many, nothing is taken for unchanged any more.
 const MAX_SURPRISES: u32 = 3;
 
-/// Most checks of a commit, so that it fits into a transaction: what is more is written as it was asked for.
+/// Most checks that stand before a commit's operations, so that both fit into a transaction. What would change nothing is
+/// written as it was asked for instead of making them more; conditions beyond are demanded apart.
 const MAX_CHECKS: usize = 120;
 
 /// What must be so for a commit to be applied.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Check {
-    pub(super) text: String,
+    of: Of,
     pub(super) must: Must,
+}
+
+/// Whose record is checked.
+#[derive(Clone, Copy, Debug)]
+enum Of {
+    /// A condition's.
+    Condition(usize),
+    /// An operation's that is taken to change nothing.
+    Operation(usize),
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -90,31 +109,28 @@ pub(super) struct Planned {
 }
 
 impl Planned {
-    pub(super) fn new(job: Job, index: &HashedMap<Entry>, foreign: &Foreign, hasher: &KeyHasher) -> Self {
+    pub(super) fn new(job: Job, index: &HashedMap<Entry>, foreign: &Foreign) -> Self {
         let commit = &job.commit;
-        let mut checks: Vec<Check> = commit
-            .conditions
-            .iter()
-            .map(|(condition, hash)| {
-                // What can't be read is absent to us, as long as nobody makes something readable of it.
-                let must = match (condition.expect, foreign.unreadable(*hash)) {
-                    (Expect::Absent, Some(revision)) => Must::BeAt(revision),
-                    (expect, _) => Must::of(expect),
-                };
-                Check { text: condition.key.to_string(), must }
-            })
-            .collect();
+        let conditions = commit.conditions.iter().enumerate().map(|(place, condition)| {
+            // What can't be read is absent to us, as long as nobody makes something readable of it.
+            let must = match (condition.expect, foreign.unreadable(condition.hash)) {
+                (Expect::Absent, Some(revision)) => Must::BeAt(revision),
+                (expect, _) => Must::of(expect),
+            };
+            Check { of: Of::Condition(place), must }
+        });
+        let mut checks: Vec<Check> = conditions.collect();
         let mut writes = Vec::with_capacity(commit.operations.len());
-        for (place, operation) in commit.operations.iter().enumerate() {
+        for (place, (operation, value)) in commit.operations.iter().zip(&job.values).enumerate() {
             let known = index.get(&operation.hash);
-            let unchanged = match (&operation.value, known) {
+            let unchanged = match (value, known) {
                 (None, None) => Some(0),
-                (Some((_, value)), Some(entry)) if entry.value == hasher.hash(value) => Some(entry.revision),
+                (Some(value), Some(entry)) if entry.value == *value => Some(entry.revision),
                 _ => None,
             };
             match unchanged {
                 Some(revision) if job.surprises < MAX_SURPRISES && checks.len() < MAX_CHECKS => {
-                    checks.push(Check { text: operation.text.clone(), must: Must::BeAt(revision) });
+                    checks.push(Check { of: Of::Operation(place), must: Must::BeAt(revision) });
                 }
                 _ => writes.push(place),
             }
@@ -122,15 +138,37 @@ impl Planned {
         Self { fence: job.commit.fence, job, checks, writes }
     }
 
-    /// How much of etcd's limit of operations it takes in its own transaction: compares, writes or, where it is not applied,
-    /// reads, whichever are the most.
+    /// The key of the record that is checked.
+    pub(super) fn text(&self, check: &Check) -> &str {
+        match check.of {
+            Of::Condition(place) => &self.job.commit.conditions[place].text,
+            Of::Operation(place) => &self.job.commit.operations[place].text,
+        }
+    }
+
+    /// The checks on which its own transaction depends.
+    pub(super) fn gate(&self) -> &[Check] {
+        &self.checks[..self.checks.len().min(MAX_CHECKS)]
+    }
+
+    /// The checks for which there is no room before its operations.
+    pub(super) fn demands(&self) -> &[Check] {
+        &self.checks[self.checks.len().min(MAX_CHECKS)..]
+    }
+
+    /// Whether anything has to hold for it.
+    pub(super) fn depends(&self) -> bool {
+        !self.checks.is_empty() || self.fence.is_some()
+    }
+
+    /// How much of etcd's limit of operations it takes in its own transaction: compares or writes, whichever are more.
     pub(super) fn depth(&self) -> usize {
-        (self.checks.len() + self.fence.map_or(0, |_| 2)).max(self.writes.len())
+        (self.gate().len() + self.fence.map_or(0, |_| 2)).max(self.writes.len())
     }
 
     /// About how many bytes it takes in a request.
     pub(super) fn bytes(&self, root: usize) -> usize {
-        let checks: usize = self.checks.iter().map(|check| 2 * (root + check.text.len() + 24)).sum();
+        let checks: usize = self.checks.iter().map(|check| root + self.text(check).len() + 24).sum();
         let writes: usize = self
             .writes
             .iter()
@@ -139,12 +177,12 @@ impl Planned {
                 root + operation.text.len() + operation.value.as_ref().map_or(0, |(_, value)| value.len()) + 24
             })
             .sum();
-        64 + checks + writes + self.fence.map_or(0, |_| 4 * (root + 64))
+        64 + checks + writes + self.fence.map_or(0, |_| 2 * (root + 64))
     }
 
     /// Whether what was found stood in its way.
     pub(super) fn holds(&self, found: &Found) -> bool {
-        !self.is_fenced(found) && self.checks.iter().all(|check| check.must.holds(found.record(&check.text)))
+        !self.is_fenced(found) && self.checks.iter().all(|check| check.must.holds(found.record(self.text(check))))
     }
 
     /// Whether the view of the replicas by which it was decided is not what holds.
@@ -157,8 +195,8 @@ impl Planned {
         if self.is_fenced(found) {
             return Some(CommitError::Fenced);
         }
-        self.job.commit.conditions.iter().zip(&self.checks).find_map(|((condition, _), check)| {
-            let actual = found.record(&check.text);
+        self.job.commit.conditions.iter().zip(&self.checks).find_map(|(condition, check)| {
+            let actual = found.record(&condition.text);
             (!check.must.holds(actual)).then(|| CommitError::Condition { key: condition.key.clone(), actual })
         })
     }
@@ -182,7 +220,7 @@ impl<'a> Claims<'a> {
     }
 
     fn read(&self) -> impl Iterator<Item = KeyHash> {
-        self.0.conditions.iter().map(|(_, hash)| *hash)
+        self.0.conditions.iter().map(|condition| condition.hash)
     }
 }
 

@@ -14,13 +14,13 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Notify, Semaphore, mpsc};
-use tokio::time::Instant;
+use tokio::time::{Instant, MissedTickBehavior};
 
 /// How long a commit may wait for its turn. Then etcd is away, or much slower than what is asked of it, and the caller had
 /// better know soon that nothing was written.
 const PATIENCE: Duration = Duration::from_millis(2500);
-/// Transactions that only verify, at a time.
-const VERIFYING: usize = 2;
+/// How often it is looked for what has waited too long.
+const EXPIRY: Duration = Duration::from_millis(100);
 /// How far into the queue a group may reach past commits that can't be part of it.
 const REACH: usize = 2048;
 
@@ -70,8 +70,6 @@ impl Inbox {
 pub(super) enum Report {
     /// The slot can be used again.
     Free(Slot),
-    /// A verifying transaction is done.
-    Verified,
     /// These commits are done.
     Done(Vec<Job>),
     /// These have to be tried again, before all others.
@@ -83,7 +81,6 @@ struct Sequencer {
     queue: VecDeque<Job>,
     busy: Busy,
     slots: Vec<Slot>,
-    verifying: usize,
     /// Jobs that are neither queued nor done.
     under_way: usize,
     reports: mpsc::UnboundedSender<Report>,
@@ -95,7 +92,9 @@ pub(super) async fn run(core: Arc<Core>, slots: usize) {
     let (reports, mut reported) = mpsc::unbounded_channel();
     let slots = (0..slots.max(1)).map(|n| Slot::new(core.mirror.keys.slots(&core.id), n)).collect();
     let queue = VecDeque::new();
-    let mut sequencer = Sequencer { core, queue, busy: Busy::default(), slots, verifying: 0, under_way: 0, reports };
+    let mut expiry = tokio::time::interval(EXPIRY);
+    expiry.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut sequencer = Sequencer { core, queue, busy: Busy::default(), slots, under_way: 0, reports };
     loop {
         sequencer.take();
         sequencer.send_groups();
@@ -114,7 +113,7 @@ pub(super) async fn run(core: Arc<Core>, slots: usize) {
                 }
             }
             () = core.inbox.ready.notified() => {}
-            () = tokio::time::sleep(Duration::from_millis(100)), if waits => sequencer.expire(),
+            _ = expiry.tick(), if waits => sequencer.expire(),
         }
     }
 }
@@ -128,7 +127,6 @@ impl Sequencer {
     fn hear(&mut self, report: Report) {
         match report {
             Report::Free(slot) => self.slots.push(slot),
-            Report::Verified => self.verifying -= 1,
             Report::Done(jobs) => {
                 self.under_way -= jobs.len();
                 for job in &jobs {
@@ -150,6 +148,9 @@ impl Sequencer {
     /// Gives up what has waited too long; it was never sent.
     fn expire(&mut self) {
         let now = Instant::now();
+        if self.queue.iter().all(|job| now - job.since <= PATIENCE) {
+            return;
+        }
         let why = self.core.trouble().unwrap_or_else(|| "etcd is slower than what is asked of it".to_owned());
         let (old, rest): (VecDeque<Job>, VecDeque<Job>) =
             std::mem::take(&mut self.queue).into_iter().partition(|job| now - job.since > PATIENCE);
@@ -161,34 +162,34 @@ impl Sequencer {
     }
 
     fn send_groups(&mut self) {
-        while !self.queue.is_empty() && (!self.slots.is_empty() || self.verifying < VERIFYING) {
+        while !self.queue.is_empty() && !self.slots.is_empty() {
             let (writing, verifying) = self.groups();
             if writing.is_empty() && verifying.is_empty() {
                 return;
             }
-            self.under_way += writing.len() + verifying.len();
-            if !verifying.is_empty() {
-                self.verifying += 1;
+            // What only verifies needs no slot, but as few transactions are under way as there are slots.
+            for (group, writes) in [(writing, true), (verifying, false)] {
+                let Some(slot) = (!group.is_empty()).then(|| self.slots.pop()).flatten() else { continue };
+                self.under_way += group.len();
                 let (core, reports) = (Arc::clone(&self.core), self.reports.clone());
-                self.core.tasks.spawn(delivery::verify(core, verifying, reports));
-            }
-            if !writing.is_empty()
-                && let Some(slot) = self.slots.pop()
-            {
-                let (core, reports) = (Arc::clone(&self.core), self.reports.clone());
-                self.core.tasks.spawn(delivery::write(core, slot, writing, reports));
+                if writes {
+                    self.core.tasks.spawn(delivery::write(core, slot, group, reports));
+                } else {
+                    self.core.tasks.spawn(delivery::verify(core, slot, group, reports));
+                }
             }
         }
     }
 
     /// Takes from the queue what can be sent together now: commits that write, and commits that only verify.
     fn groups(&mut self) -> (Vec<Planned>, Vec<Planned>) {
-        let mut writing = Group::new(1, !self.slots.is_empty());
-        let mut verifying = Group::new(0, self.verifying < VERIFYING);
+        let mut writing = Group::new(1);
+        // With one slot left it is either the ones or the others, whichever come first.
+        let mut verifying = Group::new(0);
         let mut passed_over = Busy::default();
         let mut rest = VecDeque::new();
         let root = self.core.mirror.keys.records().len();
-        let core = Arc::clone(&self.core);
+        let (core, last_slot) = (Arc::clone(&self.core), self.slots.len() == 1);
         core.mirror.look(|index, foreign| {
             while let Some(job) = self.queue.pop_front() {
                 let claims = Claims::of(&job);
@@ -196,9 +197,12 @@ impl Sequencer {
                     passed_over.add(&claims);
                     rest.push_back(job);
                 } else {
-                    let planned = Planned::new(job, index, foreign, &core.mirror.hasher);
-                    let group = if planned.writes.is_empty() { &mut verifying } else { &mut writing };
-                    if group.takes(&planned, root) {
+                    let planned = Planned::new(job, index, foreign);
+                    let (group, other) = match planned.writes.is_empty() {
+                        true => (&mut verifying, &writing),
+                        false => (&mut writing, &verifying),
+                    };
+                    if !(last_slot && !other.jobs.is_empty()) && group.takes(&planned, root) {
                         self.busy.add(&planned.claims());
                         group.jobs.push(planned);
                     } else {
@@ -206,7 +210,8 @@ impl Sequencer {
                         rest.push_back(planned.job);
                     }
                 }
-                if rest.len() >= REACH || writing.full && verifying.full {
+                // What comes after a full group is for the next one.
+                if writing.full || verifying.full || rest.len() >= REACH {
                     break;
                 }
             }
@@ -228,23 +233,22 @@ struct Group {
 }
 
 impl Group {
-    fn new(outer: usize, open: bool) -> Self {
-        Self { jobs: Vec::new(), outer, depth: 0, bytes: 256, full: !open }
+    fn new(outer: usize) -> Self {
+        Self { jobs: Vec::new(), outer, depth: 0, bytes: 256, full: false }
     }
 
     /// Whether one more fits, and if so, makes room for it.
     fn takes(&mut self, planned: &Planned, root: usize) -> bool {
-        if self.full {
-            return false;
-        }
         let depth = self.depth.max(planned.depth());
         let bytes = self.bytes + planned.bytes(root);
-        let fits =
-            self.jobs.is_empty() || (self.outer + self.jobs.len() + 1 + depth <= MAX_OPERATIONS && bytes <= MAX_BYTES);
+        // What is demanded would fail all others, too.
+        let alone = !planned.demands().is_empty();
+        let operations = self.outer + self.jobs.len() + 1 + depth;
+        let fits = self.jobs.is_empty() || (!alone && operations <= MAX_OPERATIONS && bytes <= MAX_BYTES);
         if fits {
             (self.depth, self.bytes) = (depth, bytes);
         }
-        self.full = !fits;
+        self.full = !fits || alone;
         fits
     }
 }

@@ -6,28 +6,43 @@
 //! ```text
 //! If   slot is at the revision known
 //! Then put the slot = id of this write
-//!      for each commit: If its checks hold Then its operations Else the revisions of the checked records
+//!      for each commit: If its checks hold Then its operations
 //! Else read the slot
 //! ```
 //!
+//! What stood in the way of a commit is looked up afterwards, as it was at the revision before: etcd evaluates all compares
+//! on the state before the transaction. Nobody pays for it whose checks hold.
+//!
 //! After a lost answer it is simply sent again. Either it is applied now, or the slot holds its id already: then it *was*
 //! applied, at the slot's revision R, and what came of each commit follows from the revisions that the checked records had
-//! at R - 1, because etcd evaluates all compares on the state before the transaction.
+//! at R - 1.
+//!
+//! Compares and operations count along each path through a transaction, so a commit of many conditions has no room for all
+//! of them before its operations. What is left over is *demanded* in a transaction beside: where it does not hold, that one
+//! asks for a revision that can't be, and etcd refuses the whole request before it does anything. So such a commit goes
+//! alone.
+//!
 //! A commit that is for a home alone to make also checks that this replica's own key came to be when it was known to, and
 //! that the key of the joins was last written when it was known to be.
+//!
 //! To give up, the slot is moved on by another write under the same condition (*fenced*): if that succeeds, what was sent
 //! before can't be applied any more.
 
+use super::failure::{Failure, Outcome};
 use super::keys::{Keys, Place};
 use super::plan::{Check, Must, Planned};
 use crate::members::Fence;
 use etcd_client::{Compare, CompareOp, DeleteOptions, GetOptions, Txn, TxnOp, TxnOpResponse, TxnResponse};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 /// etcd's limit of operations (`--max-txn-ops`) on any path through a transaction; a server may allow more, not less.
 pub(super) const MAX_OPERATIONS: usize = 128;
 /// Most bytes of one request; etcd's limit is 1.5 MiB.
 pub(super) const MAX_BYTES: usize = 1 << 20;
+/// Demanded checks in one transaction beside.
+const DEMANDS: usize = 100;
+/// Keys that are read in one request.
+const READS: usize = 100;
 
 /// What was checked, as it is.
 #[derive(Debug, Default)]
@@ -44,18 +59,32 @@ impl Found {
         self.records.get(text).copied()
     }
 
-    /// The latest change of any of them.
-    pub(super) fn latest(&self) -> u64 {
-        self.records.values().copied().max().unwrap_or(0).max(self.fence.joins)
+    /// Adds what answers to reads say.
+    pub(super) fn add(&mut self, responses: Vec<TxnOpResponse>, keys: &Keys) {
+        for response in responses {
+            if let TxnOpResponse::Get(get) = response {
+                for kv in get.kvs() {
+                    let changed = kv.mod_revision().unsigned_abs();
+                    match keys.place(kv.key()) {
+                        Place::Record(text) => drop(self.records.insert(text.to_owned(), changed)),
+                        // Only this replica's own is ever read.
+                        Place::Replica(_) => self.fence.place = kv.create_revision().unsigned_abs(),
+                        Place::Joins => self.fence.joins = changed,
+                        Place::Epoch | Place::Schema | Place::Secret | Place::Foreign => {}
+                    }
+                }
+            }
+        }
     }
 }
 
-/// What came of one commit.
+/// What came of one commit, as far as the answer tells.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Verdict {
     /// It was applied, and whether that changed anything.
     Applied(bool),
-    /// A check failed; how everything that was checked is.
-    Failed(Found),
+    /// A check did not hold.
+    Failed,
 }
 
 /// What came of all.
@@ -70,36 +99,23 @@ fn revision(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
-impl Check {
-    fn compare(&self, keys: &Keys) -> Compare {
-        let key = keys.record(&self.text);
-        match self.must {
+fn compares<'a>(planned: &'a Planned, checks: &'a [Check], keys: &'a Keys) -> impl Iterator<Item = Compare> + 'a {
+    checks.iter().map(|check| {
+        let key = keys.record(planned.text(check));
+        match check.must {
             Must::BeAt(number) => Compare::mod_revision(key, CompareOp::Equal, revision(number)),
             Must::BeThere => Compare::version(key, CompareOp::Greater, 0),
         }
-    }
+    })
 }
 
-fn compares(planned: &Planned, keys: &Keys, own: &str) -> Vec<Compare> {
-    let mut compares: Vec<Compare> = planned.checks.iter().map(|check| check.compare(keys)).collect();
-    if let Some(Fence { place, joins }) = planned.fence {
-        // A key that does not exist has come to be at 0, and no commit is decided by that: nothing came to be at -1.
-        let place = if place == 0 { -1 } else { revision(place) };
-        compares.push(Compare::create_revision(keys.replica(own), CompareOp::Equal, place));
-        compares.push(Compare::mod_revision(keys.joins(), CompareOp::Equal, revision(joins)));
-    }
-    compares
-}
-
-/// Reads of the revisions of what is checked, each once.
-fn reads(planned: &Planned, keys: &Keys, own: &str, options: &GetOptions) -> Vec<TxnOp> {
-    let mut seen = std::collections::HashSet::new();
-    let records = planned.checks.iter().filter(|check| seen.insert(check.text.as_str()));
-    let mut names: Vec<String> = records.map(|check| keys.record(&check.text)).collect();
-    if planned.fence.is_some() {
-        names.extend([keys.replica(own), keys.joins()]);
-    }
-    names.into_iter().map(|name| TxnOp::get(name, Some(options.clone()))).collect()
+fn fence_compares(fence: Fence, keys: &Keys, own: &str) -> [Compare; 2] {
+    // A key that does not exist has come to be at 0, and no commit is decided by that: nothing came to be at -1.
+    let place = if fence.place == 0 { -1 } else { revision(fence.place) };
+    [
+        Compare::create_revision(keys.replica(own), CompareOp::Equal, place),
+        Compare::mod_revision(keys.joins(), CompareOp::Equal, revision(fence.joins)),
+    ]
 }
 
 fn nested(planned: &Planned, keys: &Keys, own: &str) -> TxnOp {
@@ -115,8 +131,25 @@ fn nested(planned: &Planned, keys: &Keys, own: &str) -> TxnOp {
             }
         })
         .collect();
-    let reads = reads(planned, keys, own, &GetOptions::new().with_keys_only());
-    TxnOp::txn(Txn::new().when(compares(planned, keys, own)).and_then(operations).or_else(reads))
+    let fence = planned.fence.into_iter().flat_map(|fence| fence_compares(fence, keys, own));
+    let compares: Vec<Compare> = compares(planned, planned.gate(), keys).chain(fence).collect();
+    TxnOp::txn(Txn::new().when(compares).and_then(operations))
+}
+
+/// What fails the whole request where a check does not hold.
+fn demands<'a>(group: &'a [Planned], keys: &'a Keys) -> impl Iterator<Item = TxnOp> + 'a {
+    let chunks =
+        group.iter().flat_map(|planned| planned.demands().chunks(DEMANDS).map(move |checks| (planned, checks)));
+    chunks.map(|(planned, checks)| {
+        let compares: Vec<Compare> = compares(planned, checks, keys).collect();
+        let never = GetOptions::new().with_revision(i64::MAX);
+        TxnOp::txn(Txn::new().when(compares).or_else([TxnOp::get(keys.epoch(), Some(never))]))
+    })
+}
+
+/// Whether a request was refused because a demanded check does not hold.
+pub(super) fn is_unmet(failure: &Failure) -> bool {
+    failure.outcome == Outcome::Refused && failure.text.contains("future revision")
 }
 
 /// The transaction of a group that writes.
@@ -124,6 +157,7 @@ pub(super) fn write(group: &[Planned], keys: &Keys, own: &str, (slot, at): (&str
     let mut then = Vec::with_capacity(1 + group.len());
     then.push(TxnOp::put(slot, id, None));
     then.extend(group.iter().map(|planned| nested(planned, keys, own)));
+    then.extend(demands(group, keys));
     Txn::new()
         .when([Compare::mod_revision(slot, CompareOp::Equal, at)])
         .and_then(then)
@@ -132,7 +166,8 @@ pub(super) fn write(group: &[Planned], keys: &Keys, own: &str, (slot, at): (&str
 
 /// The transaction of a group that only makes sure that nothing would change. It may be repeated at will.
 pub(super) fn verify(group: &[Planned], keys: &Keys, own: &str) -> Txn {
-    Txn::new().and_then(group.iter().map(|planned| nested(planned, keys, own)).collect::<Vec<_>>())
+    let nested = group.iter().map(|planned| nested(planned, keys, own));
+    Txn::new().and_then(nested.chain(demands(group, keys)).collect::<Vec<_>>())
 }
 
 /// Takes the right to be applied from all that was sent before under this condition.
@@ -143,54 +178,42 @@ pub(super) fn fence_off(slot: &str, at: i64) -> Txn {
         .or_else([TxnOp::get(slot, None)])
 }
 
-/// How everything that a commit checks was at a revision.
-pub(super) fn look_back(planned: &Planned, keys: &Keys, own: &str, at: u64) -> Txn {
-    let options = GetOptions::new().with_keys_only().with_revision(revision(at));
-    Txn::new().and_then(reads(planned, keys, own, &options))
-}
-
-/// What answers to reads say.
-pub(super) fn found(responses: Vec<TxnOpResponse>, keys: &Keys) -> Found {
-    let mut found = Found::default();
-    for response in responses {
-        if let TxnOpResponse::Get(get) = response {
-            for kv in get.kvs() {
-                let changed = kv.mod_revision().unsigned_abs();
-                match keys.place(kv.key()) {
-                    Place::Record(text) => drop(found.records.insert(text.to_owned(), changed)),
-                    // Only this replica's own is ever read.
-                    Place::Replica(_) => found.fence.place = kv.create_revision().unsigned_abs(),
-                    Place::Joins => found.fence.joins = changed,
-                    Place::Epoch | Place::Schema | Place::Secret | Place::Foreign => {}
-                }
-            }
+/// Reads of everything that commits check, as it was at a revision; 0 is the latest.
+pub(super) fn look_back<'a>(commits: impl Iterator<Item = &'a Planned>, keys: &Keys, own: &str, at: u64) -> Vec<Txn> {
+    let mut names = BTreeSet::new();
+    for planned in commits {
+        names.extend(planned.checks.iter().map(|check| keys.record(planned.text(check))));
+        if planned.fence.is_some() {
+            names.extend([keys.replica(own), keys.joins()]);
         }
     }
-    found
+    let options = GetOptions::new().with_keys_only().with_revision(revision(at));
+    let reads: Vec<TxnOp> = names.into_iter().map(|name| TxnOp::get(name, Some(options.clone()))).collect();
+    reads.chunks(READS).map(|reads| Txn::new().and_then(reads)).collect()
 }
 
-fn verdict(response: TxnOpResponse, keys: &Keys) -> Verdict {
-    let TxnOpResponse::Txn(inner) = response else { return Verdict::Failed(Found::default()) };
-    if !inner.succeeded() {
-        return Verdict::Failed(found(inner.op_responses(), keys));
+fn verdict(response: &TxnOpResponse) -> Verdict {
+    match response {
+        TxnOpResponse::Txn(inner) if inner.succeeded() => {
+            let changed = inner.op_responses().iter().any(|response| match response {
+                TxnOpResponse::Delete(delete) => delete.deleted() > 0,
+                _ => true,
+            });
+            Verdict::Applied(changed)
+        }
+        _ => Verdict::Failed,
     }
-    let changed = inner.op_responses().iter().any(|response| match response {
-        TxnOpResponse::Delete(delete) => delete.deleted() > 0,
-        _ => true,
-    });
-    Verdict::Applied(changed)
 }
 
-/// Reads the answer to [`write()`] or [`verify()`]; the former's first operation is the slot's.
-pub(super) fn answer(response: &TxnResponse, keys: &Keys, slots: usize) -> Answer {
+/// Reads the answer to [`write()`] or [`verify()`] for so many commits; the former's first operation is the slot's.
+pub(super) fn answer(response: &TxnResponse, commits: usize, slots: usize) -> Answer {
     let responses = response.op_responses();
     if !response.succeeded() {
         let (at, value) = slot_of(&responses);
         return Answer::Elsewhere(at, value);
     }
     let revision = response.header().map_or(0, |header| header.revision().unsigned_abs());
-    let verdicts = responses.into_iter().skip(slots).map(|response| verdict(response, keys)).collect();
-    Answer::Applied(revision, verdicts)
+    Answer::Applied(revision, responses.iter().skip(slots).take(commits).map(verdict).collect())
 }
 
 /// The slot's revision and value in an answer that read it.
