@@ -456,6 +456,43 @@ async fn schemas_are_raised_together_or_not_at_all() {
     assert!(!error.passes());
 }
 
+/// One that was away while the others raised the schema.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_that_finds_a_schema_too_new_ends() {
+    let options = options(shared().await);
+    let store = open(&options).await;
+    done(&*store, commit([put(1, 1)])).await;
+    let mut follower = store.follow(store.status().position).unwrap();
+    let mut etcd = etcd_client::Client::connect(shared().await, None).await.unwrap();
+    etcd.put(format!("{}/v1/meta/schema", options.prefix), "2", None).await.unwrap();
+    let ended = tokio::time::timeout(Duration::from_secs(30), async {
+        loop {
+            if let Err(error) = follower.next().await {
+                return error;
+            }
+        }
+    });
+    assert!(matches!(ended.await.unwrap(), FollowError::Closed));
+    let refused = store.commit(commit([put(1, 2)])).await;
+    assert!(matches!(refused, Err(CommitError::Unavailable(_))), "{refused:?}");
+    store.close().await;
+}
+
+/// What is written to the key of the schema by mistake stops the following, loudly, until it is put right.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_schema_that_is_no_number_is_waited_out() {
+    let options = options(shared().await);
+    let store = open(&options).await;
+    let key = format!("{}/v1/meta/schema", options.prefix);
+    let mut etcd = etcd_client::Client::connect(shared().await, None).await.unwrap();
+    etcd.put(key.as_str(), "nonsense", None).await.unwrap();
+    until("out of touch", async || store.status().out_of_touch.is_some()).await;
+    etcd.put(key.as_str(), "1", None).await.unwrap();
+    until("in touch", async || store.status().out_of_touch.is_none()).await;
+    done(&*store, commit([put(1, 1)])).await;
+    store.close().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn replicas_come_and_go() {
     let mut options = options(shared().await);
@@ -472,10 +509,24 @@ async fn replicas_come_and_go() {
     // A lease that is lost is taken anew.
     let mut etcd = etcd_client::Client::connect(shared().await, None).await.unwrap();
     let own = format!("{}/v1/replicas/{}", options.prefix, first.members().borrow().own);
-    let lease = etcd.get(own, None).await.unwrap().kvs()[0].lease();
+    let again = async |before| {
+        until("another place", async || {
+            let now = Arc::clone(&first.members().borrow());
+            now.fence != before && now.live.len() == 1 && now.in_touch
+        })
+        .await;
+    };
+    let before = first.members().borrow().fence;
+    let lease = etcd.get(own.as_str(), None).await.unwrap().kvs()[0].lease();
     etcd.lease_revoke(lease).await.unwrap();
-    until("none", async || first.members().borrow().live.is_empty()).await;
-    until("one", async || first.members().borrow().live.len() == 1 && first.members().borrow().in_touch).await;
+    again(before).await;
+    // And so is a place whose key somebody removes, or overwrites, while its lease goes on.
+    let before = first.members().borrow().fence;
+    etcd.delete(own.as_str(), None).await.unwrap();
+    again(before).await;
+    let before = first.members().borrow().fence;
+    etcd.put(own.as_str(), "nonsense", None).await.unwrap();
+    again(before).await;
     first.close().await;
     let left = etcd.get(options.prefix.clone() + "/writes/", Some(etcd_client::GetOptions::new().with_prefix())).await;
     assert!(left.unwrap().kvs().is_empty(), "slots are removed");

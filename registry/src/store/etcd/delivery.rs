@@ -128,12 +128,18 @@ async fn deliver(core: &Core, slot: &mut Slot, group: &[Planned]) -> Delivered {
     let mut open = false;
     loop {
         let txn = transaction::write(group, keys, &core.id, (&slot.key, slot.at), &id);
+        let before = core.mirror.applied();
         let sent = Instant::now();
         let failure = match core.endpoints.once(REQUEST, |client| send(client, txn)).await {
             Ok(response) => match transaction::answer(&response, group.len(), 1) {
                 Answer::Applied(revision, verdicts) => {
                     slot.at = i64::try_from(revision).unwrap_or(i64::MAX);
                     core.wrote(sent.elapsed());
+                    if revision <= before || is_elsewhere(core, &response) {
+                        core.mirror.doubt.notify_one();
+                        let why = "etcd was replaced by an older state of it meanwhile";
+                        return Delivered::Not(CommitError::Unknown(why.to_owned()));
+                    }
                     let told = verdicts.into_iter().map(Told::from).collect();
                     return Delivered::Applied(Applied { revision, judged: revision.saturating_sub(1), told });
                 }
@@ -179,6 +185,11 @@ async fn deliver(core: &Core, slot: &mut Slot, group: &[Planned]) -> Delivered {
         }
         pause.wait().await;
     }
+}
+
+/// Whether an answer is of another etcd cluster than the one that is followed.
+fn is_elsewhere(core: &Core, response: &TxnResponse) -> bool {
+    response.header().is_some_and(|header| header.cluster_id() != core.mirror.cluster())
 }
 
 /// Whether the slot holds this write's id, and at which revision.

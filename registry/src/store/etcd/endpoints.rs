@@ -43,7 +43,9 @@ impl Endpoints {
             .with_require_leader(true)
             .with_auto_token_refresh(true);
         let clients = Mutex::new(vec![None; urls.len()]);
-        Self { urls, options, clients, preferred: AtomicUsize::new(0) }
+        // Not the first one for all replicas.
+        let preferred = AtomicUsize::new(rand::random_range(0..urls.len().max(1)));
+        Self { urls, options, clients, preferred }
     }
 
     /// All of them, for people.

@@ -50,6 +50,11 @@ impl Failure {
         Self { outcome: Outcome::Unknown, text: text.into() }
     }
 
+    /// The answer is larger than this side takes; it would be each time.
+    pub(super) fn is_too_large(&self) -> bool {
+        self.text.contains("message length too large")
+    }
+
     /// Whether trying again, perhaps elsewhere, may help.
     pub(super) fn passes(&self) -> bool {
         matches!(self.outcome, Outcome::NotSent | Outcome::Unknown)

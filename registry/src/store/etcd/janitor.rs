@@ -1,5 +1,5 @@
-//! What is done from time to time: noting how far this replica has seen, telling whether it is in touch, finding out
-//! whether etcd takes writes again, and sweeping away what dead replicas left.
+//! What is done from time to time: noting how far this replica has seen, finding out whether etcd takes writes again, and
+//! sweeping away what dead replicas left.
 
 use super::Core;
 use super::endpoints::REQUEST;
@@ -11,7 +11,6 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 
-const TICK: Duration = Duration::from_millis(250);
 /// How often what is seen is noted, and a store that refused writes is tried again.
 const NOTE: Duration = Duration::from_secs(1);
 const SWEEP: Duration = Duration::from_secs(60);
@@ -21,19 +20,15 @@ const REST: Duration = Duration::from_secs(300);
 
 pub(super) async fn run(core: Arc<Core>, seen: Option<Seen>) {
     let stop = core.stop.clone();
-    let mut noted = (Instant::now(), None);
+    let mut noted = None;
     let mut swept = Instant::now();
     let mut left = HashMap::new();
     let working = async {
         loop {
-            tokio::time::sleep(TICK).await;
-            core.mirror.set_in_touch(core.keeps_its_place());
-            if noted.0.elapsed() >= NOTE {
-                noted.0 = Instant::now();
-                note(seen.as_ref(), &core, &mut noted.1).await;
-                if core.trouble().is_some() {
-                    probe(&core).await;
-                }
+            tokio::time::sleep(NOTE).await;
+            note(seen.as_ref(), &core, &mut noted).await;
+            if core.trouble().is_some() {
+                probe(&core).await;
             }
             if swept.elapsed() >= SWEEP {
                 swept = Instant::now();
@@ -45,7 +40,7 @@ pub(super) async fn run(core: Arc<Core>, seen: Option<Seen>) {
         () = working => {}
         () = stop.cancelled() => {}
     }
-    note(seen.as_ref(), &core, &mut noted.1).await;
+    note(seen.as_ref(), &core, &mut noted).await;
 }
 
 async fn note(seen: Option<&Seen>, core: &Core, before: &mut Option<(fingerpost_catalog::Epoch, u64)>) {

@@ -49,6 +49,8 @@ pub(super) struct Pages<'a> {
     hasher: &'a KeyHasher,
     revision: u64,
     until: Instant,
+    /// Most keys in a page.
+    limit: i64,
     /// Where the next page begins; none after the last.
     from: Option<Vec<u8>>,
     end: Vec<u8>,
@@ -67,7 +69,7 @@ impl<'a> Pages<'a> {
         until: Instant,
     ) -> Self {
         let from = Some(range.as_bytes().to_vec());
-        Self { endpoints, keys, hasher, revision, until, from, end: end_of(range), decoding: None }
+        Self { endpoints, keys, hasher, revision, until, limit: PAGE, from, end: end_of(range), decoding: None }
     }
 
     /// The next page; none after the last.
@@ -75,7 +77,16 @@ impl<'a> Pages<'a> {
         loop {
             let before = self.decoding.take();
             if let Some(from) = &self.from {
-                let (page, more) = fetch(self.endpoints, from, &self.end, self.revision, self.until).await?;
+                let (page, more) = loop {
+                    let range = (from.as_slice(), self.end.as_slice());
+                    match fetch(self.endpoints, range, self.limit, self.revision, self.until).await {
+                        // Its records are very large.
+                        Err(failure) if failure.is_too_large() && self.limit > 1 => {
+                            self.limit = (self.limit / 8).max(1)
+                        }
+                        page => break page?,
+                    }
+                };
                 self.from = page.last().filter(|_| more).map(|last| [last.key(), b"\0"].concat());
                 let (keys, hasher) = (self.keys.clone(), self.hasher.clone());
                 self.decoding = Some(tokio::task::spawn_blocking(move || decode(page, &keys, &hasher)));
@@ -91,15 +102,15 @@ impl<'a> Pages<'a> {
 
 async fn fetch(
     endpoints: &Endpoints,
-    from: &[u8],
-    end: &[u8],
+    (from, end): (&[u8], &[u8]),
+    limit: i64,
     revision: u64,
     until: Instant,
 ) -> Result<(Vec<KeyValue>, bool), Failure> {
     // What lies at a revision does not change, so any member may answer; one that is behind says so.
     let options = GetOptions::new()
         .with_range(end)
-        .with_limit(PAGE)
+        .with_limit(limit)
         .with_revision(i64::try_from(revision).unwrap_or(i64::MAX))
         .with_serializable();
     let request = |client: etcd_client::Client| {

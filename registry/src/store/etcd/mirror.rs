@@ -7,7 +7,7 @@ use super::foreign::Foreign;
 use super::keys::{Keys, Place};
 use super::meta::{Meta, StoredEpoch, read_secret};
 use crate::members::{Fence, Member, Members, Secret};
-use crate::store::hashed::{HashedMap, KeyHasher};
+use crate::store::hashed::{HashedMap, KeyHash, KeyHasher};
 use crate::store::history::History;
 use fingerpost_catalog::{Change, ChangeSet, Epoch, Key, Position, Record};
 use parking_lot::RwLock;
@@ -26,6 +26,7 @@ pub(super) struct Entry {
 }
 
 /// A key and what became of it.
+#[derive(Clone, Copy)]
 pub(super) struct Event<'a> {
     pub(super) key: &'a [u8],
     /// None where it was removed.
@@ -95,6 +96,8 @@ pub(super) struct Mirror {
     members: watch::Sender<Arc<Members>>,
     /// Somebody waits for a revision that may have come without a change of ours: the watch asks how far it is.
     pub(super) hurry: Notify,
+    /// An answer of etcd does not fit what is known of it: the watch looks whether it is still the same store.
+    pub(super) doubt: Notify,
 }
 
 /// The history is not what it was: the watch looks into it.
@@ -138,6 +141,7 @@ impl Mirror {
             applied: watch::Sender::new(loaded.revision),
             members: watch::Sender::new(Arc::new(members)),
             hurry: Notify::new(),
+            doubt: Notify::new(),
         }
     }
 
@@ -165,67 +169,50 @@ impl Mirror {
 
     /// Applies what the watch brought, in its order.
     pub(super) fn apply<'a>(&self, events: impl Iterator<Item = Event<'a>>, revision: u64) -> Result<(), Broken> {
+        // Decoded before anybody has to wait for it.
+        let told: Vec<(Event<'a>, Told<'a>)> = events.map(|event| (event, Told::by(&event, self))).collect();
         let mut broken = Ok(());
         let mut members = false;
         let mut last = 0;
         {
             let mut state = self.state.write();
-            let mut sets: Vec<(Arc<ChangeSet>, usize)> = Vec::new();
-            let mut changes = Vec::new();
-            let mut bytes = 128;
-            let mut finish = |changes: &mut Vec<Change>, bytes: &mut usize, epoch: Epoch, revision: u64| {
-                if !changes.is_empty() {
-                    let position = Position::new(epoch, revision);
-                    sets.push((Arc::new(ChangeSet { position, changes: std::mem::take(changes) }), *bytes));
-                    *bytes = 128;
-                }
-                std::mem::take(&mut sets)
-            };
-            for event in events {
+            let mut sets = Sets::default();
+            for (event, told) in told {
                 if event.revision != last {
-                    self.history.publish(finish(&mut changes, &mut bytes, state.epoch, last));
+                    sets.finish(state.epoch, last);
                     last = event.revision;
                 }
-                match self.keys.place(event.key) {
-                    Place::Record(text) => {
-                        if let Some((change, size)) = state.record(&event, text, &self.hasher) {
-                            changes.push(change);
-                            bytes += size;
-                        }
+                match told {
+                    Told::Record(told) => sets.changes.extend(state.record(&event, told, &self.hasher)),
+                    Told::Replica(id, member) => members |= state.member(&event, id, member, &self.hasher),
+                    Told::Epoch(Some(epoch)) if epoch == state.epoch => {}
+                    Told::Epoch(Some(epoch)) => {
+                        tracing::warn!(%epoch, "another replica has begun a new history of the store");
+                        sets.finish(state.epoch, last);
+                        self.history.publish(sets.take());
+                        state.epoch = epoch;
+                        self.history.restart(Position::new(epoch, event.revision));
                     }
-                    Place::Replica(id) => members |= state.member(&event, id, &self.hasher),
-                    Place::Epoch => match event.value.and_then(StoredEpoch::read) {
-                        Some((epoch, _)) if epoch == state.epoch => {}
-                        Some((epoch, _)) => {
-                            tracing::warn!(%epoch, "another replica has begun a new history of the store");
-                            self.history.publish(finish(&mut changes, &mut bytes, state.epoch, last));
-                            state.epoch = epoch;
-                            self.history.restart(Position::new(epoch, event.revision));
-                        }
-                        None => broken = Err(Broken("its epoch was removed or can't be read")),
-                    },
-                    Place::Schema => match event.value.map(serde_json::from_slice) {
-                        Some(Ok(schema)) => state.schema = schema,
-                        _ => broken = Err(Broken("its schema was removed or can't be read")),
-                    },
-                    Place::Secret => match event.value.and_then(read_secret) {
-                        Some(secret) => {
-                            state.secret = secret;
-                            members = true;
-                        }
-                        None => broken = Err(Broken("its replicas' secret was removed or can't be read")),
-                    },
-                    Place::Joins => {
+                    Told::Epoch(None) => broken = Err(Broken("its epoch was removed or can't be read")),
+                    Told::Schema(Some(schema)) => state.schema = schema,
+                    Told::Schema(None) => broken = Err(Broken("its schema was removed or can't be read")),
+                    Told::Secret(Some(secret)) => {
+                        state.secret = secret;
+                        members = true;
+                    }
+                    Told::Secret(None) => broken = Err(Broken("its replicas' secret was removed or can't be read")),
+                    Told::Joins => {
                         state.joins = event.value.map_or(0, |_| event.revision);
                         members = true;
                     }
-                    Place::Foreign => match event.value {
+                    Told::Foreign => match event.value {
                         Some(_) => state.foreign.note(event.key, "not a key of Fingerpost", &self.hasher),
                         None => state.foreign.forget(event.key, &self.hasher),
                     },
                 }
             }
-            self.history.publish(finish(&mut changes, &mut bytes, state.epoch, last));
+            sets.finish(state.epoch, last);
+            self.history.publish(sets.take());
         }
         self.reached(revision.max(last));
         if members {
@@ -336,37 +323,101 @@ impl Mirror {
     }
 }
 
-impl State {
-    fn record(&mut self, event: &Event<'_>, text: &str, hasher: &KeyHasher) -> Option<(Change, usize)> {
-        let hash = hasher.hash(text.as_bytes());
-        let read = match event.value {
-            None => None,
-            Some(value) => {
-                match text.parse::<Key>().and_then(|key| Record::decode(&key, value).map(|record| (key, record))) {
-                    Ok((key, record)) => {
-                        self.foreign.forget_record(event.key, hash, hasher);
-                        let entry = Entry { revision: event.revision, value: hasher.hash(value) };
-                        self.index.insert(hash, entry);
-                        // In memory it takes about three times its encoding.
-                        let size = 128 + 3 * (text.len() + value.len());
-                        return Some((Change { key, record: Some(Arc::new(record)) }, size));
-                    }
-                    Err(error) => Some(error),
-                }
+/// An event, decoded.
+enum Told<'a> {
+    Record(ToldRecord<'a>),
+    Replica(&'a str, Option<Result<Member, serde_json::Error>>),
+    Epoch(Option<Epoch>),
+    Schema(Option<u32>),
+    Secret(Option<Secret>),
+    Joins,
+    Foreign,
+}
+
+/// What an event says of a record.
+struct ToldRecord<'a> {
+    text: &'a str,
+    hash: KeyHash,
+    /// None where it was removed; with the value's hash otherwise.
+    value: Option<Result<Readable, String>>,
+}
+
+/// A record's key and value, and the value's hash.
+type Readable = (Key, Arc<Record>, u128);
+
+impl<'a> Told<'a> {
+    fn by(event: &Event<'a>, mirror: &Mirror) -> Self {
+        match mirror.keys.place(event.key) {
+            Place::Record(text) => {
+                let read = |value: &[u8]| {
+                    let key = text.parse::<Key>().map_err(|error| error.to_string())?;
+                    let record = Record::decode(&key, value).map_err(|error| error.to_string())?;
+                    Ok((key, Arc::new(record), mirror.hasher.hash(value)))
+                };
+                let hash = mirror.hasher.hash(text.as_bytes());
+                Told::Record(ToldRecord { text, hash, value: event.value.map(read) })
             }
-        };
-        // Removed, or overwritten with what can't be read: what it was is no longer true, so it is gone from here.
-        match read {
+            Place::Replica(id) => Told::Replica(id, event.value.map(serde_json::from_slice)),
+            Place::Epoch => Told::Epoch(event.value.and_then(StoredEpoch::read).map(|(epoch, _)| epoch)),
+            Place::Schema => Told::Schema(event.value.and_then(|value| serde_json::from_slice(value).ok())),
+            Place::Secret => Told::Secret(event.value.and_then(read_secret)),
+            Place::Joins => Told::Joins,
+            Place::Foreign => Told::Foreign,
+        }
+    }
+}
+
+/// The change sets of one message, and the changes of the one in the making, each with the bytes that it counts for.
+#[derive(Default)]
+struct Sets {
+    done: Vec<(Arc<ChangeSet>, usize)>,
+    changes: Vec<(Change, usize)>,
+}
+
+impl Sets {
+    /// The changes so far were made at a revision.
+    fn finish(&mut self, epoch: Epoch, revision: u64) {
+        if self.changes.is_empty() {
+            return;
+        }
+        let bytes = 128 + self.changes.iter().map(|(_, bytes)| bytes).sum::<usize>();
+        let changes = self.changes.drain(..).map(|(change, _)| change).collect();
+        self.done.push((Arc::new(ChangeSet { position: Position::new(epoch, revision), changes }), bytes));
+    }
+
+    fn take(&mut self) -> Vec<(Arc<ChangeSet>, usize)> {
+        std::mem::take(&mut self.done)
+    }
+}
+
+impl State {
+    fn record(&mut self, event: &Event<'_>, told: ToldRecord<'_>, hasher: &KeyHasher) -> Option<(Change, usize)> {
+        let ToldRecord { text, hash, value } = told;
+        match value {
+            Some(Ok((key, record, value))) => {
+                self.foreign.forget_record(event.key, hash, hasher);
+                self.index.insert(hash, Entry { revision: event.revision, value });
+                // In memory it takes about three times its encoding.
+                let size = 128 + 3 * (text.len() + event.value.map_or(0, <[u8]>::len));
+                return Some((Change { key, record: Some(record) }, size));
+            }
+            // Removed, or overwritten with what can't be read: what it was is no longer true, so it is gone from here.
             None => self.foreign.forget_record(event.key, hash, hasher),
-            Some(error) => self.foreign.note_record(event.key, hash, event.revision, &error.to_string(), hasher),
+            Some(Err(error)) => self.foreign.note_record(event.key, hash, event.revision, &error, hasher),
         }
         self.index.remove(&hash)?;
         let key = text.parse().ok()?;
         Some((Change { key, record: None }, 128 + 3 * text.len()))
     }
 
-    fn member(&mut self, event: &Event<'_>, id: &str, hasher: &KeyHasher) -> bool {
-        match event.value.map(serde_json::from_slice::<Member>) {
+    fn member(
+        &mut self,
+        event: &Event<'_>,
+        id: &str,
+        told: Option<Result<Member, serde_json::Error>>,
+        hasher: &KeyHasher,
+    ) -> bool {
+        match told {
             Some(Ok(member)) if &*member.id == id => {
                 self.foreign.forget(event.key, hasher);
                 self.live.insert(member.id.clone(), (member, event.created));

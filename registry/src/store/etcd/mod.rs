@@ -47,6 +47,8 @@ use mirror::Mirror;
 use parking_lot::Mutex;
 use plan::Job;
 use sequencer::Inbox;
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -160,6 +162,8 @@ struct Core {
     write_nanoseconds: AtomicU64,
     /// Ends everything but deliveries under way.
     stop: CancellationToken,
+    /// Ends those, too: something failed that the store can't do without.
+    dead: CancellationToken,
     tasks: TaskTracker,
 }
 
@@ -180,11 +184,39 @@ impl Core {
             trouble: Mutex::new(None),
             write_nanoseconds: AtomicU64::new(0),
             stop: CancellationToken::new(),
+            dead: CancellationToken::new(),
             tasks: TaskTracker::new(),
         }
     }
 
-    /// The watch is up, or has brought something.
+    /// Runs what the store can't do without: if it panics, the store ends, and the process with it, instead of going on with
+    /// a part missing.
+    fn vital(self: &Arc<Self>, what: &'static str, task: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
+        let core = Arc::clone(self);
+        self.tasks.spawn(async move {
+            if AssertUnwindSafe(task).catch_unwind().await.is_err() {
+                core.end(&format!("{what} panicked"));
+            }
+        })
+    }
+
+    fn schema_is_too_new(&self, found: u32) {
+        self.end(&format!(
+            "its records have schema {found} now, and this version reads {} at most: upgrade it",
+            self.schema
+        ));
+    }
+
+    /// Ends the store for good. Those who follow it see it closed.
+    fn end(&self, why: &str) {
+        tracing::error!(why, "the store in etcd ends");
+        self.inbox.close();
+        self.stop.cancel();
+        self.dead.cancel();
+        self.mirror.history.close();
+    }
+
+    /// All that etcd holds is known here, or the watch has brought something more.
     fn in_touch(&self) {
         let before = std::mem::replace(&mut *self.touch.lock(), (Instant::now(), true));
         if !before.1 {
@@ -349,6 +381,7 @@ impl EtcdStore {
             if from >= core.schema {
                 return Ok(Migrated { from, to: from });
             }
+            // Who joins from now on sees to it that the schema is one that it can read.
             let members = Arc::clone(&core.mirror.members().borrow());
             if let Some(old) = members.live.iter().find(|member| member.schema < core.schema) {
                 return Err(MigrateError::Unsupported {
@@ -359,7 +392,10 @@ impl EtcdStore {
             }
             let key = core.mirror.keys.schema();
             let txn = Txn::new()
-                .when([Compare::mod_revision(key.as_str(), CompareOp::Equal, meta.schema_at)])
+                .when([
+                    Compare::mod_revision(key.as_str(), CompareOp::Equal, meta.schema_at),
+                    transaction::nobody_joined(&core.mirror.keys, members.fence.joins),
+                ])
                 .and_then([TxnOp::put(key, core.schema.to_string(), None)]);
             let raised = core.endpoints.once(REQUEST, |mut client| async move { client.txn(txn).await });
             let raised = raised.await.map_err(unavailable)?;
@@ -376,9 +412,8 @@ impl EtcdStore {
         core.inbox.close();
         let mut sequencer = self.sequencer.lock().await;
         let Some(running) = sequencer.take() else { return };
-        if running.await.is_err() {
-            tracing::error!("the store's sequencer panicked");
-        }
+        // Of a panic it has told itself.
+        let _ = running.await;
         core.stop.cancel();
         core.tasks.close();
         core.tasks.wait().await;

@@ -284,10 +284,10 @@ fn start(
     seen: Option<Seen>,
 ) -> Arc<EtcdStore> {
     let core = Arc::new(Core::new(&options, endpoints, mirror));
-    let tasks = &core.tasks;
-    tasks.spawn(watcher::run(Arc::clone(&core)));
-    tasks.spawn(replica::run(Arc::clone(&core)));
-    tasks.spawn(janitor::run(Arc::clone(&core), seen));
-    let sequencer = tokio::spawn(sequencer::run(Arc::clone(&core), options.in_flight));
+    core.vital("the watch", watcher::run(Arc::clone(&core)));
+    core.vital("the keeper of the lease", replica::run(Arc::clone(&core)));
+    core.vital("the judge of being in touch", replica::judge(Arc::clone(&core)));
+    core.vital("the janitor", janitor::run(Arc::clone(&core), seen));
+    let sequencer = core.vital("the sequencer", sequencer::run(Arc::clone(&core), options.in_flight));
     EtcdStore::new(core, staged, sequencer)
 }

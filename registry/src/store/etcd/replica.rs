@@ -9,8 +9,9 @@
 use super::Core;
 use super::endpoints::{Pause, REQUEST, Way};
 use super::failure::Failure;
+use super::meta;
 use crate::members::Member;
-use etcd_client::{Client, PutOptions, Txn, TxnOp};
+use etcd_client::{Client, Compare, CompareOp, PutOptions, Txn, TxnOp};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -20,6 +21,27 @@ use tokio::time::Instant;
 struct Place {
     lease: i64,
     renewed: Instant,
+    /// The revision at which it was taken.
+    since: u64,
+}
+
+/// How often it is judged whether the others still hold this replica for alive.
+const JUDGED: Duration = Duration::from_millis(250);
+
+/// Keeps the word on whether this replica is in touch true while time passes. Nothing else is waited for here: whoever
+/// is not in touch must know it in time.
+pub(super) async fn judge(core: Arc<Core>) {
+    let stop = core.stop.clone();
+    let judging = async {
+        loop {
+            tokio::time::sleep(JUDGED).await;
+            core.mirror.set_in_touch(core.keeps_its_place());
+        }
+    };
+    tokio::select! {
+        () = judging => {}
+        () = stop.cancelled() => {}
+    }
 }
 
 /// Takes a place and keeps it until the store is closed; gives it back at the end.
@@ -31,7 +53,15 @@ pub(super) async fn run(core: Arc<Core>) {
     let keeping = async {
         loop {
             let kept = match place {
-                None => register(&core).await.map(Some),
+                None => match register(&core).await {
+                    Ok(Registered::Place(taken)) => Ok(Some(taken)),
+                    Ok(Registered::NotYet) => Err(Failure::other("the schema of the store was changed just now")),
+                    Ok(Registered::TooNew(found)) => {
+                        core.schema_is_too_new(found);
+                        return;
+                    }
+                    Err(failure) => Err(failure),
+                },
                 Some(held) => renew(&core, held).await,
             };
             match kept {
@@ -39,7 +69,13 @@ pub(super) async fn run(core: Arc<Core>) {
                     pause = Pause::new();
                     core.set_kept(Some(kept.renewed));
                     place = Some(kept);
-                    tokio::time::sleep_until(kept.renewed + third).await;
+                    let gone = evicted(&core, kept.since);
+                    if tokio::time::timeout_at(kept.renewed + third, gone).await.is_ok() {
+                        tracing::warn!("somebody has removed this replica's key; it takes another place");
+                        core.set_kept(None);
+                        place = None;
+                        give_back(&core, kept.lease).await;
+                    }
                 }
                 Ok(None) => {
                     tracing::warn!("this replica has lost its place in the store and takes another");
@@ -59,15 +95,34 @@ pub(super) async fn run(core: Arc<Core>) {
     }
     if let Some(place) = place {
         // Who is left need not wait for the lease to end.
-        let given_back =
-            core.endpoints.once(REQUEST, |mut client| async move { client.lease_revoke(place.lease).await });
-        if let Err(failure) = given_back.await {
-            tracing::debug!(%failure, "the replica's lease ends by itself");
-        }
+        give_back(&core, place.lease).await;
     }
 }
 
-async fn register(core: &Core) -> Result<Place, Failure> {
+async fn give_back(core: &Core, lease: i64) {
+    let given_back = core.endpoints.once(REQUEST, |mut client| async move { client.lease_revoke(lease).await });
+    if let Err(failure) = given_back.await {
+        tracing::debug!(%failure, "the replica's lease ends by itself");
+    }
+}
+
+/// Waits until the key is gone that was written at a revision, though its lease is kept.
+async fn evicted(core: &Core, since: u64) {
+    let mut members = core.mirror.members();
+    // The sender lives in the core.
+    let _ = members.wait_for(|members| members.fence.place == 0 && core.mirror.applied() >= since).await;
+}
+
+/// What came of taking a place.
+enum Registered {
+    Place(Place),
+    /// The schema is not what is known of it.
+    NotYet,
+    /// The schema is one that this version can't read.
+    TooNew(u32),
+}
+
+async fn register(core: &Core) -> Result<Registered, Failure> {
     let member = Member {
         id: core.id.clone(),
         url: core.url.clone(),
@@ -83,10 +138,19 @@ async fn register(core: &Core) -> Result<Place, Failure> {
         core.endpoints.once(REQUEST, |mut client| async move { client.lease_grant(seconds, None).await }).await?;
     let lease = grant.id();
     let options = PutOptions::new().with_lease(lease);
+    // Who raises the schema makes sure that nobody has joined meanwhile, and who joins that it has not been raised.
+    let keys = &core.mirror.keys;
     let txn = Txn::new()
+        .when([Compare::value(keys.schema(), CompareOp::Equal, core.mirror.schema().to_string())])
         .and_then([TxnOp::put(key, value, Some(options)), TxnOp::put(core.mirror.keys.joins(), &*core.id, None)]);
-    core.endpoints.once(REQUEST, |mut client| async move { client.txn(txn).await }).await?;
-    Ok(Place { lease, renewed: begun })
+    let taken = core.endpoints.once(REQUEST, |mut client| async move { client.txn(txn).await }).await?;
+    if taken.succeeded() {
+        let since = taken.header().map_or(0, |header| header.revision().unsigned_abs());
+        return Ok(Registered::Place(Place { lease, renewed: begun, since }));
+    }
+    give_back(core, lease).await;
+    let found = meta::read(&core.endpoints, keys, Instant::now() + REQUEST).await?.schema;
+    Ok(found.filter(|found| *found > core.schema).map_or(Registered::NotYet, Registered::TooNew))
 }
 
 /// None where the lease is gone.

@@ -27,6 +27,8 @@ impl Seen {
         std::fs::read_to_string(&self.0).ok()?.trim().parse().ok()
     }
 
+    /// Not synced: it is written every second, beside an etcd that may share the disk, and what a power failure takes from it
+    /// matters only where a backup is restored at the same time.
     pub(super) fn write(&self, epoch: Epoch, revision: u64) -> io::Result<()> {
         let new = self.0.with_extension("new");
         std::fs::write(&new, format!("{}\n", Position::new(epoch, revision)))?;

@@ -113,6 +113,7 @@ pub(super) async fn run(core: Arc<Core>, slots: usize) {
                 }
             }
             () = core.inbox.ready.notified() => {}
+            () = core.dead.cancelled() => return,
             _ = expiry.tick(), if waits => sequencer.expire(),
         }
     }
@@ -173,9 +174,9 @@ impl Sequencer {
                 self.under_way += group.len();
                 let (core, reports) = (Arc::clone(&self.core), self.reports.clone());
                 if writes {
-                    self.core.tasks.spawn(delivery::write(core, slot, group, reports));
+                    self.core.vital("a delivery", delivery::write(core, slot, group, reports));
                 } else {
-                    self.core.tasks.spawn(delivery::verify(core, slot, group, reports));
+                    self.core.vital("a delivery", delivery::verify(core, slot, group, reports));
                 }
             }
         }
@@ -202,7 +203,7 @@ impl Sequencer {
                         true => (&mut verifying, &writing),
                         false => (&mut writing, &verifying),
                     };
-                    if !(last_slot && !other.jobs.is_empty()) && group.takes(&planned, root) {
+                    if (other.jobs.is_empty() || !last_slot) && group.takes(&planned, root) {
                         self.busy.add(&planned.claims());
                         group.jobs.push(planned);
                     } else {

@@ -112,10 +112,12 @@ fn compares<'a>(planned: &'a Planned, checks: &'a [Check], keys: &'a Keys) -> im
 fn fence_compares(fence: Fence, keys: &Keys, own: &str) -> [Compare; 2] {
     // A key that does not exist has come to be at 0, and no commit is decided by that: nothing came to be at -1.
     let place = if fence.place == 0 { -1 } else { revision(fence.place) };
-    [
-        Compare::create_revision(keys.replica(own), CompareOp::Equal, place),
-        Compare::mod_revision(keys.joins(), CompareOp::Equal, revision(fence.joins)),
-    ]
+    [Compare::create_revision(keys.replica(own), CompareOp::Equal, place), nobody_joined(keys, fence.joins)]
+}
+
+/// Holds if no replica has joined since.
+pub(super) fn nobody_joined(keys: &Keys, since: u64) -> Compare {
+    Compare::mod_revision(keys.joins(), CompareOp::Equal, revision(since))
 }
 
 fn nested(planned: &Planned, keys: &Keys, own: &str) -> TxnOp {

@@ -14,6 +14,8 @@ use tokio::time::Instant;
 const ANSWER: Duration = Duration::from_secs(3);
 /// How often it may be asked for progress because somebody waits.
 const HURRY: Duration = Duration::from_millis(20);
+/// A watch that ended after so long is taken up again at once.
+const STEADY: Duration = Duration::from_secs(10);
 /// How long one attempt to look at the store or to load it again may take.
 const LOOK: Duration = Duration::from_secs(5);
 const LOAD: Duration = Duration::from_secs(120);
@@ -23,12 +25,13 @@ enum End {
     Failed(Failure),
     /// The store is not what it was; everything is read again.
     Reload(&'static str),
+    /// Its records are of a schema that this version can't read.
+    TooNew(u32),
 }
 
 impl From<Failure> for End {
     fn from(failure: Failure) -> Self {
-        // It would be as much each time.
-        if failure.text.contains("message length too large") {
+        if failure.is_too_large() {
             return End::Reload("more has changed than etcd can tell at once");
         }
         End::Failed(failure)
@@ -46,29 +49,42 @@ pub(super) async fn run(core: Arc<Core>) {
     let stop = core.stop.clone();
     let following = async {
         let mut pause = Pause::new();
-        let mut reload = None;
+        // Since when the store has been followed.
+        let mut begun = Instant::now();
+        let mut reload: Option<&'static str> = None;
         loop {
-            let begun = Instant::now();
-            let end = match reload.take() {
+            let end = match reload {
                 Some(why) => match again(&core, why).await {
-                    Ok(()) => continue,
-                    Err(failure) => {
-                        reload = Some(why);
-                        End::Failed(failure)
+                    Ok(()) => {
+                        reload = None;
+                        continue;
                     }
+                    Err(failure) => End::Failed(failure),
                 },
-                None => session(&core).await,
-            };
-            match end {
-                End::Failed(failure) => {
-                    core.lost_touch(&failure.text);
-                    if begun.elapsed() > Duration::from_secs(10) {
-                        pause = Pause::new();
-                    }
-                    pause.wait().await;
+                None => {
+                    begun = Instant::now();
+                    session(&core).await
                 }
-                End::Reload(why) => reload = Some(why),
+            };
+            let steady = begun.elapsed() > STEADY;
+            let why = match end {
+                End::Failed(failure) => failure.text,
+                End::Reload(why) => {
+                    // What reading again does not mend is not tried in a loop.
+                    let mended = reload.replace(why).is_none() && steady;
+                    if mended {
+                        pause = Pause::new();
+                        continue;
+                    }
+                    why.to_owned()
+                }
+                End::TooNew(found) => return core.schema_is_too_new(found),
+            };
+            core.lost_touch(&why);
+            if steady {
+                pause = Pause::new();
             }
+            pause.wait().await;
         }
     };
     tokio::select! {
@@ -82,15 +98,22 @@ async fn again(core: &Core, why: &str) -> Result<(), Failure> {
     tracing::warn!(why, "the store in etcd is read again");
     let (endpoints, mirror) = (&core.endpoints, &core.mirror);
     let meta = meta::complete(endpoints, &mirror.keys, core.schema, Instant::now() + LOOK).await?;
+    if meta.schema.is_none() {
+        let key = mirror.keys.schema();
+        return Err(Failure::other(format!("`{key}` in etcd is no number; it was {} before", mirror.schema())));
+    }
     let until = Instant::now() + LOAD;
     let loaded = load::everything(endpoints, &mirror.keys, &mirror.hasher, meta.revision, until, |_| ()).await?;
     mirror.reload(loaded, &meta);
     Ok(())
 }
 
-/// Makes sure that this is the store that was followed so far, not less and no other.
-async fn check(core: &Core) -> Result<(), End> {
+/// Makes sure that this is the store that was followed so far, not less and no other. How far it is.
+async fn check(core: &Core) -> Result<u64, End> {
     let meta = meta::read(&core.endpoints, &core.mirror.keys, Instant::now() + LOOK).await?;
+    if let Some(found) = meta.schema.filter(|schema| *schema > core.schema) {
+        return Err(End::TooNew(found));
+    }
     let Some((epoch, cluster)) = meta.epoch else { return Err(End::Reload("its epoch is gone")) };
     if meta.schema.is_none() || meta.secret.is_none() {
         return Err(End::Reload("what it says of itself is gone"));
@@ -108,7 +131,7 @@ async fn check(core: &Core) -> Result<(), End> {
         return Err(End::Reload("another history of it has begun"));
     }
     mirror.history.know(meta.revision);
-    Ok(())
+    Ok(meta.revision)
 }
 
 async fn session(core: &Core) -> End {
@@ -119,16 +142,17 @@ async fn session(core: &Core) -> End {
 }
 
 async fn follow(core: &Core) -> Result<std::convert::Infallible, End> {
-    check(core).await?;
+    let goal = check(core).await?;
     let way = core.endpoints.own_way().await?;
-    let result = listen(core, &way).await;
+    let result = listen(core, &way, goal).await;
     if let Err(End::Failed(_)) = &result {
         core.endpoints.failed(way.endpoint);
     }
     result
 }
 
-async fn listen(core: &Core, way: &Way) -> Result<std::convert::Infallible, End> {
+/// Listens to a watch; this replica is in touch once it has come as far as the store was when it was looked at.
+async fn listen(core: &Core, way: &Way, goal: u64) -> Result<std::convert::Infallible, End> {
     let mirror = &core.mirror;
     let start = i64::try_from(mirror.applied() + 1).unwrap_or(i64::MAX);
     let options = WatchOptions::new().with_prefix().with_start_revision(start).with_progress_notify();
@@ -145,9 +169,14 @@ async fn listen(core: &Core, way: &Way) -> Result<std::convert::Infallible, End>
     if !first.created() {
         return Err(Failure::other("the watch was not confirmed").into());
     }
-    core.in_touch();
     // When to ask for progress, and by when the answer must be here.
     let mut asked: Option<Instant> = None;
+    if mirror.applied() >= goal {
+        core.in_touch();
+    } else {
+        request(&mut stream).await?;
+        asked = Some(Instant::now());
+    }
     let mut next = Instant::now() + core.progress;
     let mut hurried = Instant::now();
     loop {
@@ -158,9 +187,16 @@ async fn listen(core: &Core, way: &Way) -> Result<std::convert::Infallible, End>
                 let message = message.ok_or_else(|| Failure::other("the watch ended"))?;
                 refused(&message)?;
                 heard(core, &message)?;
+                if mirror.applied() >= goal {
+                    core.in_touch();
+                }
+                if mirror.schema() > core.schema {
+                    return Err(End::TooNew(mirror.schema()));
+                }
                 asked = None;
                 next = Instant::now() + core.progress;
             }
+            () = mirror.doubt.notified() => return Err(Failure::other("etcd is not what it was").into()),
             () = mirror.hurry.notified() => {
                 if hurried.elapsed() >= HURRY {
                     hurried = Instant::now();
@@ -172,8 +208,6 @@ async fn listen(core: &Core, way: &Way) -> Result<std::convert::Infallible, End>
                 if asked.is_some() {
                     return Err(Failure::other("the watch has fallen silent").into());
                 }
-                // Nothing has come for a while: where readers are told of progress, they are told now.
-                mirror.publish_progress();
                 request(&mut stream).await?;
                 asked = Some(Instant::now());
             }
@@ -200,7 +234,6 @@ fn refused(message: &WatchResponse) -> Result<(), End> {
 }
 
 fn heard(core: &Core, message: &WatchResponse) -> Result<(), End> {
-    core.in_touch();
     let mirror = &core.mirror;
     let events = message.events();
     let Some(last) = events.last().and_then(|event| event.kv()) else {
@@ -209,6 +242,8 @@ fn heard(core: &Core, message: &WatchResponse) -> Result<(), End> {
             && !message.created()
         {
             mirror.reached(header.revision().unsigned_abs());
+            // It was asked for because nothing has come for a while, or because somebody waits.
+            mirror.publish_progress();
         }
         return Ok(());
     };
