@@ -67,7 +67,7 @@ fn main() -> anyhow::Result<()> {
         Task::Setup { bench } => {
             peers::for_tests()?;
             if bench {
-                peers::for_benchmarks()?;
+                peers::for_benchmark("all")?;
             }
             Ok(())
         }
@@ -97,7 +97,7 @@ fn bench(name: &str, arguments: &[String]) -> anyhow::Result<()> {
     if name == "catalog" {
         return Ok(());
     }
-    let peers = peers::for_benchmarks()?;
+    let peers = peers::for_benchmark(name)?;
     run::cargo(["build", "--release", "--package", "fingerpost", "--package", "fingerpost-bench"])?;
     run::command(run::root().join("target/release/fingerpost-bench"))
         .arg(name)

@@ -116,15 +116,21 @@ pub(crate) fn for_tests() -> Result<Peers> {
     Ok(Peers(vec![("ETCD_BIN", etcd), ("ETCDCTL_BIN", etcdctl)]))
 }
 
-/// What benchmarks compare with.
-pub(crate) fn for_benchmarks() -> Result<Peers> {
-    debian("dnsperf", "dnsperf")?;
-    debian("knotd", "knot")?;
-    let (etcd, etcdctl) = etcd()?;
-    Ok(Peers(vec![
-        ("ETCD_BIN", etcd),
-        ("ETCDCTL_BIN", etcdctl),
-        ("RNACOS_BIN", crates_io("rnacos", RNACOS)?),
-        ("COREDNS_BIN", go("coredns", "github.com/coredns/coredns", COREDNS)?),
-    ]))
+/// What a benchmark compares with, or needs; `all` for all of them.
+pub(crate) fn for_benchmark(name: &str) -> Result<Peers> {
+    let wanted = |names: &[&str]| name == "all" || names.contains(&name);
+    let mut peers = Vec::new();
+    if wanted(&["dns"]) {
+        debian("dnsperf", "dnsperf")?;
+        debian("knotd", "knot")?;
+        peers.push(("COREDNS_BIN", go("coredns", "github.com/coredns/coredns", COREDNS)?));
+    }
+    if wanted(&["etcd", "sessions"]) {
+        let (etcd, etcdctl) = etcd()?;
+        peers.extend([("ETCD_BIN", etcd), ("ETCDCTL_BIN", etcdctl)]);
+    }
+    if wanted(&["registry"]) {
+        peers.push(("RNACOS_BIN", crates_io("rnacos", RNACOS)?));
+    }
+    Ok(Peers(peers))
 }
