@@ -2,10 +2,10 @@
 //! of a full registry is ready.
 
 use crate::http;
-use crate::process::Fingerpost;
+use crate::process::{self, Fingerpost};
 use crate::report::{self, Latencies};
 use anyhow::{Context, Result, bail};
-use etcd_client::Client;
+use etcd_client::{Client, Txn, TxnOp};
 use fingerpost_tests::etcd::{EtcdCluster, Setup};
 use std::net::SocketAddr;
 use std::path::Path;
@@ -32,6 +32,9 @@ pub(crate) struct Options {
     #[arg(long, default_value_t = 100_000)]
     instances: u64,
 }
+
+/// Callers that write batches.
+const BATCHES: usize = 64;
 
 fn address(n: u64) -> String {
     format!("10.{}.{}.{}", (n >> 16) & 255, (n >> 8) & 255, n & 255)
@@ -67,8 +70,30 @@ fn batch(namespace: &str, n: u64) -> Vec<u8> {
     http::request("POST", "/v1/batch", "application/json", &format!(r#"{{"operations":[{}]}}"#, operations.join(",")))
 }
 
-/// Puts of records of the same size under keys of the same length, each a call of its own, over eight connections.
-async fn direct(endpoints: &[String], callers: usize, time: Duration) -> Result<(f64, Latencies)> {
+/// What is asked of etcd directly.
+#[derive(Clone, Copy)]
+enum Direct {
+    /// A put.
+    Put,
+    /// A transaction of 100 puts: what etcd can do at most for a batch.
+    Hundred,
+}
+
+impl Direct {
+    async fn call(self, client: &mut etcd_client::KvClient, n: u64) -> Result<(), etcd_client::Error> {
+        let key = |n: u64| format!("/direct/v1/records/instances/bench/s{}/api/i{n}", n % 100);
+        match self {
+            Direct::Put => client.put(key(n), instance(n), None).await.map(drop),
+            Direct::Hundred => {
+                let puts = (n * 100..(n + 1) * 100).map(|n| TxnOp::put(key(n), instance(n), None));
+                client.txn(Txn::new().and_then(puts.collect::<Vec<_>>())).await.map(drop)
+            }
+        }
+    }
+}
+
+/// Writes of records of the same size under keys of the same length, each a call of its own, over eight connections.
+async fn direct(endpoints: &[String], callers: usize, time: Duration, what: Direct) -> Result<(f64, Latencies)> {
     let next = Arc::new(AtomicU64::new(0));
     let deadline = Instant::now() + time;
     let mut clients = Vec::new();
@@ -83,9 +108,8 @@ async fn direct(endpoints: &[String], callers: usize, time: Duration) -> Result<
             let mut times = Vec::new();
             while Instant::now() < deadline {
                 let n = next.fetch_add(1, Ordering::Relaxed);
-                let key = format!("/direct/v1/records/instances/bench/s{}/api/i{n}", n % 100);
                 let sent = Instant::now();
-                client.put(key, instance(n), None).await?;
+                what.call(&mut client, n).await?;
                 times.push(sent.elapsed());
             }
             anyhow::Ok(times)
@@ -165,39 +189,55 @@ pub(crate) async fn run(options: Options) -> Result<()> {
     let folder = tempfile::tempdir()?;
     crate::machine::describe(folder.path())?;
     let time = Duration::from_secs(options.seconds);
-    let (mut puts, mut singles, mut batches) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut puts, mut hundreds, mut singles, mut batches) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for round in 0..options.rounds {
         println!("round {}", round + 1);
         // Waits for the disk, as one in use does.
         let etcd = EtcdCluster::start(Setup { fsync: true, ..Setup::default() }).await;
         let endpoints = etcd.endpoints();
         let (_, ours) = ready(&folder.path().join(format!("round-{round}")), &endpoints.join(",")).await?;
-        let (per_second, latencies) = direct(&endpoints, options.connections, time).await?;
-        println!("  etcd, direct puts        {:>9}/s  {latencies}", report::count(per_second));
+        let cpu = || anyhow::Ok((process::cpu(etcd.pid(0))?, ours.process.cpu()?));
+        let show = |what: &str, per_second: f64, latencies: &Latencies, before: (Duration, Duration), done: f64| {
+            let (etcd, own) = cpu()?;
+            let each = |now: Duration, before: Duration| now.saturating_sub(before).as_secs_f64() * 1e6 / done;
+            let (etcd, own) = (each(etcd, before.0), each(own, before.1));
+            let per_second = report::count(per_second);
+            println!("  {what:<30} {per_second:>7}/s  CPU each: etcd {etcd:.1} µs, replica {own:.1} µs;  {latencies}");
+            anyhow::Ok(())
+        };
+        let before = cpu()?;
+        let (per_second, latencies) = direct(&endpoints, options.connections, time, Direct::Put).await?;
+        show("etcd, direct puts", per_second, &latencies, before, per_second * time.as_secs_f64())?;
         puts.push(per_second);
-        let cpu = ours.process.cpu()?;
+
+        let before = cpu()?;
         let outcome = http::load(ours.http, options.connections, time, put).await?;
-        let spent = ours.process.cpu()?.saturating_sub(cpu).as_secs_f64() * 1e6 / outcome.done as f64;
-        let per_second = outcome.per_second();
-        println!(
-            "  PUT through a replica    {:>9}/s  {}  CPU {spent:.1} µs each",
-            report::count(per_second),
-            outcome.latencies
-        );
-        singles.push(per_second);
-        let outcome = http::load(ours.http, options.connections.min(64), time, |n| batch("batch", n)).await?;
+        show("PUT through a replica", outcome.per_second(), &outcome.latencies, before, outcome.done as f64)?;
+        singles.push(outcome.per_second());
+
+        let before = cpu()?;
+        let (per_second, latencies) = direct(&endpoints, BATCHES, time, Direct::Hundred).await?;
+        let per_second = per_second * 100.0;
+        show("etcd, direct, 100 puts a txn", per_second, &latencies, before, per_second * time.as_secs_f64())?;
+        hundreds.push(per_second);
+
+        let before = cpu()?;
+        let outcome = http::load(ours.http, BATCHES, time, |n| batch("batch", n)).await?;
         let per_second = outcome.per_second() * 100.0;
-        println!("  batches of 100           {:>9} inst/s  {}", report::count(per_second), outcome.latencies);
+        show("batches through a replica", per_second, &outcome.latencies, before, outcome.done as f64 * 100.0)?;
         batches.push(per_second);
     }
-    let median = |values: &mut Vec<f64>| {
+    let median = |mut values: Vec<f64>| {
         values.sort_by(f64::total_cmp);
         values[values.len() / 2]
     };
-    let puts = median(&mut puts);
-    let singles = median(&mut singles);
+    let (puts, hundreds, singles, batches) = (median(puts), median(hundreds), median(singles), median(batches));
     println!("  PUT / direct put: {:.2} (goal: at least 0.9)", singles / puts);
-    println!("  instances in batches / direct put: {:.2} (goal: at least 5)", median(&mut batches) / puts);
+    println!(
+        "  instances in batches / direct put: {:.2} (goal: at least 5); etcd's own transactions of 100: {:.2}",
+        batches / puts,
+        hundreds / puts
+    );
 
     let etcd = EtcdCluster::start(Setup { fsync: true, ..Setup::default() }).await;
     let endpoints = etcd.endpoints().join(",");

@@ -42,18 +42,12 @@ impl Process {
     }
 
     fn proc_file(&self, file: &str) -> Result<String> {
-        let path = format!("/proc/{}/{file}", self.child.id());
-        std::fs::read_to_string(&path).with_context(|| format!("{} is gone", self.name))
+        proc_file(self.child.id(), file).with_context(|| format!("{} is gone", self.name))
     }
 
     /// CPU time of all its threads so far, user and system.
     pub(crate) fn cpu(&self) -> Result<Duration> {
-        let stat = self.proc_file("stat")?;
-        let after_name = stat.rsplit_once(')').map(|(_, rest)| rest).unwrap_or_default();
-        let ticks: u64 =
-            after_name.split_whitespace().skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum();
-        // Linux counts in hundredths of a second whatever the kernel's own tick is.
-        Ok(Duration::from_millis(ticks * 10))
+        cpu(self.child.id())
     }
 
     /// Resident memory in bytes.
@@ -67,6 +61,19 @@ impl Process {
             .context("no VmRSS")?;
         Ok(kilobytes * 1024)
     }
+}
+
+fn proc_file(pid: u32, file: &str) -> Result<String> {
+    Ok(std::fs::read_to_string(format!("/proc/{pid}/{file}"))?)
+}
+
+/// CPU time of all threads of a process so far, user and system.
+pub(crate) fn cpu(pid: u32) -> Result<Duration> {
+    let stat = proc_file(pid, "stat")?;
+    let after_name = stat.rsplit_once(')').map(|(_, rest)| rest).unwrap_or_default();
+    let ticks: u64 = after_name.split_whitespace().skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum();
+    // Linux counts in hundredths of a second whatever the kernel's own tick is.
+    Ok(Duration::from_millis(ticks * 10))
 }
 
 impl Drop for Process {

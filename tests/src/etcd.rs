@@ -220,9 +220,17 @@ impl EtcdCluster {
         }
     }
 
+    fn process(&self, n: usize) -> Pid {
+        Pid::from_child(&self.members[n].running.as_ref().expect("a running member").process)
+    }
+
+    /// A running member's process.
+    pub fn pid(&self, n: usize) -> u32 {
+        self.process(n).as_raw_nonzero().get().unsigned_abs()
+    }
+
     fn signal(&self, n: usize, signal: Signal) {
-        let running = self.members[n].running.as_ref().expect("a running member");
-        kill_process(Pid::from_child(&running.process), signal).expect("signal");
+        kill_process(self.process(n), signal).expect("signal");
     }
 
     /// Stops a member: its connections stay, and nothing answers.
