@@ -12,12 +12,7 @@ use tokio::time::Instant;
 impl Task {
     /// Notes a part that is of no use any more, if it is for this replica to remove.
     pub(super) fn stray(&mut self, part: Key, members: &Members) {
-        let name = match &part {
-            Key::Check { instance, check } => format!("{instance}/{check}"),
-            Key::Drain(instance) => instance.to_string(),
-            _ => return,
-        };
-        if members.is_home(&name) && self.strays.len() < self.shared.limits.strays {
+        if is_for_home(&part, members) && self.strays.len() < self.shared.limits.strays {
             self.strays.insert(part);
         }
     }
@@ -56,12 +51,22 @@ impl Task {
         while self.writes.len() < self.shared.limits.writes / 4 + 1
             && let Some(part) = self.strays.pop_first()
         {
-            if !self.members.borrow().in_touch || !is_stray(&self.shared.live, &part) {
+            if !is_for_home(&part, &self.members.borrow()) || !is_stray(&self.shared.live, &part) {
                 continue;
             }
             let (store, live) = (Arc::clone(&self.shared.store), Arc::clone(&self.shared.live));
-            self.writes.spawn(async move { Wrote { job: None, result: write::clear(store, live, part).await } });
+            let fence = self.view.fence;
+            self.writes.spawn(async move { Wrote { job: None, result: write::clear(store, live, part, fence).await } });
         }
+    }
+}
+
+/// Whether this replica is at home for the part.
+fn is_for_home(part: &Key, members: &Members) -> bool {
+    match part {
+        Key::Check { instance, check } => members.is_home(&format!("{instance}/{check}")),
+        Key::Drain(instance) => members.is_home(&instance.to_string()),
+        _ => false,
     }
 }
 
