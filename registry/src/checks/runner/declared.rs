@@ -3,9 +3,10 @@
 use super::job::{Job, Purpose, State, Timer};
 use super::{SCAN, Task};
 use crate::checks::inbox::Changed;
+use crate::checks::schedule::Hurry;
 use crate::checks::target::aim;
 use crate::checks::verdict::Streak;
-use crate::checks::{CheckKey, schedule, write};
+use crate::checks::{CheckKey, write};
 use crate::members::Members;
 use fingerpost_catalog::{Check, CheckType, CheckedInstance, Health, InstanceKey, Key};
 use std::cmp::Reverse;
@@ -76,7 +77,7 @@ impl Task {
             self.keep_only(&key, |_| false);
         }
         self.timers.clear();
-        self.queue.clear();
+        self.places.retain(|_| false);
         self.strays.clear();
     }
 
@@ -140,18 +141,16 @@ impl Task {
         self.numbers += 1;
         let interval = Duration::from_secs(check.interval().into());
         let former = self.jobs.get(&key.instance).and_then(|jobs| jobs.get(&key.check));
-        let moved = former.is_some_and(|job| job.target != target);
         let due = if check.check_type == CheckType::Ttl {
             // Whoever takes over grants a whole TTL: it can't know when the last report came.
             self.shared.deadlines.extend(&key, now + ttl);
             now + ttl
         } else {
             self.shared.deadlines.forget(&key);
-            // Where nothing is known, or what is known is of another place, it should be soon.
-            match write::health_of(&standing).filter(|health| *health != Health::Unknown) {
-                Some(_) if !moved => schedule::next(self.origin, now, interval, &key.to_string()),
-                _ => schedule::soon(now, interval, &key.to_string()),
-            }
+            // What is known of another place, or by another declaration, says little.
+            let known = write::health_of(&standing).is_some_and(|health| health != Health::Unknown);
+            let hurry = if known && former.is_none() { Hurry::TakenOver } else { Hurry::New };
+            self.schedule.first(now, interval, &key.to_string(), hurry)
         };
         let job = Job {
             number: self.numbers,

@@ -30,7 +30,7 @@ pub(super) struct Timer {
 #[derive(Debug)]
 pub(super) enum State {
     Waiting,
-    /// Due, but too many are under way.
+    /// Due, but there is no place yet.
     Queued,
     Running(AbortHandle),
 }

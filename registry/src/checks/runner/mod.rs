@@ -13,8 +13,10 @@ use self::job::{Job, Ran, Timer, Wrote};
 use super::CheckKey;
 use super::inbox::Inbox;
 use super::metrics::CheckMetrics;
+use super::places::{Place, Places};
 use super::probes::Probe;
 use super::reports::{Deadlines, Relay};
+use super::schedule::Schedule;
 use super::target::TargetRules;
 use super::verdict::Outcome;
 use crate::live::{LiveReplica, Observer};
@@ -23,11 +25,11 @@ use crate::store::Store;
 use crate::writes::{WriteError, Writer};
 use fingerpost_catalog::{Effects, Health, InstanceKey, Key, Position, Replica};
 use std::cmp::Reverse;
-use std::collections::{BTreeSet, BinaryHeap, HashMap, VecDeque};
+use std::collections::{BTreeSet, BinaryHeap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::task::{Id, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -39,6 +41,10 @@ const SCAN: u32 = 4096;
 pub struct Limits {
     /// Most probes under way at once; checks that are due beyond that wait for their turn, each at most once.
     pub probes: usize,
+    /// Most of them at one address.
+    pub per_address: usize,
+    /// Most checks a second that are run for the first time here although their place in the interval is further away.
+    pub first_runs: u32,
     /// Most writes under way at once.
     pub writes: usize,
     /// Parts that are to be cleared away and wait for it; more are found again later.
@@ -49,7 +55,14 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { probes: 1024, writes: 64, strays: 10_000, sweep: Duration::from_secs(60) }
+        Self {
+            probes: 1024,
+            per_address: 64,
+            first_runs: 500,
+            writes: 64,
+            strays: 10_000,
+            sweep: Duration::from_secs(60),
+        }
     }
 }
 
@@ -158,14 +171,15 @@ struct Task {
     members: watch::Receiver<Arc<Members>>,
     /// The replicas as the jobs know them.
     view: Arc<Members>,
-    /// Where intervals are counted from.
-    origin: Instant,
+    schedule: Schedule,
     jobs: HashMap<InstanceKey, HashMap<Arc<str>, Job>>,
     count: usize,
     numbers: u64,
     timers: BinaryHeap<Reverse<Timer>>,
-    queue: VecDeque<(CheckKey, u64)>,
+    places: Places,
     probes: JoinSet<Ran>,
+    /// The places that probes have, by their tasks.
+    taken: HashMap<Id, Place>,
     writes: JoinSet<Wrote>,
     strays: BTreeSet<Key>,
     sweep: Instant,
@@ -176,7 +190,8 @@ impl Task {
         let members = shared.store.members();
         let view = Arc::clone(&members.borrow());
         Self {
-            origin: Instant::now(),
+            schedule: Schedule::new(shared.limits.first_runs),
+            places: Places::new(shared.limits.probes, shared.limits.per_address),
             sweep: Instant::now() + shared.limits.sweep,
             shared,
             view,
@@ -185,8 +200,8 @@ impl Task {
             count: 0,
             numbers: 0,
             timers: BinaryHeap::new(),
-            queue: VecDeque::new(),
             probes: JoinSet::new(),
+            taken: HashMap::new(),
             writes: JoinSet::new(),
             strays: BTreeSet::new(),
         }
@@ -219,7 +234,7 @@ impl Task {
                         self.look_at_everything().await;
                     }
                 }
-                Some(ran) = self.probes.join_next(), if !self.probes.is_empty() => self.ran(ran),
+                Some(ran) = self.probes.join_next_with_id(), if !self.probes.is_empty() => self.ran(ran),
                 Some(wrote) = self.writes.join_next(), if !self.writes.is_empty() => self.wrote(wrote),
                 () = tokio::time::sleep_until(next.unwrap_or(self.sweep)), if next.is_some() => {}
                 () = tokio::time::sleep_until(self.sweep) => self.look_for_strays().await,
@@ -230,13 +245,18 @@ impl Task {
     }
 
     fn publish(&mut self) {
-        // Timers of jobs that are gone wait for their time, which may be a day away.
-        if self.timers.len() > 4 * self.count + 1024 {
-            let jobs = &self.jobs;
-            self.timers.retain(|Reverse(timer)| {
-                let job = jobs.get(&timer.key.instance).and_then(|jobs| jobs.get(&timer.key.check));
-                job.is_some_and(|job| job.number == timer.number)
-            });
+        let jobs = &self.jobs;
+        let is_there = |key: &CheckKey, number: u64| {
+            let job = jobs.get(&key.instance).and_then(|jobs| jobs.get(&key.check));
+            job.is_some_and(|job| job.number == number)
+        };
+        // Timers of jobs that are gone wait for their time, which may be a day away, and others for a place.
+        let most = 4 * self.count + 1024;
+        if self.timers.len() > most {
+            self.timers.retain(|Reverse(timer)| is_there(&timer.key, timer.number));
+        }
+        if self.places.waiting() > most {
+            self.places.retain(|waiting| is_there(&waiting.key, waiting.number));
         }
         let number = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
         self.shared.metrics.home.set(number(self.count));

@@ -1,14 +1,16 @@
 //! Running what is due, as far as there is room.
 
 use super::Task;
-use super::job::{Purpose, Ran, State, Timer};
+use super::job::{Job, Purpose, Ran, State, Timer};
+use crate::checks::places::Waiting;
 use crate::checks::verdict::Outcome;
-use crate::checks::{CheckKey, schedule, write};
+use crate::checks::{CheckKey, write};
 use fingerpost_catalog::CheckType;
 use std::cmp::Reverse;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::task::JoinError;
+use tokio::task::{Id, JoinError};
 use tokio::time::Instant;
 
 impl Task {
@@ -28,7 +30,8 @@ impl Task {
                         self.overdue(key, number, now);
                     } else {
                         job.state = State::Queued;
-                        self.queue.push_back((key, number));
+                        let address = job.target.as_ref().ok().map(SocketAddr::ip);
+                        self.places.wait(Waiting { key, number, address });
                     }
                 }
                 // Another timer has taken its place.
@@ -54,18 +57,16 @@ impl Task {
         }
     }
 
-    /// Starts what is queued, as far as there is room.
+    /// Starts what waits, as far as there are places.
     pub(super) fn start(&mut self) {
-        while self.probes.len() < self.shared.limits.probes
-            && let Some((key, number)) = self.queue.pop_front()
-        {
+        while let Some((Waiting { key, number, .. }, place)) = self.places.next() {
             let shared = Arc::clone(&self.shared);
-            let Some(job) = self.jobs.get_mut(&key.instance).and_then(|jobs| jobs.get_mut(&key.check)) else {
+            let job = self.jobs.get_mut(&key.instance).and_then(|jobs| jobs.get_mut(&key.check));
+            let waits = |job: &&mut Job| job.number == number && matches!(job.state, State::Queued);
+            let Some(job) = job.filter(waits) else {
+                self.places.free(place);
                 continue;
             };
-            if job.number != number || !matches!(job.state, State::Queued) {
-                continue;
-            }
             let interval = Duration::from_secs(job.check.interval().into());
             if Instant::now() > job.due + (interval / 10).max(Duration::from_secs(1)) {
                 shared.metrics.late.inc();
@@ -86,18 +87,24 @@ impl Task {
                 shared.metrics.ran(check.check_type, outcome.health, begun.elapsed());
                 Ran { key, number, outcome }
             });
+            self.taken.insert(probe.id(), place);
             job.state = State::Running(probe);
         }
     }
 
-    pub(super) fn ran(&mut self, ran: Result<Ran, JoinError>) {
-        let Some(Ran { key, number, outcome }) = ended(ran) else { return };
-        let (origin, now) = (self.origin, Instant::now());
+    pub(super) fn ran(&mut self, ran: Result<(Id, Ran), JoinError>) {
+        let id = ran.as_ref().map_or_else(JoinError::id, |(id, _)| *id);
+        if let Some(place) = self.taken.remove(&id) {
+            self.places.free(place);
+        }
+        let Some((_, Ran { key, number, outcome })) = ended(ran) else { return };
+        let now = Instant::now();
         let standing = write::health_of(&write::standing(&self.shared.live, &key));
-        let Some(job) = self.job(&key, number) else { return };
+        let job = self.jobs.get_mut(&key.instance).and_then(|jobs| jobs.get_mut(&key.check));
+        let Some(job) = job.filter(|job| job.number == number) else { return };
         job.state = State::Waiting;
         let interval = Duration::from_secs(job.check.interval().into());
-        job.due = schedule::after(origin, job.due, now, interval, &key.to_string());
+        job.due = self.schedule.after(job.due, now, interval, &key.to_string());
         job.streak.add(standing, outcome);
         let at = job.due;
         self.timers.push(Reverse(Timer { at, number, purpose: Purpose::Run, key: key.clone() }));
