@@ -236,6 +236,16 @@ async fn grpc() {
     assert!(refused.note.ends_with("connection refused"), "{}", refused.note);
     let web = run(web().await, grpc(None)).await;
     assert!(web.health == Health::Critical && web.note.contains("does not speak"), "{}", web.note);
+    // What else a server says may be anything.
+    let talkative = |status: &'static str| async move {
+        [("content-type", "application/grpc"), ("grpc-status", status), ("grpc-message", "the password is 1234")]
+    };
+    let path = "/grpc.health.v1.Health/Check";
+    for (status, note) in [("7", "gRPC PERMISSION_DENIED"), ("14", "gRPC UNAVAILABLE"), ("99", "gRPC UNKNOWN")] {
+        let router = Router::new().route(path, axum::routing::post(move || talkative(status)));
+        let said = run(serve_grpc(router, None).await, grpc(None)).await;
+        assert_eq!((said.health, &*said.note), (Health::Critical, note));
+    }
     let (silent, target) = listener().await;
     let refused = tokio::spawn(async move { drop(silent.accept().await) });
     let cut = run(target, grpc(None)).await;
