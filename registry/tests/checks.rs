@@ -458,6 +458,33 @@ async fn reports_in_time_keep_a_ttl_check_and_are_not_written() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_new_note_on_the_same_verdict_is_written_now_and_then() {
+    let world = World::new();
+    // As it was reported long ago.
+    world.put(&[(WEB1, ALIVE), (ALIVE1, r#"{"health":"warning","note":"disk 90 %","since":5}"#)]);
+    let node = alone(&world).await;
+    pass(1).await;
+    let commits = world.commits();
+    report(&node, Health::Warning, "disk 90 %").await.unwrap();
+    assert_eq!(world.commits(), commits, "nothing new");
+    pass(25).await;
+    report(&node, Health::Warning, "disk 95 %").await.unwrap();
+    let noted = world.result(ALIVE1).unwrap();
+    assert_eq!((noted.health, &*noted.note, noted.since), (Health::Warning, "disk 95 %", 5), "the verdict is as old");
+    // A report with a new note is a report.
+    pass(28).await;
+    assert_eq!(world.result(ALIVE1).as_ref(), Some(&noted));
+    // It has just been written, so another one has to wait.
+    report(&node, Health::Warning, "disk 96 %").await.unwrap();
+    assert_eq!(world.result(ALIVE1), Some(noted));
+    let long = "é".repeat(1024);
+    report(&node, Health::Critical, &long).await.unwrap();
+    let turned = world.result(ALIVE1).unwrap();
+    assert_eq!((turned.health, turned.note, turned.noted), (Health::Critical, long, 0));
+    node.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_new_home_grants_a_whole_ttl() {
     let world = World::new();
     world.put(&[(WEB1, ALIVE), (ALIVE1, r#"{"health":"passing"}"#)]);

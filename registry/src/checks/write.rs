@@ -40,7 +40,8 @@ pub(super) async fn turn(
     let record = Key::Check { instance: key.instance.clone(), check: key.check };
     let expect = standing.as_ref().map_or(Expect::Absent, |(_, revision)| Expect::At(*revision));
     let before = standing.map(|(result, _)| result).unwrap_or_default();
-    let result = CheckResult { health: outcome.health, note: outcome.note, since: Timestamp::now().0, ..before };
+    let result =
+        CheckResult { health: outcome.health, note: outcome.note, since: Timestamp::now().0, noted: 0, ..before };
     let commit = Commit {
         operations: vec![Operation { key: record.clone(), action: Action::Put(Arc::new(Record::Check(result))) }],
         conditions: vec![
