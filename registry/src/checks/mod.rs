@@ -24,7 +24,7 @@ mod verdict;
 mod write;
 
 pub use history::History;
-pub use probes::{NetworkProbe, Probe, Tls};
+pub use probes::{CheckCaError, NetworkProbe, Probe, Tls};
 pub use reports::{NoRelay, Relay, RelayError};
 pub use runner::{Limits, Runner};
 pub use target::{Cidr, ParseCidrError, TargetRules};
