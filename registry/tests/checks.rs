@@ -5,10 +5,12 @@
 mod checks_double;
 
 use checks_double::{Node, World, instance, pass};
-use fingerpost_catalog::{Health, InstanceKey};
+use fingerpost_catalog::document::{InstanceDocument, ObjectDocument};
+use fingerpost_catalog::{Health, InstanceKey, Source};
+use fingerpost_registry::access::Caller;
 use fingerpost_registry::checks::{Limits, NoRelay, Outcome, Relay, RelayError};
 use fingerpost_registry::members::Member;
-use fingerpost_registry::writes::WriteError;
+use fingerpost_registry::writes::{Guard, Verb, WriteError};
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
@@ -338,6 +340,61 @@ async fn what_nobody_declares_is_cleared_away() {
     pass(90).await;
     assert!(!world.has("checks/prod/web/api/web-9/up"));
     assert_eq!(node.runner.counts().0, 0);
+    node.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn instances_go_with_whatever_hangs_on_them() {
+    let world = World::new();
+    let checks: Vec<String> = (0..16).map(|n| format!(r#"{{"name":"c-{n}","type":"ttl"}}"#)).collect();
+    let declared = format!(r#"{{"addresses":["10.0.0.1"],"checks":[{}]}}"#, checks.join(","));
+    let part = |id: &str, check: &str| format!("checks/prod/web/api/{id}/{check}");
+    let spoilt = |id: &str| {
+        world.put(&[(&format!("instances/prod/web/api/{id}"), &*declared)]);
+        (0..16).for_each(|n| world.put(&[(&part(id, &format!("c-{n}")), r#"{"health":"critical"}"#)]));
+    };
+    let ids: Vec<String> = (0..7).map(|n| format!("web-{n}")).collect();
+    let node = alone(&world).await;
+    let acting = Caller::anonymous().act_as(Source::api()).unwrap();
+    let delete = |ids: &[String]| -> Vec<_> {
+        let document = |id: &String| InstanceDocument {
+            namespace: Some("prod".to_owned()),
+            service: Some("web".to_owned()),
+            id: Some(id.clone()),
+            ..InstanceDocument::default()
+        };
+        ids.iter().map(|id| (Verb::Delete, ObjectDocument::Instance(Box::new(document(id))))).collect()
+    };
+    // 5 with 80 results are one commit, and 7 with 112 would be too much: their results follow.
+    for (count, at_once) in [(5, true), (7, false)] {
+        ids.iter().for_each(|id| spoilt(id));
+        pass(1).await;
+        let commits = world.commits();
+        node.writer.batch(&acting, &delete(&ids[..count])).await.unwrap();
+        assert!(ids[..count].iter().all(|id| !world.has(&format!("instances/prod/web/api/{id}"))));
+        assert_eq!((world.commits() - commits, world.has(&part("web-0", "c-0"))), (1, !at_once));
+        pass(3).await;
+        assert!(ids[..count].iter().all(|id| !world.has(&part(id, "c-0")) && !world.has(&part(id, "c-15"))));
+    }
+    // One that has more results than a commit can hold, and as one of many.
+    let stray = |id: &str| {
+        (0..150).for_each(|n| world.put(&[(&part(id, &format!("former-{n}")), r#"{"health":"critical"}"#)]));
+    };
+    node.store.evicted.store(true, Ordering::SeqCst);
+    for id in ["web-0", "web-1", "web-2", "web-3"] {
+        spoilt(id);
+    }
+    stray("web-0");
+    stray("web-2");
+    pass(1).await;
+    node.writer.delete_instance(instance("prod/web/api/web-0"), Guard::None).await.unwrap();
+    let rest: Vec<InstanceKey> = (1..4).map(|n| instance(&format!("prod/web/api/web-{n}"))).collect();
+    node.writer.remove_instances(&rest, None).await.unwrap();
+    assert!((0..4).all(|n| !world.has(&format!("instances/prod/web/api/web-{n}"))));
+    assert!(!world.has(&part("web-1", "c-0")) && world.has(&part("web-2", "former-99")));
+    node.store.evicted.store(false, Ordering::SeqCst);
+    pass(150).await;
+    assert!((0..150).all(|n| ["web-0", "web-2"].iter().all(|id| !world.has(&part(id, &format!("former-{n}"))))));
     node.stop().await;
 }
 
