@@ -155,14 +155,17 @@ pub struct Check {
 }
 
 impl Check {
+    /// Longest timeout in seconds: a run takes one of a bounded number of places, and who never answers must not keep it.
+    pub const MAX_TIMEOUT: u32 = 60;
+
     /// Seconds from one run to the next.
     pub fn interval(&self) -> u32 {
         self.interval_seconds.unwrap_or(10).max(1)
     }
 
-    /// Seconds that a run may take.
+    /// Seconds that a run may take, whatever another version, or another writer, has stored.
     pub fn timeout(&self) -> u32 {
-        self.timeout_seconds.unwrap_or(2).clamp(1, self.interval())
+        self.timeout_seconds.unwrap_or(2).clamp(1, self.interval().min(Self::MAX_TIMEOUT))
     }
 
     /// Consecutive results that it takes to change for the better.
@@ -178,5 +181,22 @@ impl Check {
     /// Seconds after which a report is overdue.
     pub fn ttl(&self) -> u32 {
         self.ttl_seconds.unwrap_or(30).max(1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stored_timeouts_are_kept_within_bounds() {
+        let timeout = |timeout_seconds, interval_seconds| {
+            Check { timeout_seconds, interval_seconds, ..Check::default() }.timeout()
+        };
+        assert_eq!(timeout(None, None), 2);
+        assert_eq!(timeout(None, Some(1)), 1);
+        assert_eq!(timeout(Some(0), None), 1);
+        assert_eq!(timeout(Some(30), Some(20)), 20);
+        assert_eq!(timeout(Some(3600), Some(86_400)), 60);
     }
 }

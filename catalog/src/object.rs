@@ -244,7 +244,7 @@ pub struct Report {
 pub struct CheckResult {
     /// The verdict; `unknown` until the check has run.
     pub health: Health,
-    /// What the check saw when it came to its verdict.
+    /// What the check saw when it came to its verdict, or has seen since.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub note: String,
     /// When it came to it, in milliseconds since 1970 (UTC); 0 where that was not noted.
@@ -254,6 +254,9 @@ pub struct CheckResult {
     /// be reached.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub reports: u64,
+    /// When the note was written, in milliseconds since 1970 (UTC), where that was later than the verdict.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub noted: u64,
     /// Fields written by a newer version, kept as they are.
     #[serde(flatten)]
     pub unknown: Map<String, Value>,

@@ -122,6 +122,9 @@ pub(crate) struct Settings {
     /// where the REST API is served beyond it; may repeat [env: FINGERPOST_CHECK_ALLOW]
     #[arg(long, value_name = "CIDR")]
     pub(crate) check_allow: Option<Vec<Cidr>>,
+    /// CAs, PEM, that checks over TLS trust beside the system's [env: FINGERPOST_CHECK_CA]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) check_ca: Option<PathBuf>,
     /// How to write the log [env: FINGERPOST_LOG_FORMAT] [default: text]
     #[arg(long, value_name = "FORMAT")]
     pub(crate) log_format: Option<LogFormat>,
@@ -198,6 +201,8 @@ pub(crate) struct ServeConfig {
     pub(crate) sources: SourceOptions,
     /// What checks may be aimed at although it is else refused.
     pub(crate) check_allow: Vec<Cidr>,
+    /// The CAs that checks trust beside the system's.
+    pub(crate) check_ca: Option<PathBuf>,
     /// How to write the log.
     pub(crate) log_format: LogFormat,
     /// What to log, in the syntax of tracing's `EnvFilter`.
@@ -242,6 +247,7 @@ impl ServeConfig {
                 remove_after: settings.orphan_remove_after.map(|Span(time)| time),
             },
             check_allow: settings.check_allow.unwrap_or_default(),
+            check_ca: settings.check_ca,
             log_format: settings.log_format.unwrap_or_default(),
             log: settings.log.unwrap_or_else(|| "info".to_owned()),
         };
@@ -343,6 +349,7 @@ impl Settings {
             orphan_after: value_from(env, "FINGERPOST_ORPHAN_AFTER")?,
             orphan_remove_after: value_from(env, "FINGERPOST_ORPHAN_REMOVE_AFTER")?,
             check_allow: list_from(env, "FINGERPOST_CHECK_ALLOW")?,
+            check_ca: path_from(env, "FINGERPOST_CHECK_CA"),
             log_format: value_from::<LogFormatText>(env, "FINGERPOST_LOG_FORMAT")?.map(|format| format.0),
             log: value_from(env, "FINGERPOST_LOG")?,
         })
@@ -378,6 +385,7 @@ impl Settings {
             orphan_after: self.orphan_after.or(below.orphan_after),
             orphan_remove_after: self.orphan_remove_after.or(below.orphan_remove_after),
             check_allow: self.check_allow.or(below.check_allow),
+            check_ca: self.check_ca.or(below.check_ca),
             log_format: self.log_format.or(below.log_format),
             log: self.log.or(below.log),
         }
@@ -531,6 +539,9 @@ mod tests {
         let env = [("FINGERPOST_CHECK_ALLOW", "10.0.0.1,::1")];
         assert_eq!(resolve("", &env, Some(file)).unwrap().check_allow.len(), 2);
         assert!(refusal("", &[], Some("check-allow = ['10.0.0.1/8']")).contains("10.0.0.1/8"));
+        let env = [("FINGERPOST_CHECK_CA", "b.pem")];
+        assert_eq!(resolve("", &env, Some("check-ca = 'a.pem'")).unwrap().check_ca, Some("b.pem".into()));
+        assert_eq!(resolve("--check-ca c.pem", &env, None).unwrap().check_ca, Some("c.pem".into()));
     }
 
     #[test]

@@ -109,10 +109,11 @@ async fn serve(config: &ServeConfig, store: Arc<dyn Store>, started: Instant) ->
     let rules = TargetRules { allow: config.check_allow.clone(), loopback };
     let writer =
         Writer::new(Arc::clone(&store), Arc::clone(&live)).with_rules(rules.clone()).noting(Arc::clone(&sources));
+    let check_tls = config.check_ca.as_deref().map_or_else(|| Ok(checks::Tls::new(Vec::new())), checks::Tls::open)?;
     let checks = checks::Runner::new(
         Arc::clone(&store),
         Arc::clone(&live),
-        Arc::new(NetworkProbe::new(checks::Tls::new(Vec::new()))),
+        Arc::new(NetworkProbe::new(check_tls)),
         Arc::new(PeerRelay::new(peers, store.members())),
         rules.clone(),
         checks::Limits::default(),

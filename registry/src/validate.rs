@@ -18,7 +18,7 @@ pub const MAX_ADDRESSES: usize = 16;
 pub const MAX_PORTS: usize = 100;
 /// Longest TTL in seconds: a day.
 pub const MAX_TTL: u32 = 86_400;
-/// Longest note on a health, in bytes.
+/// Longest note on a health, in characters.
 pub const MAX_NOTE: usize = 1024;
 
 /// A field that can't be taken.
@@ -223,10 +223,10 @@ pub fn note(note: &str) -> Result<(), Invalid> {
     // Notes come from programs' output: line breaks and tabs are welcome.
     match note.chars().find(|c| c.is_control() && !matches!(c, '\n' | '\t' | '\r')) {
         Some(found) => Err(Invalid::new("/note", format!("has the control character {found:?}"))),
-        None if note.len() > MAX_NOTE => {
-            Err(Invalid::new("/note", NameError::TooLong { length: note.len(), limit: MAX_NOTE }))
-        }
-        None => Ok(()),
+        None => match note.chars().count() {
+            length if length > MAX_NOTE => Err(Invalid::new("/note", NameError::TooLong { length, limit: MAX_NOTE })),
+            _ => Ok(()),
+        },
     }
 }
 

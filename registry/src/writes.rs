@@ -895,13 +895,19 @@ impl Writer {
         fence: Option<Fence>,
     ) -> Result<Option<Position>, WriteError> {
         let mut last = None;
-        let mut waiting: Vec<Key> = Vec::new();
-        for (n, key) in keys.iter().enumerate() {
-            waiting.extend(self.plan_delete_instance(key).operations.into_iter().map(|operation| operation.key));
-            while waiting.len() >= crate::store::MAX_OPERATIONS || (n + 1 == keys.len() && !waiting.is_empty()) {
-                let rest = waiting.split_off(waiting.len().min(crate::store::MAX_OPERATIONS));
-                let some = std::mem::replace(&mut waiting, rest);
-                last = Some(self.store_commit(removal(some, fence)).await?.position);
+        let mut commit = Commit { fence, ..Commit::default() };
+        let mut keys = keys.iter().peekable();
+        while let Some(key) = keys.next() {
+            // Each goes as a whole, as far as one commit takes it; what is left behind is of no effect, and cleared away.
+            let mut operations = self.removal(key);
+            operations.truncate(crate::store::MAX_OPERATIONS);
+            if commit.operations.len() + operations.len() > crate::store::MAX_OPERATIONS {
+                let full = std::mem::replace(&mut commit, Commit { fence, ..Commit::default() });
+                last = Some(self.store_commit(full).await?.position);
+            }
+            commit.operations.extend(operations);
+            if keys.peek().is_none() {
+                last = Some(self.store_commit(std::mem::take(&mut commit)).await?.position);
             }
         }
         if let Some(position) = last {

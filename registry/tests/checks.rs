@@ -5,13 +5,16 @@
 mod checks_double;
 
 use checks_double::{Node, World, instance, pass};
-use fingerpost_catalog::{Health, InstanceKey};
+use fingerpost_catalog::document::{InstanceDocument, ObjectDocument};
+use fingerpost_catalog::{Health, InstanceKey, Source};
+use fingerpost_registry::access::Caller;
 use fingerpost_registry::checks::{Limits, NoRelay, Outcome, Relay, RelayError};
 use fingerpost_registry::members::Member;
-use fingerpost_registry::writes::WriteError;
+use fingerpost_registry::writes::{Guard, Verb, WriteError};
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -81,12 +84,16 @@ async fn runs_are_spread_over_the_interval_and_few_at_once() {
         let id = format!("prod/web/api/web-{n}");
         world.put(&[(&format!("instances/{id}"), &at(n)), (&format!("checks/{id}/up"), r#"{"health":"passing"}"#)]);
     }
-    // After a restart, when all are known already.
+    // After a restart, when all are known already. At first, each is run soon.
     let node = alone(&world).await;
-    let begun = Instant::now();
     let commits = world.commits();
-    pass(60).await;
+    pass(6).await;
     assert_eq!(node.runner.counts().0, 500);
+    assert!((0..500).all(|n| node.probe.count(&format!("10.0.{}.{}:80", n / 256, n % 256)) > 0));
+    pass(14).await;
+    node.probe.asked.lock().clear();
+    let begun = Instant::now();
+    pass(60).await;
     let mut a_second: BTreeMap<u64, usize> = BTreeMap::new();
     let asked = std::mem::take(&mut *node.probe.asked.lock());
     for (when, _) in &asked {
@@ -101,7 +108,7 @@ async fn runs_are_spread_over_the_interval_and_few_at_once() {
 #[tokio::test(start_paused = true)]
 async fn what_is_too_much_waits_and_is_bounded() {
     let world = World::new();
-    let limits = Limits { probes: 4, ..Limits::default() };
+    let limits = Limits { probes: 8, ..Limits::default() };
     let node = world.node("a", &["a"], limits, Arc::new(NoRelay)).await;
     *node.probe.takes.lock() = Duration::from_secs(1);
     world.put(&[(SERVICE, UP)]);
@@ -109,7 +116,7 @@ async fn what_is_too_much_waits_and_is_bounded() {
         world.put(&[(&format!("instances/prod/web/api/web-{n}"), &at(n))]);
     }
     pass(110).await;
-    assert_eq!(node.probe.running.lock().1, 4);
+    assert_eq!(node.probe.running.lock().1, 4, "as many as are left free");
     let asked = node.probe.asked.lock().len();
     assert!((300..=460).contains(&asked), "as many as there is time for, and nothing is caught up with: {asked}");
     for n in 0..100 {
@@ -121,6 +128,99 @@ async fn what_is_too_much_waits_and_is_bounded() {
     node.runner.register(&mut registry);
     prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
     assert!(!text.contains("fingerpost_checks_late_total 0\n"), "{text}");
+    node.stop().await;
+}
+
+/// A check that is run once a day.
+const DAILY: &str = r#"{"checks":[{"name":"up","type":"tcp","port":80,"intervalSeconds":86400}]}"#;
+
+#[tokio::test(start_paused = true)]
+async fn a_long_interval_does_not_begin_with_waiting() {
+    let world = World::new();
+    world.put(&[(SERVICE, DAILY), (WEB1, &at(1)), (UP1, r#"{"health":"passing"}"#)]);
+    // However often the registry is started.
+    for _ in 0..3 {
+        let node = alone(&world).await;
+        pass(7).await;
+        assert_eq!(node.probe.count(AT1), 1);
+        pass(3600).await;
+        assert_eq!(node.probe.count(AT1), 1, "and then in its place, half a day away at least");
+        node.stop().await;
+    }
+    let node = alone(&world).await;
+    pass(7).await;
+    // Another declaration, and another place.
+    let run_soon = async |key: &str, value: &str, target: &str| {
+        let count = node.probe.count(target);
+        world.put(&[(key, value)]);
+        pass(2).await;
+        assert_eq!(node.probe.count(target), count + 1, "{value}");
+    };
+    run_soon(SERVICE, &DAILY.replace("86400", "80000"), AT1).await;
+    run_soon(WEB1, &at(2), "10.0.0.2:80").await;
+    run_soon("instances/prod/web/api/web-2", &at(3), "10.0.0.3:80").await;
+    // What changes nothing of that, runs nothing.
+    world.put(&[(WEB1, r#"{"addresses":["10.0.0.2"],"weight":3}"#)]);
+    pass(60).await;
+    assert_eq!(node.probe.count("10.0.0.2:80"), 1);
+    node.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_taken_over_is_run_at_a_rate() {
+    let world = World::new();
+    world.put(&[(SERVICE, DAILY)]);
+    for n in 0..2000 {
+        let id = format!("prod/web/api/web-{n}");
+        world.put(&[(&format!("instances/{id}"), &at(n)), (&format!("checks/{id}/up"), r#"{"health":"passing"}"#)]);
+    }
+    let limits = Limits { first_runs: 100, ..Limits::default() };
+    let node = world.node("a", &["a"], limits, Arc::new(NoRelay)).await;
+    let begun = Instant::now();
+    // Who is new meanwhile doesn't stand in line with them.
+    pass(5).await;
+    world.put(&[("instances/prod/web/api/new", r#"{"addresses":["10.1.0.1"]}"#)]);
+    pass(2).await;
+    assert_eq!(node.probe.count("10.1.0.1:80"), 1);
+    pass(20).await;
+    let mut a_second: BTreeMap<u64, usize> = BTreeMap::new();
+    for (when, _) in &*node.probe.asked.lock() {
+        *a_second.entry((*when - begun).as_secs()).or_default() += 1;
+    }
+    assert!(a_second.values().sum::<usize>() >= 2001, "all of them in half a minute: {a_second:?}");
+    assert!(a_second.values().all(|count| *count < 150), "{a_second:?}");
+    node.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_never_answers_does_not_take_all_places() {
+    let world = World::new();
+    let limits = Limits { probes: 16, per_address: 4, ..Limits::default() };
+    let node = world.node("a", &["a"], limits, Arc::new(NoRelay)).await;
+    let check = r#"{"checks":[{"name":"up","type":"tcp","port":80,"intervalSeconds":60,"timeoutSeconds":60}]}"#;
+    let silent = |n: u8| IpAddr::from([10, 9, 0, n]);
+    node.probe.silent.lock().extend((1..=100).map(silent));
+    // A hundred instances of one service, and then one address with a hundred checks in as many services.
+    world.put(&[("services/prod/slow/api", check)]);
+    for n in 1..=100 {
+        let at = format!(r#"{{"addresses":["10.9.0.{n}"]}}"#);
+        world.put(&[(&format!("instances/prod/slow/api/i-{n}"), &at)]);
+    }
+    pass(5).await;
+    assert_eq!(node.probe.running.lock().0, 8);
+    for n in 0..100 {
+        let at = r#"{"addresses":["10.9.0.1"]}"#;
+        world.put(&[(&format!("services/prod/s-{n}/api"), check), (&format!("instances/prod/s-{n}/api/i"), at)]);
+    }
+    pass(5).await;
+    assert!(node.probe.running.lock().0 <= 12, "{:?}", node.probe.running.lock());
+    // Others are run as if they were not there.
+    world.put(&[(SERVICE, UP)]);
+    for n in 1..=20 {
+        world.put(&[(&format!("instances/prod/web/api/web-{n}"), &at(n))]);
+    }
+    pass(2).await;
+    assert!((1..=20).all(|n| node.probe.count(&format!("10.0.0.{n}:80")) == 1));
     node.stop().await;
 }
 
@@ -196,6 +296,15 @@ async fn who_has_lost_its_place_judges_nothing() {
     node.store.evicted.store(false, Ordering::SeqCst);
     pass(2).await;
     assert_eq!(health(&world), Some(Health::Critical), "judged afresh, and soon");
+    // Nor does it clear away what it takes for useless.
+    let former = "checks/prod/web/api/web-1/former";
+    node.store.evicted.store(true, Ordering::SeqCst);
+    world.put(&[(former, r#"{"health":"critical"}"#)]);
+    pass(150).await;
+    assert!(world.has(former));
+    node.store.evicted.store(false, Ordering::SeqCst);
+    pass(90).await;
+    assert!(!world.has(former));
     node.stop().await;
 }
 
@@ -231,6 +340,61 @@ async fn what_nobody_declares_is_cleared_away() {
     pass(90).await;
     assert!(!world.has("checks/prod/web/api/web-9/up"));
     assert_eq!(node.runner.counts().0, 0);
+    node.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn instances_go_with_whatever_hangs_on_them() {
+    let world = World::new();
+    let checks: Vec<String> = (0..16).map(|n| format!(r#"{{"name":"c-{n}","type":"ttl"}}"#)).collect();
+    let declared = format!(r#"{{"addresses":["10.0.0.1"],"checks":[{}]}}"#, checks.join(","));
+    let part = |id: &str, check: &str| format!("checks/prod/web/api/{id}/{check}");
+    let spoilt = |id: &str| {
+        world.put(&[(&format!("instances/prod/web/api/{id}"), &*declared)]);
+        (0..16).for_each(|n| world.put(&[(&part(id, &format!("c-{n}")), r#"{"health":"critical"}"#)]));
+    };
+    let ids: Vec<String> = (0..7).map(|n| format!("web-{n}")).collect();
+    let node = alone(&world).await;
+    let acting = Caller::anonymous().act_as(Source::api()).unwrap();
+    let delete = |ids: &[String]| -> Vec<_> {
+        let document = |id: &String| InstanceDocument {
+            namespace: Some("prod".to_owned()),
+            service: Some("web".to_owned()),
+            id: Some(id.clone()),
+            ..InstanceDocument::default()
+        };
+        ids.iter().map(|id| (Verb::Delete, ObjectDocument::Instance(Box::new(document(id))))).collect()
+    };
+    // 5 with 80 results are one commit, and 7 with 112 would be too much: their results follow.
+    for (count, at_once) in [(5, true), (7, false)] {
+        ids.iter().for_each(|id| spoilt(id));
+        pass(1).await;
+        let commits = world.commits();
+        node.writer.batch(&acting, &delete(&ids[..count])).await.unwrap();
+        assert!(ids[..count].iter().all(|id| !world.has(&format!("instances/prod/web/api/{id}"))));
+        assert_eq!((world.commits() - commits, world.has(&part("web-0", "c-0"))), (1, !at_once));
+        pass(3).await;
+        assert!(ids[..count].iter().all(|id| !world.has(&part(id, "c-0")) && !world.has(&part(id, "c-15"))));
+    }
+    // One that has more results than a commit can hold, and as one of many.
+    let stray = |id: &str| {
+        (0..150).for_each(|n| world.put(&[(&part(id, &format!("former-{n}")), r#"{"health":"critical"}"#)]));
+    };
+    node.store.evicted.store(true, Ordering::SeqCst);
+    for id in ["web-0", "web-1", "web-2", "web-3"] {
+        spoilt(id);
+    }
+    stray("web-0");
+    stray("web-2");
+    pass(1).await;
+    node.writer.delete_instance(instance("prod/web/api/web-0"), Guard::None).await.unwrap();
+    let rest: Vec<InstanceKey> = (1..4).map(|n| instance(&format!("prod/web/api/web-{n}"))).collect();
+    node.writer.remove_instances(&rest, None).await.unwrap();
+    assert!((0..4).all(|n| !world.has(&format!("instances/prod/web/api/web-{n}"))));
+    assert!(!world.has(&part("web-1", "c-0")) && world.has(&part("web-2", "former-99")));
+    node.store.evicted.store(false, Ordering::SeqCst);
+    pass(150).await;
+    assert!((0..150).all(|n| ["web-0", "web-2"].iter().all(|id| !world.has(&part(id, &format!("former-{n}"))))));
     node.stop().await;
 }
 
@@ -347,6 +511,33 @@ async fn reports_in_time_keep_a_ttl_check_and_are_not_written() {
     world.put(&[(WEB1, r#"{"addresses":["10.0.0.1"],"checks":[{"name":"alive","type":"tcp","port":80}]}"#)]);
     pass(1).await;
     assert!(matches!(report(&node, Health::Passing, "").await, Err(WriteError::Invalid(_))));
+    node.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_note_on_the_same_verdict_is_written_now_and_then() {
+    let world = World::new();
+    // As it was reported long ago.
+    world.put(&[(WEB1, ALIVE), (ALIVE1, r#"{"health":"warning","note":"disk 90 %","since":5}"#)]);
+    let node = alone(&world).await;
+    pass(1).await;
+    let commits = world.commits();
+    report(&node, Health::Warning, "disk 90 %").await.unwrap();
+    assert_eq!(world.commits(), commits, "nothing new");
+    pass(25).await;
+    report(&node, Health::Warning, "disk 95 %").await.unwrap();
+    let noted = world.result(ALIVE1).unwrap();
+    assert_eq!((noted.health, &*noted.note, noted.since), (Health::Warning, "disk 95 %", 5), "the verdict is as old");
+    // A report with a new note is a report.
+    pass(28).await;
+    assert_eq!(world.result(ALIVE1).as_ref(), Some(&noted));
+    // It has just been written, so another one has to wait.
+    report(&node, Health::Warning, "disk 96 %").await.unwrap();
+    assert_eq!(world.result(ALIVE1), Some(noted));
+    let long = "é".repeat(1024);
+    report(&node, Health::Critical, &long).await.unwrap();
+    let turned = world.result(ALIVE1).unwrap();
+    assert_eq!((turned.health, turned.note, turned.noted), (Health::Critical, long, 0));
     node.stop().await;
 }
 

@@ -11,7 +11,7 @@ use hickory_proto::op::{Message, MessageType, ResponseCode};
 use hickory_proto::rr::rdata::A;
 use hickory_proto::rr::{RData, Record};
 use hyper_util::rt::TokioIo;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::PrivateKeyDer;
 use serde_json::json;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -139,7 +139,7 @@ async fn tcp() {
 }
 
 /// A certificate for `web.example` and 127.0.0.1, and how to serve with it.
-fn certificate(protocol: &[u8]) -> (CertificateDer<'static>, TlsAcceptor) {
+fn certificate(protocol: &[u8]) -> (rcgen::Certificate, TlsAcceptor) {
     let names = vec!["web.example".to_owned(), "127.0.0.1".to_owned()];
     let made = rcgen::generate_simple_self_signed(names).unwrap();
     let der = made.cert.der().clone();
@@ -149,10 +149,10 @@ fn certificate(protocol: &[u8]) -> (CertificateDer<'static>, TlsAcceptor) {
         .with_safe_default_protocol_versions()
         .unwrap()
         .with_no_client_auth()
-        .with_single_cert(vec![der.clone()], key)
+        .with_single_cert(vec![der], key)
         .unwrap();
     config.alpn_protocols = vec![protocol.to_vec()];
-    (der, TlsAcceptor::from(Arc::new(config)))
+    (made.cert, TlsAcceptor::from(Arc::new(config)))
 }
 
 #[tokio::test]
@@ -171,7 +171,7 @@ async fn https() {
             });
         }
     });
-    let trusting = || Tls::new(vec![trusted.clone()]);
+    let trusting = || Tls::new(vec![trusted.der().clone()]);
     let https = |tls: serde_json::Value| json!({"type": "https", "tls": tls});
     let passing = |outcome: Outcome| assert_eq!((outcome.health, &*outcome.note), (Health::Passing, "HTTP 204"));
     passing(run_with(trusting(), target, https(json!({}))).await);
@@ -184,6 +184,16 @@ async fn https() {
     ] {
         let refused = run_with(tls, target, check).await;
         assert!(refused.health == Health::Critical && refused.note.starts_with("TLS: "), "{}", refused.note);
+    }
+    // As a file: of any number of certificates, and refused where there is none.
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let other = rcgen::generate_simple_self_signed(vec!["other.example".to_owned()]).unwrap().cert.pem();
+    std::fs::write(file.path(), format!("{other}{}", trusted.pem())).unwrap();
+    passing(run_with(Tls::open(file.path()).unwrap(), target, https(json!({}))).await);
+    for bad in ["", "hello", "-----BEGIN CERTIFICATE-----\naGVsbG8=\n-----END CERTIFICATE-----\n"] {
+        std::fs::write(file.path(), bad).unwrap();
+        let refused = Tls::open(file.path()).err().expect("refused").to_string();
+        assert!(refused.contains(file.path().to_str().unwrap()), "{bad}: {refused}");
     }
     let plain = web().await;
     assert!(run(plain, https(json!({"skipVerify": true}))).await.note.starts_with("TLS: "));
@@ -236,6 +246,16 @@ async fn grpc() {
     assert!(refused.note.ends_with("connection refused"), "{}", refused.note);
     let web = run(web().await, grpc(None)).await;
     assert!(web.health == Health::Critical && web.note.contains("does not speak"), "{}", web.note);
+    // What else a server says may be anything.
+    let talkative = |status: &'static str| async move {
+        [("content-type", "application/grpc"), ("grpc-status", status), ("grpc-message", "the password is 1234")]
+    };
+    let path = "/grpc.health.v1.Health/Check";
+    for (status, note) in [("7", "gRPC PERMISSION_DENIED"), ("14", "gRPC UNAVAILABLE"), ("99", "gRPC UNKNOWN")] {
+        let router = Router::new().route(path, axum::routing::post(move || talkative(status)));
+        let said = run(serve_grpc(router, None).await, grpc(None)).await;
+        assert_eq!((said.health, &*said.note), (Health::Critical, note));
+    }
     let (silent, target) = listener().await;
     let refused = tokio::spawn(async move { drop(silent.accept().await) });
     let cut = run(target, grpc(None)).await;
@@ -245,7 +265,7 @@ async fn grpc() {
     let (trusted, acceptor) = certificate(b"h2");
     let target = health_server(Some(acceptor)).await;
     let tls = |tls: serde_json::Value| json!({"type": "grpc", "service": "up", "tls": tls});
-    let trusting = Tls::new(vec![trusted]);
+    let trusting = Tls::new(vec![trusted.der().clone()]);
     assert_eq!(run_with(trusting, target, tls(json!({"serverName": "web.example"}))).await.health, Health::Passing);
     assert_eq!(run(target, tls(json!({"skipVerify": true}))).await.health, Health::Passing);
     let refused = run(target, tls(json!({}))).await;

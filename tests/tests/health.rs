@@ -6,6 +6,7 @@
 use fingerpost_tests::Server;
 use serde_json::{Value, json};
 use std::net::SocketAddr;
+use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
@@ -130,6 +131,36 @@ async fn an_instance_is_answered_while_its_check_passes() {
     server.put(WEB, json!({})).await;
     assert_eq!(server.get(&web("web-1")).await.json.get("healthParts"), None);
     drop(again);
+}
+
+#[tokio::test]
+async fn checks_trust_what_they_are_told_to() {
+    // A registry is a server over TLS like any other.
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let made = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()]).unwrap();
+    let (ca, key) = (write("ca.pem", &made.cert.pem()), write("key.pem", &made.signing_key.serialize_pem()));
+    let target = Server::start_with(&["--tls-cert", &ca, "--tls-key", &key]);
+    let check = json!({"name": "up", "type": "https", "port": target.http.port(), "path": "/livez"});
+    let instance = json!({"addresses": ["127.0.0.1"], "checks": [check]});
+    for (flags, health, note) in
+        [(&["--check-ca", &*ca][..], "passing", "HTTP 200"), (&[], "critical", "TLS: invalid peer certificate")]
+    {
+        let server = Server::start_with(flags);
+        server.put(&web("web-1"), instance.clone()).await;
+        let seen = until(&server, &web("web-1"), health).await;
+        assert!(seen["healthParts"]["checks"]["up"]["note"].as_str().unwrap().starts_with(note), "{seen}");
+    }
+    // A file that can't be meant is told at once, and not in each check's note.
+    let bad = write("bad.pem", "hello");
+    let mut command = Server::command(&folder.path().join("data"), &["--check-ca", &bad]);
+    let refused = command.stdout(Stdio::piped()).stderr(Stdio::piped()).output().unwrap();
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert!(!refused.status.success() && said.contains("bad.pem") && said.contains("no certificate"), "{said}");
 }
 
 #[tokio::test]

@@ -200,6 +200,7 @@ pub(super) struct Part {
     /// In milliseconds since 1970; 0 where it was not noted.
     pub(super) since: u64,
     reports: u64,
+    noted: u64,
     pub(super) note: Box<str>,
     pub(super) health: Health,
     /// The reload that is under way has brought it.
@@ -213,6 +214,7 @@ impl Part {
             revision,
             since: check.since,
             reports: check.reports,
+            noted: check.noted,
             note: check.note.as_str().into(),
             health: check.health,
             seen: false,
@@ -225,6 +227,7 @@ impl Part {
             revision,
             since: drain.since,
             reports: 0,
+            noted: 0,
             note: drain.note.as_str().into(),
             health: Health::Critical,
             seen: false,
@@ -233,8 +236,14 @@ impl Part {
     }
 
     pub(super) fn to_check(&self) -> CheckResult {
-        let (health, note) = (self.health, self.note.to_string());
-        CheckResult { health, note, since: self.since, reports: self.reports, unknown: self.unknown.unpack() }
+        CheckResult {
+            health: self.health,
+            note: self.note.to_string(),
+            since: self.since,
+            reports: self.reports,
+            noted: self.noted,
+            unknown: self.unknown.unpack(),
+        }
     }
 
     pub(super) fn to_drain(&self) -> Drain {

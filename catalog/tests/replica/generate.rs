@@ -171,7 +171,7 @@ fn key_and_record() -> BoxedStrategy<(Key, Record)> {
         }),
         3 => (instance_key(), name(&["c", "d"]), health(), note(), 0..2_u64, unknown()).prop_map(
             |(instance, check, health, note, since, unknown)| {
-                let result = CheckResult { health, note, since, reports: since, unknown };
+                let result = CheckResult { health, note, since, reports: since, noted: since, unknown };
                 (Key::Check { instance, check }, Record::Check(result))
             },
         ),

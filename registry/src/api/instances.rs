@@ -5,13 +5,14 @@ use super::described::{
     Acting, BodyProblems, IfMatch, IfNoneMatch, MinRevision, NotFound, OnlyJson, ReadProblems, WriteProblems,
 };
 use super::objects::{Removed, removed_meanwhile, reply, written};
-use super::params::{self, Params, Path};
+use super::params::{self, Params, Path, Write};
 use super::problem::Problem;
 use super::{App, AppState};
 use crate::access::{self, Caller};
 use crate::writes::{self, Written};
 use axum::body::Body;
-use axum::extract::{RawQuery, State};
+use axum::extract::{FromRequestParts, RawQuery, State};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use fingerpost_catalog::document::{HealthDocument, InstanceDocument};
@@ -77,29 +78,30 @@ pub(crate) async fn replace_instances(
     Ok(reply(StatusCode::OK, &SetReplaced { revision, added, updated, removed, unchanged }, None))
 }
 
-/// Where an instance stands in the path.
-pub(super) struct Place {
+/// Where an instance stands in the path. Those of a service and of none are told apart by that alone; each way has a handler
+/// of its own because each is described by itself.
+#[derive(Deserialize)]
+pub(crate) struct Place {
     namespace: String,
     service: Option<String>,
     id: String,
 }
 
+impl FromRequestParts<Arc<App>> for Place {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Problem> {
+        let Path(place) = Path::<Self>::from_request_parts(parts, app).await?;
+        params::namespace(&place.namespace)?;
+        if let Some(service) = &place.service {
+            params::service(service)?;
+        }
+        params::id(&place.id)?;
+        Ok(place)
+    }
+}
+
 impl Place {
-    pub(super) fn of_service((namespace, service, id): (String, String, String)) -> Result<Self, Problem> {
-        params::service(&service)?;
-        Self { namespace, service: Some(service), id }.checked()
-    }
-
-    pub(super) fn of_none((namespace, id): (String, String)) -> Result<Self, Problem> {
-        Self { namespace, service: None, id }.checked()
-    }
-
-    fn checked(self) -> Result<Self, Problem> {
-        params::namespace(&self.namespace)?;
-        params::id(&self.id)?;
-        Ok(self)
-    }
-
     pub(super) fn key(&self, acting: &access::Acting) -> Result<InstanceKey, Problem> {
         Ok(writes::instance_key(acting, &self.namespace, self.service.as_deref(), &self.id)?)
     }
@@ -108,11 +110,6 @@ impl Place {
 fn instance_reply(app: &App, status: StatusCode, view: &InstanceView) -> Response {
     let document = InstanceDocument::from_view(view, app.api.live.epoch());
     reply(status, &document, document.revision)
-}
-
-async fn get_at(app: Arc<App>, place: Place, query: Option<String>) -> Result<Response, Problem> {
-    let view = get_view(&app, &place, query.as_deref()).await?;
-    Ok(instance_reply(&app, StatusCode::OK, &view))
 }
 
 /// The instance that a path and its query name.
@@ -129,89 +126,12 @@ pub(super) async fn get_view(app: &App, place: &Place, query: Option<&str>) -> R
     found.ok_or_else(|| Problem::not_found(format_args!("instance `{}`", place.id)))
 }
 
-async fn put_at(
-    app: Arc<App>,
-    caller: Caller,
-    place: Place,
-    query: Option<String>,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Response, Problem> {
-    let mut given = Params::new(query.as_deref())?;
-    let acting = given.acting(&caller)?;
-    given.finish()?;
-    let guard = params::guard(&headers)?;
-    params::loaded(&app)?;
-    let document = body::json(&body::read(body, MAX_BODY).await?)?;
-    let key = place.key(&acting)?;
-    let done = app.api.writer.put_instance(&acting, key.clone(), document, guard).await?;
-    finish_instance(&app, &key, done)
-}
-
 pub(super) fn finish_instance(app: &App, key: &InstanceKey, done: Written) -> Result<Response, Problem> {
     let view = app.api.live.read().instance(key);
     Ok(match view {
         Some(view) => instance_reply(app, written(&done), &view),
         None => removed_meanwhile(done),
     })
-}
-
-async fn patch_at(
-    app: Arc<App>,
-    caller: Caller,
-    place: Place,
-    query: Option<String>,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Response, Problem> {
-    let mut given = Params::new(query.as_deref())?;
-    let acting = given.acting(&caller)?;
-    given.finish()?;
-    let guard = params::guard(&headers)?;
-    params::loaded(&app)?;
-    body::require_json(&headers)?;
-    let patch: serde_json::Value = body::json(&body::read(body, MAX_BODY).await?)?;
-    let key = place.key(&acting)?;
-    let done = app.api.writer.patch_instance(&acting, key.clone(), &patch, guard).await?;
-    finish_instance(&app, &key, done)
-}
-
-async fn delete_at(
-    app: Arc<App>,
-    caller: Caller,
-    place: Place,
-    query: Option<String>,
-    headers: HeaderMap,
-) -> Result<Response, Problem> {
-    let mut given = Params::new(query.as_deref())?;
-    let acting = given.acting(&caller)?;
-    given.finish()?;
-    params::loaded(&app)?;
-    let done = app.api.writer.delete_instance(place.key(&acting)?, params::guard(&headers)?).await?;
-    Ok(reply(StatusCode::OK, &Removed { revision: done.position }, None))
-}
-
-async fn health_at(
-    app: Arc<App>,
-    caller: Caller,
-    place: Place,
-    query: Option<String>,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Response, Problem> {
-    let mut given = Params::new(query.as_deref())?;
-    let acting = given.acting(&caller)?;
-    given.finish()?;
-    let guard = params::guard(&headers)?;
-    params::loaded(&app)?;
-    let HealthDocument { health, note } = body::json(&body::read(body, MAX_BODY).await?)?;
-    let key = place.key(&acting)?;
-    let done = app
-        .api
-        .writer
-        .report_health(&acting, key.clone(), Report { health, note, unknown: serde_json::Map::new() }, guard)
-        .await?;
-    finish_instance(&app, &key, done)
 }
 
 /// Read an instance of a service.
@@ -223,11 +143,12 @@ async fn health_at(
         MinRevision),
     responses((status = 200, description = "It exists.", body = InstanceDocument), NotFound, ReadProblems))]
 pub(crate) async fn get_instance(
+    place: Place,
     State(app): AppState,
-    Path(path): Path<(String, String, String)>,
     RawQuery(query): RawQuery,
 ) -> Result<Response, Problem> {
-    get_at(app, Place::of_service(path)?, query).await
+    let view = get_view(&app, &place, query.as_deref()).await?;
+    Ok(instance_reply(&app, StatusCode::OK, &view))
 }
 
 /// Register an instance of a service.
@@ -241,14 +162,14 @@ pub(crate) async fn get_instance(
         (status = 201, description = "It is new.", body = InstanceDocument),
         WriteProblems, BodyProblems))]
 pub(crate) async fn put_instance(
-    State(app): AppState,
-    caller: Caller,
-    Path(path): Path<(String, String, String)>,
-    RawQuery(query): RawQuery,
-    headers: HeaderMap,
+    place: Place,
+    Write { app, acting, guard }: Write,
     body: Body,
 ) -> Result<Response, Problem> {
-    put_at(app, caller, Place::of_service(path)?, query, headers, body).await
+    let document = body::json(&body::read(body, MAX_BODY).await?)?;
+    let key = place.key(&acting)?;
+    let done = app.api.writer.put_instance(&acting, key.clone(), document, guard).await?;
+    finish_instance(&app, &key, done)
 }
 
 /// Change an instance of a service by a JSON merge patch (RFC 7396).
@@ -261,14 +182,16 @@ pub(crate) async fn put_instance(
     responses((status = 200, description = "As it is now.", body = InstanceDocument),
         NotFound, WriteProblems, BodyProblems, OnlyJson))]
 pub(crate) async fn patch_instance(
-    State(app): AppState,
-    caller: Caller,
-    Path(path): Path<(String, String, String)>,
-    RawQuery(query): RawQuery,
+    place: Place,
+    Write { app, acting, guard }: Write,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
-    patch_at(app, caller, Place::of_service(path)?, query, headers, body).await
+    body::require_json(&headers)?;
+    let patch: serde_json::Value = body::json(&body::read(body, MAX_BODY).await?)?;
+    let key = place.key(&acting)?;
+    let done = app.api.writer.patch_instance(&acting, key.clone(), &patch, guard).await?;
+    finish_instance(&app, &key, done)
 }
 
 /// Deregister an instance of a service.
@@ -278,14 +201,9 @@ pub(crate) async fn patch_instance(
         ("id" = String, Path, description = "The instance's id."),
         Acting, IfMatch),
     responses((status = 200, description = "It was removed.", body = Removed), NotFound, WriteProblems))]
-pub(crate) async fn delete_instance(
-    State(app): AppState,
-    caller: Caller,
-    Path(path): Path<(String, String, String)>,
-    RawQuery(query): RawQuery,
-    headers: HeaderMap,
-) -> Result<Response, Problem> {
-    delete_at(app, caller, Place::of_service(path)?, query, headers).await
+pub(crate) async fn delete_instance(place: Place, Write { app, acting, guard }: Write) -> Result<Response, Problem> {
+    let done = app.api.writer.delete_instance(place.key(&acting)?, guard).await?;
+    Ok(reply(StatusCode::OK, &Removed { revision: done.position }, None))
 }
 
 /// Report an instance's health.
@@ -298,14 +216,18 @@ pub(crate) async fn delete_instance(
     responses((status = 200, description = "As it is now.", body = InstanceDocument),
         NotFound, WriteProblems, BodyProblems))]
 pub(crate) async fn put_instance_health(
-    State(app): AppState,
-    caller: Caller,
-    Path(path): Path<(String, String, String)>,
-    RawQuery(query): RawQuery,
-    headers: HeaderMap,
+    place: Place,
+    Write { app, acting, guard }: Write,
     body: Body,
 ) -> Result<Response, Problem> {
-    health_at(app, caller, Place::of_service(path)?, query, headers, body).await
+    let HealthDocument { health, note } = body::json(&body::read(body, MAX_BODY).await?)?;
+    let key = place.key(&acting)?;
+    let done = app
+        .api
+        .writer
+        .report_health(&acting, key.clone(), Report { health, note, unknown: serde_json::Map::new() }, guard)
+        .await?;
+    finish_instance(&app, &key, done)
 }
 
 /// Read an instance of no service.
@@ -316,11 +238,11 @@ pub(crate) async fn put_instance_health(
         MinRevision),
     responses((status = 200, description = "It exists.", body = InstanceDocument), NotFound, ReadProblems))]
 pub(crate) async fn get_bare_instance(
+    place: Place,
     State(app): AppState,
-    Path(path): Path<(String, String)>,
-    RawQuery(query): RawQuery,
+    query: RawQuery,
 ) -> Result<Response, Problem> {
-    get_at(app, Place::of_none(path)?, query).await
+    get_instance(place, State(app), query).await
 }
 
 /// Register an instance of no service.
@@ -332,15 +254,8 @@ pub(crate) async fn get_bare_instance(
     responses((status = 200, description = "It was there; as it is now.", body = InstanceDocument),
         (status = 201, description = "It is new.", body = InstanceDocument),
         WriteProblems, BodyProblems))]
-pub(crate) async fn put_bare_instance(
-    State(app): AppState,
-    caller: Caller,
-    Path(path): Path<(String, String)>,
-    RawQuery(query): RawQuery,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Response, Problem> {
-    put_at(app, caller, Place::of_none(path)?, query, headers, body).await
+pub(crate) async fn put_bare_instance(place: Place, write: Write, body: Body) -> Result<Response, Problem> {
+    put_instance(place, write, body).await
 }
 
 /// Change an instance of no service by a JSON merge patch (RFC 7396).
@@ -352,14 +267,12 @@ pub(crate) async fn put_bare_instance(
     responses((status = 200, description = "As it is now.", body = InstanceDocument),
         NotFound, WriteProblems, BodyProblems, OnlyJson))]
 pub(crate) async fn patch_bare_instance(
-    State(app): AppState,
-    caller: Caller,
-    Path(path): Path<(String, String)>,
-    RawQuery(query): RawQuery,
+    place: Place,
+    write: Write,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
-    patch_at(app, caller, Place::of_none(path)?, query, headers, body).await
+    patch_instance(place, write, headers, body).await
 }
 
 /// Deregister an instance of no service.
@@ -368,14 +281,8 @@ pub(crate) async fn patch_bare_instance(
         ("id" = String, Path, description = "The instance's id."),
         Acting, IfMatch),
     responses((status = 200, description = "It was removed.", body = Removed), NotFound, WriteProblems))]
-pub(crate) async fn delete_bare_instance(
-    State(app): AppState,
-    caller: Caller,
-    Path(path): Path<(String, String)>,
-    RawQuery(query): RawQuery,
-    headers: HeaderMap,
-) -> Result<Response, Problem> {
-    delete_at(app, caller, Place::of_none(path)?, query, headers).await
+pub(crate) async fn delete_bare_instance(place: Place, write: Write) -> Result<Response, Problem> {
+    delete_instance(place, write).await
 }
 
 /// Report the health of an instance of no service.
@@ -386,13 +293,6 @@ pub(crate) async fn delete_bare_instance(
     request_body = HealthDocument,
     responses((status = 200, description = "As it is now.", body = InstanceDocument),
         NotFound, WriteProblems, BodyProblems))]
-pub(crate) async fn put_bare_instance_health(
-    State(app): AppState,
-    caller: Caller,
-    Path(path): Path<(String, String)>,
-    RawQuery(query): RawQuery,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Response, Problem> {
-    health_at(app, caller, Place::of_none(path)?, query, headers, body).await
+pub(crate) async fn put_bare_instance_health(place: Place, write: Write, body: Body) -> Result<Response, Problem> {
+    put_instance_health(place, write, body).await
 }

@@ -5,13 +5,12 @@ use super::body::{self, MAX_BODY};
 use super::described::{
     Acting, BodyProblems, IfMatch, IfNoneMatch, MinRevision, NotFound, ReadProblems, WriteProblems,
 };
-use super::params::{self, Params, Path};
+use super::params::{self, Params, Path, Write};
 use super::problem::Problem;
-use crate::access::Caller;
 use crate::writes::{self, Written};
 use axum::body::Body;
 use axum::extract::{RawQuery, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use fingerpost_catalog::Position;
 use fingerpost_catalog::document::{ListDocument, NamespaceDocument, ServiceDocument};
@@ -110,19 +109,11 @@ fn by_source(given: &mut Params) -> Result<bool, Problem> {
         (status = 201, description = "It is new.", body = NamespaceDocument),
         WriteProblems, BodyProblems))]
 pub(crate) async fn put_namespace(
-    State(app): AppState,
-    caller: Caller,
     Path(namespace): Path<String>,
-    RawQuery(query): RawQuery,
-    headers: HeaderMap,
+    Write { app, acting, guard }: Write,
     body: Body,
 ) -> Result<Response, Problem> {
     params::namespace(&namespace)?;
-    let mut given = Params::new(query.as_deref())?;
-    let acting = given.acting(&caller)?;
-    given.finish()?;
-    let guard = params::guard(&headers)?;
-    params::loaded(&app)?;
     let document = body::json(&body::read(body, MAX_BODY).await?)?;
     let done = app.api.writer.put_namespace(&acting, &namespace, document, guard).await?;
     let Some(view) = app.api.live.read().namespace(&namespace) else { return Ok(removed_meanwhile(done)) };
@@ -136,19 +127,12 @@ pub(crate) async fn put_namespace(
         Acting, IfMatch),
     responses((status = 200, description = "It was removed.", body = Removed), NotFound, WriteProblems))]
 pub(crate) async fn delete_namespace(
-    State(app): AppState,
-    caller: Caller,
     Path(namespace): Path<String>,
-    RawQuery(query): RawQuery,
-    headers: HeaderMap,
+    Write { app, acting, guard }: Write,
 ) -> Result<Response, Problem> {
     params::namespace(&namespace)?;
-    let mut given = Params::new(query.as_deref())?;
-    let acting = given.acting(&caller)?;
-    given.finish()?;
-    params::loaded(&app)?;
     let key = writes::namespace_key(&acting, &namespace)?;
-    let done = app.api.writer.delete_declaration(key, params::guard(&headers)?).await?;
+    let done = app.api.writer.delete_declaration(key, guard).await?;
     Ok(reply(StatusCode::OK, &Removed { revision: done.position }, None))
 }
 
@@ -220,20 +204,12 @@ pub(crate) async fn get_service(
         (status = 201, description = "It is new.", body = ServiceDocument),
         WriteProblems, BodyProblems))]
 pub(crate) async fn put_service(
-    State(app): AppState,
-    caller: Caller,
     Path((namespace, service)): Path<(String, String)>,
-    RawQuery(query): RawQuery,
-    headers: HeaderMap,
+    Write { app, acting, guard }: Write,
     body: Body,
 ) -> Result<Response, Problem> {
     params::namespace(&namespace)?;
     params::service(&service)?;
-    let mut given = Params::new(query.as_deref())?;
-    let acting = given.acting(&caller)?;
-    given.finish()?;
-    let guard = params::guard(&headers)?;
-    params::loaded(&app)?;
     let document = body::json(&body::read(body, MAX_BODY).await?)?;
     let done = app.api.writer.put_service(&acting, &namespace, &service, document, guard).await?;
     let Some(view) = app.api.live.read().service(&namespace, &service) else { return Ok(removed_meanwhile(done)) };
@@ -248,19 +224,12 @@ pub(crate) async fn put_service(
         Acting, IfMatch),
     responses((status = 200, description = "It was removed.", body = Removed), NotFound, WriteProblems))]
 pub(crate) async fn delete_service(
-    State(app): AppState,
-    caller: Caller,
     Path((namespace, service)): Path<(String, String)>,
-    RawQuery(query): RawQuery,
-    headers: HeaderMap,
+    Write { app, acting, guard }: Write,
 ) -> Result<Response, Problem> {
     params::namespace(&namespace)?;
     params::service(&service)?;
-    let mut given = Params::new(query.as_deref())?;
-    let acting = given.acting(&caller)?;
-    given.finish()?;
-    params::loaded(&app)?;
     let key = writes::service_key(&acting, &namespace, &service)?;
-    let done = app.api.writer.delete_declaration(key, params::guard(&headers)?).await?;
+    let done = app.api.writer.delete_declaration(key, guard).await?;
     Ok(reply(StatusCode::OK, &Removed { revision: done.position }, None))
 }

@@ -7,8 +7,10 @@ use crate::writes::Guard;
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
 use fingerpost_catalog::{HealthSet, Position, Selector, Source, validate_dns_label, validate_instance_id};
 use serde::de::DeserializeOwned;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// How long `?minRevision=` may wait.
@@ -85,6 +87,34 @@ impl Params {
             None => Ok(()),
             Some((key, _)) => Err(Problem::parameter("query", format!("there is no parameter `{}` here", cut(&key)))),
         }
+    }
+}
+
+/// How all writes of one object begin: in whose name, and what must hold of the object. Other parameters than `source`
+/// are refused, and so is everything while the store's contents are not loaded.
+pub(crate) struct Write {
+    pub(super) app: Arc<App>,
+    pub(super) acting: Acting,
+    pub(super) guard: Guard,
+}
+
+impl Write {
+    fn begin(app: &Arc<App>, caller: &Caller, parts: &Parts) -> Result<Self, Problem> {
+        let mut given = Params::new(parts.uri.query())?;
+        let acting = given.acting(caller)?;
+        given.finish()?;
+        let guard = guard(&parts.headers)?;
+        loaded(app)?;
+        Ok(Self { app: Arc::clone(app), acting, guard })
+    }
+}
+
+impl FromRequestParts<Arc<App>> for Write {
+    type Rejection = Response;
+
+    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Response> {
+        let caller = Caller::from_request_parts(parts, app).await?;
+        Self::begin(app, &caller, parts).map_err(IntoResponse::into_response)
     }
 }
 

@@ -10,8 +10,6 @@ use std::net::IpAddr;
 pub const MAX_CHECKS: usize = 16;
 /// Longest interval or TTL in seconds: a day.
 const MAX_SECONDS: u32 = 86_400;
-/// Longest timeout in seconds: a run takes one of a bounded number of places, and who never answers must not keep it.
-const MAX_TIMEOUT: u32 = 60;
 /// Most results in a row that a change may need.
 const MAX_RESULTS: u32 = 100;
 /// Most headers, and most expected statuses.
@@ -60,7 +58,7 @@ fn one(check: &Check) -> Result<(), Invalid> {
     }
     for (field, value, most) in [
         ("/intervalSeconds", check.interval_seconds, MAX_SECONDS),
-        ("/timeoutSeconds", check.timeout_seconds, MAX_TIMEOUT),
+        ("/timeoutSeconds", check.timeout_seconds, Check::MAX_TIMEOUT),
         ("/ttlSeconds", check.ttl_seconds, MAX_SECONDS),
         ("/successes", check.successes, MAX_RESULTS),
         ("/failures", check.failures, MAX_RESULTS),

@@ -5,21 +5,37 @@ use fingerpost_catalog::document::TransitionDocument;
 use fingerpost_catalog::{
     Effects, Health, HealthParts, InstanceKey, InstanceView, PartState, Position, Replica, Timestamp, ViewChange,
 };
+use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 /// Transitions that are kept of an instance.
 const MOST: usize = 10;
-/// Instances of which any are kept; those that changed least recently go first.
+/// Bytes that all of them may take; instances that nobody asked for lately, and that changed least recently, go first.
+const BYTES: u64 = 32 << 20;
+/// Instances of which any are kept, about: what a few short reasons take.
 const INSTANCES: usize = 20_000;
 
+type Transitions = Arc<VecDeque<TransitionDocument>>;
+
+#[derive(Clone)]
+struct ByBytes;
+
+impl Weighter<InstanceKey, Transitions> for ByBytes {
+    fn weight(&self, key: &InstanceKey, transitions: &Transitions) -> u64 {
+        let one = |transition: &TransitionDocument| size_of::<TransitionDocument>() + transition.reason.capacity();
+        // The names are mostly shared with others.
+        (128 + key.id.len() + transitions.iter().map(one).sum::<usize>()) as u64
+    }
+}
+
 /// Kept in memory by every replica for itself, from what it sees since it started.
-pub struct History(Cache<InstanceKey, Arc<VecDeque<TransitionDocument>>>);
+pub struct History(Cache<InstanceKey, Transitions, ByBytes>);
 
 impl Default for History {
     fn default() -> Self {
-        Self(Cache::new(INSTANCES))
+        Self(Cache::with_weighter(INSTANCES, BYTES, ByBytes))
     }
 }
 
@@ -160,6 +176,29 @@ mod tests {
             ("check up: connected", Unknown, Passing),
         ];
         assert_eq!(seen, expected.map(|(reason, from, to)| (reason.to_owned(), from, to)));
+    }
+
+    #[test]
+    fn long_reasons_take_the_room_of_others() {
+        let (mut replica, history) = (Replica::new("own"), History::default());
+        let mut number = 0;
+        let mut apply = |key: String, value: String| {
+            number += 1;
+            let key: Key = key.parse().unwrap();
+            let record = Some(Arc::new(Record::decode(&key, value.as_bytes()).unwrap()));
+            let position = Position::new(Epoch(1), number);
+            let set = ChangeSet { position, changes: vec![Change { key, record }] };
+            history.apply(&replica.apply(&set), false);
+        };
+        for n in 0..20_000 {
+            let note = "é".repeat(1024);
+            let report = |health: &str| format!(r#"{{"report":{{"health":"{health}","note":"{note}"}}}}"#);
+            apply(format!("instances/prod/web/api/web-{n}"), "{}".to_owned());
+            apply(format!("instances/prod/web/api/web-{n}"), report("critical"));
+            apply(format!("instances/prod/web/api/web-{n}"), report("warning"));
+        }
+        assert!(history.0.weight() <= BYTES && history.0.weight() > BYTES / 2, "{}", history.0.weight());
+        assert!((4000..12_000).contains(&history.0.len()), "two of 2 KiB each: {}", history.0.len());
     }
 
     #[test]

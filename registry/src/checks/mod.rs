@@ -1,8 +1,8 @@
 //! Checks: the registry finds out by itself how instances are, or is told in time.
 //!
 //! A check is declared on a service or an instance ([`declaration`], `target`). Each check of each instance is run by
-//! one replica, its home ([`Members`](crate::members::Members)), at its own place in its interval (`schedule`), by a
-//! probe (`probes`). It takes enough results in a row to change a verdict (`verdict`), and only a changed verdict is
+//! one replica, its home ([`Members`](crate::members::Members)), soon and then at its own place in its interval
+//! (`schedule`), by a probe (`probes`), as soon as there is a place for it (`places`). It takes enough results in a row to change a verdict (`verdict`), and only a changed verdict is
 //! written: as a record of its own, on the condition that no other verdict was written since and that the instance is
 //! there, so that a replica which does not know yet that it is no longer the home can't overwrite what its successor
 //! found. While a replica is out of touch with the store, it is at home for nothing and runs nothing.
@@ -14,6 +14,7 @@ pub mod declaration;
 mod history;
 mod inbox;
 mod metrics;
+mod places;
 mod probes;
 mod reports;
 mod runner;
@@ -23,7 +24,7 @@ mod verdict;
 mod write;
 
 pub use history::History;
-pub use probes::{NetworkProbe, Probe, Tls};
+pub use probes::{CheckCaError, NetworkProbe, Probe, Tls};
 pub use reports::{NoRelay, Relay, RelayError};
 pub use runner::{Limits, Runner};
 pub use target::{Cidr, ParseCidrError, TargetRules};

@@ -2,7 +2,7 @@
 //!
 //! A report that changes the verdict is written, by whichever replica it reaches. One that only repeats it has to reach
 //! the check's home, which keeps the deadline in memory: by the [`Relay`] between replicas, or where that fails, by the
-//! record itself, whose count of reports goes up.
+//! record itself, whose count of reports goes up. Where its note is a new one, that is written now and then.
 
 use super::runner::Shared;
 use super::verdict::Outcome;
@@ -17,6 +17,9 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 
+/// A new note on an unchanged verdict is written after this time at the soonest, in milliseconds: who has another one in
+/// each of its reports would have each of them written.
+const NOTE_EVERY: u64 = 60_000;
 /// Reports that others overtake this often are given up.
 const ATTEMPTS: usize = 8;
 
@@ -141,17 +144,22 @@ impl Shared {
             let standing = write::standing(&self.live, &key);
             let (result, expected) = match standing {
                 Some((standing, revision)) if standing.health == outcome.health => {
-                    if self.reaches_home(&key, outcome.health).await {
+                    let now = Timestamp::now().0;
+                    // Clocks of others may be ahead.
+                    let since_then = now.abs_diff(standing.since.max(standing.noted));
+                    if standing.note != outcome.note && since_then >= NOTE_EVERY {
+                        (CheckResult { note: outcome.note.clone(), noted: now, ..standing }, Some(revision))
+                    } else if self.reaches_home(&key, outcome.health).await {
                         return Ok(());
+                    } else {
+                        (CheckResult { reports: standing.reports + 1, ..standing }, Some(revision))
                     }
-                    let reports = standing.reports + 1;
-                    (CheckResult { reports, ..standing }, Some(revision))
                 }
                 other => {
                     let (before, revision) = other.map_or_else(Default::default, |(result, at)| (result, Some(at)));
                     let (health, note) = (outcome.health, outcome.note.clone());
                     self.metrics.turned(health);
-                    (CheckResult { health, note, since: Timestamp::now().0, ..before }, revision)
+                    (CheckResult { health, note, since: Timestamp::now().0, noted: 0, ..before }, revision)
                 }
             };
             match writer.put_check_result(&key.instance, &key.check, result, expected).await {

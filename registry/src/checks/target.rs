@@ -4,7 +4,8 @@
 //! it than to what an instance can be: not to the metadata services of clouds, which hand out credentials to whoever
 //! asks from this machine, not to link-local neighbours, and not to what listens on this machine's loopback.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use fingerpost_catalog::{Check, CheckPort, CheckType, Port};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 
 const METADATA: &str = "a cloud's metadata service";
@@ -159,6 +160,35 @@ impl TargetRules {
             format!("checks may not be aimed at {address}, which is {why}; the registry allows it with --check-allow")
         })
     }
+}
+
+/// Where a check is aimed: at the instance's first address.
+pub(super) fn aim(
+    check: &Check,
+    addresses: &[IpAddr],
+    ports: &[Port],
+    rules: &TargetRules,
+) -> Result<SocketAddr, String> {
+    let address = *addresses.first().ok_or("the instance has no address")?;
+    if check.check_type.is_probe()
+        && let Some(refusal) = rules.refuse(address)
+    {
+        return Err(refusal);
+    }
+    let port = match &check.port {
+        Some(CheckPort::Number(port)) => *port,
+        Some(CheckPort::Name(name)) => {
+            let named = ports.iter().find(|port| port.name == *name);
+            named.map(|port| port.port).ok_or_else(|| format!("the instance has no port `{name}`"))?
+        }
+        None => match (ports.first(), check.check_type) {
+            (Some(port), _) => port.port,
+            (None, CheckType::Dns) => 53,
+            (None, CheckType::Ttl) => 0,
+            (None, _) => return Err("the instance has no port; name one in the check".to_owned()),
+        },
+    };
+    Ok(SocketAddr::new(address, port))
 }
 
 #[cfg(test)]

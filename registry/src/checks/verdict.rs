@@ -1,9 +1,7 @@
 //! From results to verdicts: a check changes its mind only after enough results in a row.
 
+use crate::validate::MAX_NOTE;
 use fingerpost_catalog::{Check, Health};
-
-/// Longest note of a result, in characters.
-const MAX_NOTE: usize = 256;
 
 /// What one run of a check, or one report, came to.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -146,9 +144,10 @@ mod tests {
 
     #[test]
     fn notes_are_short_and_harmless() {
-        let outcome = Outcome::critical(format!("a\x1b[31m\nb\u{202e}{}", "x".repeat(1000)));
-        assert_eq!(outcome.note.chars().count(), 256);
-        assert!(outcome.note.starts_with("a [31m b x"), "{}", outcome.note);
+        let outcome = Outcome::critical(format!("a\x1b[31m\nb\u{202e}{}", "é".repeat(2000)));
+        assert_eq!(outcome.note.chars().count(), MAX_NOTE, "as many as may be reported");
+        assert_eq!(Outcome::critical("é".repeat(MAX_NOTE)).note, "é".repeat(MAX_NOTE));
+        assert!(outcome.note.starts_with("a [31m b é"), "{}", outcome.note);
         assert_eq!(Outcome::critical("  \n").note, "");
     }
 }

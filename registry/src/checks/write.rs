@@ -40,7 +40,8 @@ pub(super) async fn turn(
     let record = Key::Check { instance: key.instance.clone(), check: key.check };
     let expect = standing.as_ref().map_or(Expect::Absent, |(_, revision)| Expect::At(*revision));
     let before = standing.map(|(result, _)| result).unwrap_or_default();
-    let result = CheckResult { health: outcome.health, note: outcome.note, since: Timestamp::now().0, ..before };
+    let result =
+        CheckResult { health: outcome.health, note: outcome.note, since: Timestamp::now().0, noted: 0, ..before };
     let commit = Commit {
         operations: vec![Operation { key: record.clone(), action: Action::Put(Arc::new(Record::Check(result))) }],
         conditions: vec![
@@ -54,8 +55,14 @@ pub(super) async fn turn(
 }
 
 /// Removes a part that is of no use any more: the result of a check that is not declared on its instance, or what is
-/// left of an instance that is gone. Whatever was changed meanwhile stays.
-pub(super) async fn clear(store: Arc<dyn Store>, live: Arc<LiveReplica>, part: Key) -> Result<(), CommitError> {
+/// left of an instance that is gone. Whatever was changed meanwhile stays, and so does everything where this replica's
+/// idea of who is the home is not what it was: a check may have been declared since that it does not know of.
+pub(super) async fn clear(
+    store: Arc<dyn Store>,
+    live: Arc<LiveReplica>,
+    part: Key,
+    fence: Fence,
+) -> Result<(), CommitError> {
     let Some(instance) = part.instance().cloned().map(Key::Instance) else { return Ok(()) };
     let (revision, owner) = {
         let replica = live.read();
@@ -68,6 +75,7 @@ pub(super) async fn clear(store: Arc<dyn Store>, live: Arc<LiveReplica>, part: K
             Condition { key: part, expect: Expect::At(revision) },
             Condition { key: instance, expect: owner.map_or(Expect::Absent, Expect::At) },
         ],
+        fence: Some(fence),
         ..Commit::default()
     };
     commit_and_show(store, live, commit).await

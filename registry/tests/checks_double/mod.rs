@@ -8,14 +8,14 @@ use fingerpost_registry::checks::{History, Limits, Outcome, Probe, Relay, Runner
 use fingerpost_registry::live::{Feed, LiveReplica};
 use fingerpost_registry::members::{Fence, Member, Members, Secret};
 use fingerpost_registry::store::{
-    Action, Commit, CommitError, Committed, Contents, Expect, FollowError, Follower, MigrateError, Migrated, ReadAt,
-    Store, StoreError, StoreStatus, StoredRecord,
+    Action, Commit, CommitError, Committed, Contents, Expect, FollowError, Follower, MAX_OPERATIONS, MigrateError,
+    Migrated, ReadAt, Store, StoreError, StoreStatus, StoredRecord,
 };
 use fingerpost_registry::writes::Writer;
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
-use std::collections::{BTreeMap, HashMap};
-use std::net::SocketAddr;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -115,6 +115,9 @@ impl Store for MemoryStore {
 
 impl Shared {
     fn commit(&self, commit: Commit) -> Result<Committed, CommitError> {
+        if commit.operations.len().max(commit.conditions.len()) > MAX_OPERATIONS {
+            return Err(CommitError::Malformed("too large for a commit".to_owned()));
+        }
         let mut contained = self.contained.lock();
         if contained.away {
             return Err(CommitError::Unavailable("away".to_owned()));
@@ -193,6 +196,8 @@ pub(crate) struct FakeProbe {
     found: Mutex<HashMap<SocketAddr, (Health, &'static str)>>,
     /// How long a look takes.
     pub(crate) takes: Mutex<Duration>,
+    /// Where nobody ever answers.
+    pub(crate) silent: Mutex<HashSet<IpAddr>>,
     /// When, and where.
     pub(crate) asked: Mutex<Vec<(Instant, SocketAddr)>>,
     /// Under way, and the most that ever were.
@@ -238,6 +243,10 @@ impl Probe for Probing {
             let mut look = Look(Arc::clone(&probe), false);
             let takes = *probe.takes.lock();
             tokio::time::sleep(takes).await;
+            let silent = probe.silent.lock().contains(&target.ip());
+            if silent {
+                std::future::pending::<()>().await;
+            }
             look.1 = true;
             let (health, note) = probe.found.lock().get(&target).copied().unwrap_or((Health::Passing, "fine"));
             Outcome::new(health, note)

@@ -1,4 +1,5 @@
-//! The gRPC health protocol: `grpc.health.v1.Health/Check`.
+//! The gRPC health protocol: `grpc.health.v1.Health/Check`. Of what the server says, the note has its status and nothing
+//! else: the message with it may be anything, also what is not for whoever declared the check to read.
 
 use super::{Tls, connect, root_cause};
 use crate::checks::verdict::Outcome;
@@ -23,11 +24,38 @@ pub(super) async fn run(check: &Check, target: SocketAddr, tls: &Tls) -> Result<
             ServingStatus::Serving => Outcome::new(Health::Passing, "SERVING"),
             other => Outcome::critical(other.as_str_name()),
         }),
+        // Made here, of what went wrong on the way.
+        Err(status) if std::error::Error::source(&status).is_some() => {
+            Err("gRPC: the connection broke off, or what came over it was no gRPC".to_owned())
+        }
         Err(status) => Err(match status.code() {
             Code::Unimplemented => "the server does not speak the gRPC health protocol".to_owned(),
             Code::NotFound => format!("the server knows no service `{service}`"),
-            code => format!("gRPC {code:?}: {}", status.message()),
+            code => format!("gRPC {}", code_name(code)),
         }),
+    }
+}
+
+/// As the protocol spells it.
+fn code_name(code: Code) -> &'static str {
+    match code {
+        Code::Ok => "OK",
+        Code::Cancelled => "CANCELLED",
+        Code::Unknown => "UNKNOWN",
+        Code::InvalidArgument => "INVALID_ARGUMENT",
+        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
+        Code::NotFound => "NOT_FOUND",
+        Code::AlreadyExists => "ALREADY_EXISTS",
+        Code::PermissionDenied => "PERMISSION_DENIED",
+        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
+        Code::FailedPrecondition => "FAILED_PRECONDITION",
+        Code::Aborted => "ABORTED",
+        Code::OutOfRange => "OUT_OF_RANGE",
+        Code::Unimplemented => "UNIMPLEMENTED",
+        Code::Internal => "INTERNAL",
+        Code::Unavailable => "UNAVAILABLE",
+        Code::DataLoss => "DATA_LOSS",
+        Code::Unauthenticated => "UNAUTHENTICATED",
     }
 }
 

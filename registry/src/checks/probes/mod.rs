@@ -9,7 +9,7 @@ mod tcp;
 mod tls;
 
 pub(super) use dns::record_type;
-pub use tls::Tls;
+pub use tls::{CheckCaError, Tls};
 
 use super::verdict::Outcome;
 use fingerpost_catalog::{Check, CheckType};

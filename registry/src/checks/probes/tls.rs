@@ -1,16 +1,26 @@
-//! TLS for probes: the system's roots of trust, or for a check that says so, none.
+//! TLS for probes: the system's roots of trust and those that the operator adds, or for a check that says so, none.
 
 use super::root_cause;
 use fingerpost_catalog::CheckTls;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
+
+/// Checks can't trust what a file says.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("the CA of checked servers' certificates, `{}`, can't be used: {detail}", path.display())]
+pub struct CheckCaError {
+    path: PathBuf,
+    detail: String,
+}
 
 /// How probes identify their peers.
 pub struct Tls {
@@ -21,6 +31,22 @@ pub struct Tls {
 }
 
 impl Tls {
+    /// With the system's roots of trust and those in a PEM file.
+    pub fn open(ca: &Path) -> Result<Self, CheckCaError> {
+        let wrong = |detail: String| CheckCaError { path: ca.to_owned(), detail };
+        let pem = std::fs::read(ca).map_err(|error| wrong(error.to_string()))?;
+        let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
+        let all = all.map_err(|error| wrong(error.to_string()))?;
+        if all.is_empty() {
+            return Err(wrong("it holds no certificate as PEM".to_owned()));
+        }
+        // Said now, and not in the note of each check.
+        for certificate in &all {
+            RootCertStore::empty().add(certificate.clone()).map_err(|error| wrong(error.to_string()))?;
+        }
+        Ok(Self::new(all))
+    }
+
     /// With the system's roots of trust and further ones.
     pub fn new(extra: Vec<CertificateDer<'static>>) -> Self {
         Self { provider: Arc::new(rustls::crypto::aws_lc_rs::default_provider()), extra, verified: OnceLock::new() }
