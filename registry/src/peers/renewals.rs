@@ -1,9 +1,10 @@
-//! Renewals, passed to the replicas at which the sessions are at home.
+//! Renewals, passed to the replicas at which the sessions are at home; and the way to other homes.
 
+use super::call::call;
 use super::line::Call;
 use super::{HttpPeers, PeerError};
 use crate::members::{Member, Secret};
-use crate::sessions::OwnRenewal;
+use crate::sessions::{Counts, OwnRenewal};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
@@ -11,6 +12,8 @@ use std::sync::Arc;
 
 /// The path of the call.
 pub const PATH: &str = "/v1/peer/renew";
+/// The path of the question what sessions count; its reply is [`Counts`].
+pub const COUNTS_PATH: &str = "/v1/peer/counts";
 /// Most renewals in one call.
 pub const MAX_IDS: usize = 1000;
 
@@ -60,11 +63,18 @@ pub trait Peers: Send + Sync {
         secret: &'a Secret,
         ids: Vec<Arc<str>>,
     ) -> BoxFuture<'a, Result<Vec<OwnRenewal>, PeerError>>;
+
+    /// Asks what the sessions count that are at home with another replica.
+    fn counts<'a>(&'a self, home: &'a Member, secret: &'a Secret) -> BoxFuture<'a, Result<Counts, PeerError>>;
 }
 
 /// No way: for a store that only one process can have open.
 #[derive(Debug, Default)]
 pub struct NoPeers;
+
+fn no_way(home: &Member) -> PeerError {
+    PeerError::Unreachable(Arc::clone(&home.id), "there is no way to other replicas".to_owned())
+}
 
 impl Peers for NoPeers {
     fn renew<'a>(
@@ -73,8 +83,11 @@ impl Peers for NoPeers {
         _: &'a Secret,
         _: Vec<Arc<str>>,
     ) -> BoxFuture<'a, Result<Vec<OwnRenewal>, PeerError>> {
-        let error = PeerError::Unreachable(Arc::clone(&home.id), "there is no way to other replicas".to_owned());
-        futures_util::future::ready(Err(error)).boxed()
+        futures_util::future::ready(Err(no_way(home))).boxed()
+    }
+
+    fn counts<'a>(&'a self, home: &'a Member, _: &'a Secret) -> BoxFuture<'a, Result<Counts, PeerError>> {
+        futures_util::future::ready(Err(no_way(home))).boxed()
     }
 }
 
@@ -86,6 +99,10 @@ impl Peers for HttpPeers {
         ids: Vec<Arc<str>>,
     ) -> BoxFuture<'a, Result<Vec<OwnRenewal>, PeerError>> {
         self.renewals.tell(home, secret, ids).boxed()
+    }
+
+    fn counts<'a>(&'a self, home: &'a Member, secret: &'a Secret) -> BoxFuture<'a, Result<Counts, PeerError>> {
+        call(&self.client, home, secret, COUNTS_PATH, &()).boxed()
     }
 }
 
@@ -140,7 +157,8 @@ mod tests {
 
     fn peers() -> HttpPeers {
         // A machine under load may need longer than replicas are given.
-        HttpPeers::new(reqwest::Client::builder().timeout(Duration::from_secs(60)).build().unwrap())
+        let patience = Duration::from_secs(60);
+        HttpPeers::new(reqwest::Client::builder().timeout(patience).build().unwrap(), patience)
     }
 
     fn ids(names: &[&str]) -> Vec<Arc<str>> {
