@@ -122,6 +122,7 @@ mod tests {
     #[derive(Clone)]
     struct Home {
         calls: Arc<AtomicUsize>,
+        told: Arc<AtomicUsize>,
         gate: Arc<Semaphore>,
     }
 
@@ -134,6 +135,7 @@ mod tests {
             return Err(StatusCode::UNAUTHORIZED);
         }
         home.calls.fetch_add(1, Ordering::SeqCst);
+        home.told.fetch_add(asked.ids.len(), Ordering::SeqCst);
         let _place = home.gate.acquire().await;
         let outcome = |id: &Arc<str>| match &**id {
             "gone" => OwnRenewal::Unknown,
@@ -147,7 +149,7 @@ mod tests {
     }
 
     async fn home(open: usize) -> (Member, Home) {
-        let home = Home { calls: Arc::default(), gate: Arc::new(Semaphore::new(open)) };
+        let home = Home { calls: Arc::default(), told: Arc::default(), gate: Arc::new(Semaphore::new(open)) };
         let router = Router::new().route(PATH, routing::post(answer)).with_state(home.clone());
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = Some(format!("http://{}/", listener.local_addr().unwrap()));
@@ -204,6 +206,66 @@ mod tests {
         first.abort();
         home.gate.add_permits(100);
         assert_eq!(second.await.unwrap().unwrap(), [OwnRenewal::Alive]);
+        assert_eq!(home.calls.load(Ordering::SeqCst), 2, "what was begun for the first is not broken off");
+    }
+
+    #[tokio::test]
+    async fn full_calls_follow_one_another_and_nothing_is_told_twice() {
+        let (member, home) = home(0).await;
+        let (peers, secret) = (peers(), secret());
+        let renew = |names: &[&str]| peers.renew(&member, &secret, ids(names));
+        let first = renew(&["a"]);
+        // 2,500 more, of which 1,000 fit into a call.
+        let others = join_all((0..1250).map(|_| renew(&["b", "gone"])));
+        let open = async {
+            while home.calls.load(Ordering::SeqCst) == 0 {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            home.gate.add_permits(100);
+        };
+        let (first, others, ()) = tokio::join!(first, others, open);
+        assert_eq!(first.unwrap(), [OwnRenewal::Alive]);
+        for outcome in others {
+            assert_eq!(outcome.unwrap(), [OwnRenewal::Alive, OwnRenewal::Unknown]);
+        }
+        // The first may go with others.
+        let calls = home.calls.load(Ordering::SeqCst);
+        assert!((3..=4).contains(&calls), "{calls}");
+        assert_eq!(home.told.load(Ordering::SeqCst), 2501);
+    }
+
+    #[tokio::test]
+    async fn nobody_waits_for_ever_and_what_nobody_waits_for_is_not_told() {
+        let (member, home) = home(0).await;
+        let client = reqwest::Client::builder().timeout(Duration::from_secs(60)).build().unwrap();
+        let (peers, secret) = (HttpPeers::new(client, Duration::from_millis(200)), secret());
+        let renew = |name: &'static str| peers.renew(&member, &secret, ids(&[name]));
+        let late = renew("a").await;
+        assert!(matches!(late, Err(PeerError::Overloaded(_))), "{late:?}");
+        // The call is under way still, and this one waits behind it.
+        let late = renew("b").await;
+        assert!(matches!(late, Err(PeerError::Overloaded(_))), "{late:?}");
+        home.gate.add_permits(100);
+        while !matches!(renew("c").await, Ok(renewed) if renewed == [OwnRenewal::Alive]) {}
+        let told = home.told.load(Ordering::SeqCst);
+        assert!((2..=home.calls.load(Ordering::SeqCst)).contains(&told), "`b` never was: {told}");
+    }
+
+    #[tokio::test]
+    async fn homes_are_asked_what_they_count() {
+        let counts = Counts { live: 7, overdue: 1, late: 2, timely: 3, held: 1, ended: 5 };
+        let answer = async move |headers: HeaderMap| match headers.get("authorization") {
+            Some(value) if *value == authorization(&secret()) => Ok(Json(counts)),
+            _ => Err(StatusCode::UNAUTHORIZED),
+        };
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = Some(format!("http://{}", listener.local_addr().unwrap()));
+        let router = Router::new().route(COUNTS_PATH, routing::post(answer));
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        let member = Member { id: "home".into(), url, version: String::new(), schema: 1 };
+        assert_eq!(peers().counts(&member, &secret()).await.unwrap(), counts);
+        let refused = peers().counts(&member, &Secret(Arc::from(&[0xab][..]))).await;
+        assert!(matches!(refused, Err(PeerError::Refused(..))), "{refused:?}");
     }
 
     #[tokio::test]

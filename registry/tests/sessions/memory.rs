@@ -20,6 +20,8 @@ const EPOCH: Epoch = Epoch(7);
 /// What all handles share.
 pub struct Shared {
     state: Mutex<State>,
+    /// Commits that have not landed yet.
+    late: Mutex<Vec<Commit>>,
     head: watch::Sender<u64>,
 }
 
@@ -31,7 +33,7 @@ struct State {
 
 impl Shared {
     pub fn new() -> Arc<Self> {
-        Arc::new(Self { state: Mutex::default(), head: watch::Sender::new(0) })
+        Arc::new(Self { state: Mutex::default(), late: Mutex::default(), head: watch::Sender::new(0) })
     }
 
     /// How many commits changed something.
@@ -47,7 +49,13 @@ impl Shared {
         }
     }
 
-    fn apply(&self, commit: &Commit) -> Result<Committed, CommitError> {
+    /// Lands the commits that are late, as far as they still can be applied, and says how many could.
+    pub fn land(&self) -> usize {
+        let late = std::mem::take(&mut *self.late.lock());
+        late.iter().filter(|commit| self.apply(commit).is_ok()).count()
+    }
+
+    pub fn apply(&self, commit: &Commit) -> Result<Committed, CommitError> {
         let mut state = self.state.lock();
         assert!(commit.operations.len() <= 100, "{} operations", commit.operations.len());
         for condition in &commit.conditions {
@@ -97,6 +105,8 @@ pub struct Handle {
     pub cut: AtomicBool,
     /// Commits are applied, but their outcome is not told.
     pub silent: AtomicBool,
+    /// Commits are late: their outcome is not told, and they are applied when they [land](Shared::land).
+    pub late: AtomicBool,
     /// This replica has lost its place and does not know it: what is for a home alone to write, fails.
     pub evicted: AtomicBool,
     /// Commits wait while this is true.
@@ -116,6 +126,7 @@ impl Handle {
             members: watch::Sender::new(Arc::new(members)),
             cut: AtomicBool::new(false),
             silent: AtomicBool::new(false),
+            late: AtomicBool::new(false),
             evicted: AtomicBool::new(false),
             held: watch::Sender::new(false),
             waiting: AtomicU64::new(0),
@@ -158,6 +169,10 @@ impl Store for Handle {
             }
             if commit.fence.is_some() && self.evicted.load(Ordering::SeqCst) {
                 return Err(CommitError::Fenced);
+            }
+            if self.late.load(Ordering::SeqCst) {
+                self.shared.late.lock().push(commit);
+                return Err(CommitError::Unknown("no reply".to_owned()));
             }
             let applied = self.shared.apply(&commit);
             match self.silent.load(Ordering::SeqCst) {
