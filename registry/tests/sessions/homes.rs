@@ -1,6 +1,6 @@
 //! Several replicas: who keeps what, and the ways of a renewal.
 
-use crate::memory::{Shared, members};
+use crate::store_double::{Shared, members};
 use crate::world::{Node, Wires, a_moment, sleep};
 use fingerpost_catalog::document::{NewSession, RenewalState};
 use fingerpost_catalog::{SessionState, Source};

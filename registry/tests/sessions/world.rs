@@ -1,6 +1,6 @@
 //! Replicas over one store in memory, with peers that can be cut off from each other, on a clock that tests move.
 
-use crate::memory::{Handle, Shared, members};
+use crate::store_double::{Handle, Shared, members};
 use fingerpost_catalog::document::{InstanceDocument, NewSession, RenewalState};
 use fingerpost_catalog::{Effects, Health, InstanceKey, Position, Replica, SessionState, Source, ViewChange};
 use fingerpost_registry::access::Caller;
