@@ -3,6 +3,7 @@
 mod greeting;
 mod metrics;
 mod names;
+mod signals;
 mod store;
 
 use crate::config::{LogFormat, ServeArgs, ServeConfig};
@@ -23,6 +24,7 @@ use fingerpost_registry::store::Store;
 use fingerpost_registry::watch::{Hub, StreamLimits};
 use fingerpost_registry::writes::Writer;
 use names::{DnsNames, DnsObserver};
+use signals::Ends;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -59,14 +61,15 @@ pub(crate) async fn run(args: ServeArgs) -> Result<()> {
         );
     }
 
-    let Some(store) = store::open(&config).await? else { return Ok(()) };
-    let served = serve(&config, Arc::clone(&store), started).await;
+    let mut ends = Ends::register()?;
+    let Some(store) = store::open(&config, &mut ends).await? else { return Ok(()) };
+    let served = serve(&config, Arc::clone(&store), started, &mut ends).await;
     // Whatever happened, what was promised to be kept is kept.
     store.close().await;
     served
 }
 
-async fn serve(config: &ServeConfig, store: Arc<dyn Store>, started: Instant) -> Result<()> {
+async fn serve(config: &ServeConfig, store: Arc<dyn Store>, started: Instant, ends: &mut Ends) -> Result<()> {
     let live = LiveReplica::new(&config.cluster_name);
     let hub = Hub::new();
     let index = Arc::new(dns::Index::new(dns_config(config)?)?);
@@ -192,7 +195,6 @@ async fn serve(config: &ServeConfig, store: Arc<dyn Store>, started: Instant) ->
         ("the HTTP server", Ok(()))
     });
 
-    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let mut failed = None;
     let loaded = tokio::select! {
         () = live.wait_loaded() => true,
@@ -200,16 +202,14 @@ async fn serve(config: &ServeConfig, store: Arc<dyn Store>, started: Instant) ->
             failed = Some(unexpected(ended));
             false
         }
-        _ = terminate.recv() => false,
-        _ = interrupt.recv() => false,
+        () = ends.next() => false,
     };
     if loaded {
         greeting::print(config, https, &http_addresses, &ops_addresses, &dns_addresses)?;
         info!(https, http = ?http_addresses, dns = ?dns_addresses, zone = %config.zone, "ready");
         failed = tokio::select! {
             ended = parts.join_next() => Some(unexpected(ended)),
-            _ = terminate.recv() => None,
-            _ = interrupt.recv() => None,
+            () = ends.next() => None,
         };
     }
     info!("shutting down");
@@ -237,8 +237,7 @@ async fn serve(config: &ServeConfig, store: Arc<dyn Store>, started: Instant) ->
         let ended = tokio::select! {
             ended = parts.join_next() => ended,
             // Told twice: whoever is still served has to go, but the store is closed in order all the same.
-            _ = terminate.recv() => break,
-            _ = interrupt.recv() => break,
+            () = ends.next() => break,
         };
         match ended {
             None => break,

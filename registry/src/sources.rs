@@ -18,12 +18,12 @@ use crate::store::{Action, Commit, CommitError, Condition, Expect, MAX_OPERATION
 use crate::writes::{WriteError, Writer};
 use fingerpost_catalog::{
     HealthSet, InstanceQuery, Key, Mark, Position, Record, Selector, Session, SessionQuery, SessionState, Source,
-    SourceStats,
+    SourceStats, Timestamp,
 };
 use parking_lot::Mutex;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -103,11 +103,6 @@ fn leaves_something(source: &Source, stats: &SourceStats) -> bool {
     *source != Source::api() && (stats.sessionless > 0 || (declares_again && stats.services + stats.namespaces > 0))
 }
 
-fn now() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-}
-
 impl Sources {
     /// Nobody has been heard yet.
     pub fn new(store: Arc<dyn Store>, live: Arc<LiveReplica>, options: SourceOptions) -> Arc<Self> {
@@ -124,7 +119,7 @@ impl Sources {
 
     /// Every source that holds anything, in the order of their names.
     pub fn states(&self) -> Vec<SourceState> {
-        let (now, age) = (now(), self.options.orphan_after.as_millis() as u64);
+        let (now, age) = (Timestamp::now().0, self.options.orphan_after.as_millis() as u64);
         let stats = self.live.read().source_stats();
         let held = stats.into_iter().filter(|(_, stats)| stats.holds_objects());
         held.map(|(source, stats)| {
@@ -168,7 +163,7 @@ impl Sources {
         let members = Arc::clone(&self.store.members().borrow());
         let heard: Vec<Source> = self.heard.lock().iter().cloned().collect();
         let stats = self.live.read().source_stats();
-        let (now, every) = (now(), self.mark_every().as_millis() as u64);
+        let (now, every) = (Timestamp::now().0, self.mark_every().as_millis() as u64);
         let due = |source: &Source| match stats.get(source).and_then(|stats| stats.seen) {
             // A mark from the future is that of a clock that was wrong.
             Some((seen, _)) => now.saturating_sub(seen) >= every || seen > now + every,
@@ -232,7 +227,9 @@ impl Sources {
                 *silence = Silence { revision, since: Instant::now() };
             }
             let long = silence.since.elapsed() >= remove_after
-                && stats.seen.is_some_and(|(seen, _)| now().saturating_sub(seen) >= remove_after.as_millis() as u64);
+                && stats.seen.is_some_and(|(seen, _)| {
+                    Timestamp::now().0.saturating_sub(seen) >= remove_after.as_millis() as u64
+                });
             if !long || !leaves_something(source, stats) || !members.is_home(&format!("source:{source}")) {
                 continue;
             }
@@ -322,7 +319,7 @@ impl Sources {
                 if session.state == SessionState::Expired && session.grace_seconds == 0 {
                     continue;
                 }
-                let since = if session.state == SessionState::Expired { session.since } else { now() };
+                let since = if session.state == SessionState::Expired { session.since } else { Timestamp::now().0 };
                 let ended =
                     Session { state: SessionState::Expired, grace_seconds: 0, since, ..Session::clone(session) };
                 let key = Key::Session { id: view.id };

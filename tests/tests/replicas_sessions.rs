@@ -3,11 +3,15 @@
 
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "in tests, a broken assumption ends the test")]
 
+use fingerpost_tests::binary;
 use fingerpost_tests::etcd::EtcdCluster;
 use fingerpost_tests::replicas::{Replica, Replicas};
 use reqwest::{Client, Method};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
+use tokio::io::{AsyncBufReadExt, BufReader};
 
 /// Of the sessions and the TTL checks here, in seconds.
 const TTL: u64 = 6;
@@ -149,6 +153,74 @@ async fn renewals_and_reports_through_any_replica_cost_no_write() {
     }
     assert_eq!(revision(&cluster).await, before, "not one write");
     until("overdue", async || get(other, path).await["effectiveHealth"] == "critical").await;
+}
+
+/// Begins so many sessions that nobody will renew; their ids.
+async fn abandon(replica: &Replica, count: usize) -> Vec<String> {
+    let mut ids = Vec::new();
+    for _ in 0..count {
+        let asked = json!({"ttlSeconds": TTL, "graceSeconds": 60});
+        let (status, made) = call(replica, Method::POST, "/v1/sessions", Some(asked)).await;
+        assert_eq!(status, 201, "{made}");
+        ids.push(made["id"].as_str().unwrap().to_owned());
+    }
+    // Once all together, so that on a slow machine they are overdue together, too.
+    let (status, renewed) = call(replica, Method::POST, "/v1/sessions/renew", Some(json!({"ids": ids}))).await;
+    assert_eq!(status, 200, "{renewed}");
+    ids
+}
+
+async fn states(replica: &Replica, ids: &[String]) -> Vec<String> {
+    let mut states = Vec::new();
+    for id in ids {
+        let session = get(replica, &format!("/v1/sessions/{id}")).await;
+        states.push(session["state"].as_str().unwrap_or("gone").to_owned());
+    }
+    states
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn few_or_many_are_what_all_homes_count_together() {
+    let cluster = two().await;
+    let [first, second] = &cluster.replicas[..] else { panic!("two replicas") };
+    // Below the floor, however they are spread.
+    let few = abandon(first, 8).await;
+    until("they expired", async || states(second, &few).await.iter().all(|state| state == "expired")).await;
+    tokio::time::sleep(Duration::from_secs(TTL + 1)).await;
+    // Above it, though neither home has so many.
+    let many = abandon(first, 12).await;
+    until("they are held", async || states(second, &many).await.iter().all(|state| state == "suspect")).await;
+    for replica in [first, second] {
+        let sessions = get(replica, "/v1/status").await["sessions"].clone();
+        assert!(sessions["home"].as_u64().unwrap() > 0 && sessions["protection"]["held"] == 12, "{sessions}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn told_to_end_between_opening_the_store_and_serving_it_ends() {
+    let etcd = EtcdCluster::one().await;
+    let data = tempfile::tempdir().unwrap();
+    for _ in 0..5 {
+        let mut server = tokio::process::Command::new(binary())
+            .args(["serve", "--store", "etcd", "--etcd-endpoints", &etcd.endpoints().join(",")])
+            .args(["--http-listen", "127.0.0.1:0", "--dns-listen", "127.0.0.1:0", "--data-dir"])
+            .arg(data.path())
+            .env("FINGERPOST_LOG", "info")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        let mut log = BufReader::new(server.stderr.take().unwrap()).lines();
+        while !log.next_line().await.unwrap().expect("it opens the store").contains("the store in etcd is open") {}
+        let pid = i32::try_from(server.id().unwrap()).unwrap();
+        kill_process(Pid::from_raw(pid).unwrap(), Signal::TERM).unwrap();
+        let rest = tokio::spawn(async move { while let Ok(Some(_)) = log.next_line().await {} });
+        let ended = tokio::time::timeout(Duration::from_secs(60), server.wait()).await.expect("it was not heard");
+        assert!(ended.unwrap().success());
+        rest.await.unwrap();
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

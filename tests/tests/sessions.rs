@@ -328,3 +328,23 @@ async fn register_lives_as_long_as_a_command() {
     assert_eq!(server.cli(&["register", "prod/web", "-a", "10.0.0.1", "--grace", "5s"]).0, 1);
     assert_eq!(server.cli(&["register", "prod/web", "-a", "10.0.0.1", "--ttl", "2s"]).0, 1);
 }
+
+#[test]
+fn a_command_ends_in_order_also_while_the_registry_is_silent() {
+    // It takes connections, and says nothing.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let script = "trap 'exit 9' TERM; echo up; while :; do sleep 0.1; done";
+    let child = Command::new(binary())
+        .args([&REGISTER[..], &["3s", "--", "sh", "-c", script]].concat())
+        .env("FINGERPOST_SERVER", format!("http://{}", silent.local_addr().unwrap()))
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn();
+    let mut kept = Running(child.expect("start"));
+    let mut line = String::new();
+    BufReader::new(kept.0.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    assert_eq!(line, "up\n");
+    kept.signal(rustix::process::Signal::TERM);
+    assert_eq!(kept.0.wait().unwrap().code(), Some(9), "it was told, and ended by itself");
+}

@@ -57,7 +57,7 @@ pub(super) async fn keep(
     let mut signals = Signals::new()?;
     let name = options.session.name.clone();
     // First of all, so that one that can't be run registers nothing. Dropped with an error below, it is killed.
-    let child = match command.split_first() {
+    let mut child = match command.split_first() {
         Some((program, arguments)) => Some(
             Command::new(program)
                 .args(arguments)
@@ -70,7 +70,7 @@ pub(super) async fn keep(
     let started = tokio::select! {
         started = Keeper::start(Arc::new(context.registry.clone()), options) => started,
         // Should the session have begun already, it expires.
-        _ = signals.next() => return Ok(()),
+        received = signals.next() => return give_up(child.as_mut(), &mut signals, received).await,
     };
     let keeper = started.with_context(|| format!("can't begin a session for {name}"))?;
     let outcome = keep_session(context, &keeper, &mut signals, &name, instance, child).await;
@@ -89,9 +89,12 @@ async fn keep_session(
     signals: &mut Signals,
     name: &str,
     instance: InstanceDocument,
-    child: Option<Child>,
+    mut child: Option<Child>,
 ) -> anyhow::Result<()> {
-    let registered = keeper.put(instance).await.with_context(|| format!("can't register {name}"))?;
+    let registered = tokio::select! {
+        registered = keeper.put(instance) => registered.with_context(|| format!("can't register {name}"))?,
+        received = signals.next() => return give_up(child.as_mut(), signals, received).await,
+    };
     let mut watch = keeper.watch();
     let session = watch.borrow_and_update().session.clone();
     let trouble = async {
@@ -126,6 +129,18 @@ async fn keep_session(
         status = run(&mut child, signals) => status?,
         () = trouble => return Err(anyhow!("unreachable: troubles never end")),
     };
+    ended(status)
+}
+
+/// A signal has come before the registration stood: a command that runs already is ended as it would be later.
+async fn give_up(child: Option<&mut Child>, signals: &mut Signals, received: SignalKind) -> anyhow::Result<()> {
+    let Some(child) = child else { return Ok(()) };
+    pass_on(child, received);
+    ended(run(child, signals).await?)
+}
+
+/// The command's end is this program's.
+fn ended(status: ExitStatus) -> anyhow::Result<()> {
     match exit_code(status) {
         0 => Ok(()),
         code => Err(ExitWith(code).into()),
@@ -135,21 +150,24 @@ async fn keep_session(
 /// Runs a command to its end, passing signals on to it.
 async fn run(child: &mut Child, signals: &mut Signals) -> anyhow::Result<ExitStatus> {
     loop {
-        let received = tokio::select! {
+        tokio::select! {
             status = child.wait() => return Ok(status?),
-            received = signals.next() => received,
-        };
-        let signal = match received == SignalKind::terminate() {
-            true => rustix::process::Signal::TERM,
-            // A terminal interrupts the whole group, the command included.
-            false if std::io::stdin().is_terminal() => continue,
-            false => rustix::process::Signal::INT,
-        };
-        let pid = child.id().and_then(|id| i32::try_from(id).ok()).and_then(rustix::process::Pid::from_raw);
-        if let Some(pid) = pid {
-            // It may have ended just now, which the next turn finds out.
-            let _ = rustix::process::kill_process(pid, signal);
+            received = signals.next() => pass_on(child, received),
         }
+    }
+}
+
+fn pass_on(child: &Child, received: SignalKind) {
+    let signal = match received == SignalKind::terminate() {
+        true => rustix::process::Signal::TERM,
+        // A terminal interrupts the whole group, the command included.
+        false if std::io::stdin().is_terminal() => return,
+        false => rustix::process::Signal::INT,
+    };
+    let pid = child.id().and_then(|id| i32::try_from(id).ok()).and_then(rustix::process::Pid::from_raw);
+    if let Some(pid) = pid {
+        // It may have ended just now, which whoever waits for it finds out.
+        let _ = rustix::process::kill_process(pid, signal);
     }
 }
 

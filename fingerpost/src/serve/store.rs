@@ -1,5 +1,6 @@
 //! Opening the store that the configuration names.
 
+use super::signals::Ends;
 use crate::config::ServeConfig;
 use anyhow::Result;
 use fingerpost_registry::store::Store;
@@ -7,12 +8,11 @@ use fingerpost_registry::store::embedded::{EmbeddedOptions, EmbeddedStore};
 use fingerpost_registry::store::etcd::{EtcdOptions, EtcdStore};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::signal::unix::{SignalKind, signal};
 use tracing::{info, warn};
 
 /// Opens it. While etcd does not answer, this goes on trying, and says so: replicas and etcd may be started in any order.
 /// What waiting can't mend is an error. None where the process was told to end meanwhile.
-pub(super) async fn open(config: &ServeConfig) -> Result<Option<Arc<dyn Store>>> {
+pub(super) async fn open(config: &ServeConfig, ends: &mut Ends) -> Result<Option<Arc<dyn Store>>> {
     let Some(etcd) = &config.etcd else {
         let options = EmbeddedOptions::new(&config.data_dir);
         let store = tokio::task::spawn_blocking(move || EmbeddedStore::open(options)).await??;
@@ -28,12 +28,10 @@ pub(super) async fn open(config: &ServeConfig) -> Result<Option<Arc<dyn Store>>>
     options.data_dir = Some(config.data_dir.clone());
     options.allow_old_etcd = etcd.allow_old;
     options.open_timeout = Duration::from_secs(5);
-    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     loop {
         let opened = tokio::select! {
             opened = EtcdStore::open(options.clone()) => opened,
-            _ = terminate.recv() => return Ok(None),
-            _ = interrupt.recv() => return Ok(None),
+            () = ends.next() => return Ok(None),
         };
         match opened {
             Ok(store) => {

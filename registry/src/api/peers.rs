@@ -19,7 +19,10 @@ use fingerpost_catalog::Key;
 use std::sync::Arc;
 
 pub(super) fn routes() -> Router<Arc<super::App>> {
-    Router::new().route(renewals::PATH, post(renew)).route(heartbeats::PATH, post(heartbeat))
+    Router::new()
+        .route(renewals::PATH, post(renew))
+        .route(heartbeats::PATH, post(heartbeat))
+        .route(renewals::COUNTS_PATH, post(count))
 }
 
 fn bounded(pointer: &str, count: usize, most: usize) -> Result<(), Problem> {
@@ -34,8 +37,14 @@ async fn renew(State(app): AppState, body: Body) -> Result<Response, Problem> {
     params::loaded(&app)?;
     let PeerRenew { ids } = body::json(&body::read(body, MAX_LARGE_BODY).await?)?;
     bounded("/ids", ids.len(), MAX_IDS)?;
-    let items = app.api.sessions.renew_own(&ids).await;
+    let items = app.api.sessions.renew_for_peer(&ids).await;
     Ok(reply(StatusCode::OK, &PeerRenewed { items }, None))
+}
+
+/// What the sessions count that are at home here.
+async fn count(State(app): AppState) -> Result<Response, Problem> {
+    params::loaded(&app)?;
+    Ok(reply(StatusCode::OK, &app.api.sessions.counts(), None))
 }
 
 /// Reports to TTL checks that are at home here.

@@ -1,22 +1,26 @@
 //! What waits for other replicas, and the calls that carry it.
+//!
+//! Who has something to tell puts it into the line of that replica, and waits for its own answer alone. The calls are made
+//! by a task of the line, which lives while anything waits: so nobody's leaving breaks off what is told for others,
+//! and nobody goes on calling for others after having been answered.
 
-use super::{PeerError, authorization};
+use super::PeerError;
+use super::call::call;
 use crate::members::{Member, Secret};
 use parking_lot::Mutex;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::oneshot;
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 /// A peer that could not be reached is not tried again for this long.
 pub(super) const PAUSE: Duration = Duration::from_secs(1);
 /// Most items that wait for one peer.
 const MAX_WAITING: usize = 20_000;
-/// Most bytes of a reply.
-const MAX_REPLY: usize = 1 << 20;
 
 /// A kind of call.
 pub(super) trait Call: 'static {
@@ -25,29 +29,34 @@ pub(super) trait Call: 'static {
     /// Most items in one call.
     const MOST: usize;
     /// What is told.
-    type Item: Clone + Send + Sync;
+    type Item: Send + Sync;
     /// What comes of it.
     type Outcome: Send;
     /// The body of a call.
     type Body: Serialize + From<Vec<Self::Item>> + Send + Sync;
     /// The reply: as many outcomes as items, in their order.
-    type Reply: DeserializeOwned + Into<Vec<Self::Outcome>>;
+    type Reply: DeserializeOwned + Into<Vec<Self::Outcome>> + Send;
 }
 
 /// The ways of one kind of call to all replicas.
 pub(super) struct Lines<C: Call> {
     client: reqwest::Client,
+    patience: Duration,
     lines: Mutex<HashMap<Arc<str>, Arc<Line<C>>>>,
+    /// Those that call; they end with this.
+    callers: Mutex<JoinSet<()>>,
 }
 
 /// What waits for one peer.
-struct Line<C: Call> {
-    waiting: Mutex<Vec<Waiting<C>>>,
-    /// Held by who calls.
-    turn: tokio::sync::Mutex<()>,
+struct Line<C: Call>(Mutex<State<C>>);
+
+struct State<C: Call> {
+    waiting: VecDeque<Waiting<C>>,
+    /// Somebody calls, and will take what waits.
+    calling: bool,
     /// Not to be called before this time.
-    pause: Mutex<Option<(Instant, PeerError)>>,
-    used: Mutex<Instant>,
+    pause: Option<(Instant, PeerError)>,
+    used: Instant,
 }
 
 struct Waiting<C: Call> {
@@ -56,8 +65,9 @@ struct Waiting<C: Call> {
 }
 
 impl<C: Call> Lines<C> {
-    pub(super) fn new(client: reqwest::Client) -> Self {
-        Self { client, lines: Mutex::default() }
+    /// Lines in which nobody waits for longer than `patience`.
+    pub(super) fn new(client: reqwest::Client, patience: Duration) -> Self {
+        Self { client, patience, lines: Mutex::default(), callers: Mutex::default() }
     }
 
     /// Tells a peer; the outcomes are in the order of the items.
@@ -68,28 +78,34 @@ impl<C: Call> Lines<C> {
         items: Vec<C::Item>,
     ) -> Result<Vec<C::Outcome>, PeerError> {
         let line = self.line(peer);
-        if let Some(error) = line.paused() {
-            return Err(error);
+        let (reply, answer) = oneshot::channel();
+        let alone = {
+            let mut state = line.0.lock();
+            if let Some(error) = state.paused() {
+                return Err(error);
+            }
+            if state.waiting.iter().map(|waiting| waiting.items.len()).sum::<usize>() + items.len() > MAX_WAITING {
+                return Err(PeerError::Overloaded(Arc::clone(&peer.id)));
+            }
+            state.waiting.push_back(Waiting { items, reply });
+            !std::mem::replace(&mut state.calling, true)
+        };
+        if alone {
+            let caller = Caller {
+                line: Arc::clone(&line),
+                client: self.client.clone(),
+                peer: peer.clone(),
+                secret: secret.clone(),
+                done: false,
+            };
+            let mut callers = self.callers.lock();
+            while callers.try_join_next().is_some() {}
+            callers.spawn(caller.run());
         }
-        // Who calls for others may be dropped in the middle: then the others call.
-        loop {
-            let (reply, mut answer) = oneshot::channel();
-            {
-                let mut waiting = line.waiting.lock();
-                if waiting.iter().map(|waiting| waiting.items.len()).sum::<usize>() + items.len() > MAX_WAITING {
-                    return Err(PeerError::Overloaded(Arc::clone(&peer.id)));
-                }
-                waiting.push(Waiting { items: items.clone(), reply });
-            }
-            tokio::select! {
-                biased;
-                answered = &mut answer => if let Ok(answered) = answered {
-                    return answered;
-                },
-                () = self.call_in_turn(&line, peer, secret) => if let Ok(answered) = answer.await {
-                    return answered;
-                },
-            }
+        match tokio::time::timeout(self.patience, answer).await {
+            Ok(Ok(answered)) => answered,
+            Ok(Err(_)) => Err(PeerError::Unreachable(Arc::clone(&peer.id), "the call was broken off".to_owned())),
+            Err(_) => Err(PeerError::Overloaded(Arc::clone(&peer.id))),
         }
     }
 
@@ -98,107 +114,105 @@ impl<C: Call> Lines<C> {
         let now = Instant::now();
         if !lines.contains_key(&peer.id) {
             // Ids are new with each start of a replica; those of the past are forgotten.
-            lines.retain(|_, line| now.saturating_duration_since(*line.used.lock()) < Duration::from_secs(60));
+            lines.retain(|_, line| now.saturating_duration_since(line.0.lock().used) < Duration::from_secs(60));
         }
         let line = lines.entry(Arc::clone(&peer.id)).or_insert_with(|| {
-            Arc::new(Line {
-                waiting: Mutex::default(),
-                turn: tokio::sync::Mutex::default(),
-                pause: Mutex::default(),
-                used: Mutex::new(now),
-            })
+            let (waiting, calling, pause) = (VecDeque::new(), false, None);
+            Arc::new(Line(Mutex::new(State { waiting, calling, pause, used: now })))
         });
-        *line.used.lock() = now;
+        line.0.lock().used = now;
         Arc::clone(line)
     }
-
-    /// Calls with what waits, until nothing does.
-    async fn call_in_turn(&self, line: &Line<C>, peer: &Member, secret: &Secret) {
-        let _turn = line.turn.lock().await;
-        loop {
-            let batch = take_batch(&mut line.waiting.lock());
-            if batch.is_empty() {
-                return;
-            }
-            let items: Vec<C::Item> = batch.iter().flat_map(|waiting| waiting.items.iter().cloned()).collect();
-            let count = items.len();
-            let answer = match line.paused() {
-                Some(error) => Err(error),
-                None => self.call(peer, secret, items).await.and_then(|outcomes| match outcomes.len() == count {
-                    true => Ok(outcomes),
-                    false => Err(PeerError::Refused(Arc::clone(&peer.id), "the reply does not fit".to_owned())),
-                }),
-            };
-            if let Err(error) = &answer {
-                let mut pause = line.pause.lock();
-                if pause.as_ref().is_none_or(|(until, _)| *until <= Instant::now()) {
-                    *pause = Some((Instant::now() + PAUSE, error.clone()));
-                }
-            }
-            let mut outcomes = answer.map(Vec::into_iter);
-            for waiting in batch {
-                let share = match &mut outcomes {
-                    Ok(outcomes) => Ok(outcomes.by_ref().take(waiting.items.len()).collect()),
-                    Err(error) => Err(error.clone()),
-                };
-                // Who waited may have gone.
-                let _ = waiting.reply.send(share);
-            }
-        }
-    }
-
-    async fn call(&self, peer: &Member, secret: &Secret, items: Vec<C::Item>) -> Result<Vec<C::Outcome>, PeerError> {
-        let unreachable = |reason: String| PeerError::Unreachable(Arc::clone(&peer.id), reason);
-        let refused = |reason: String| PeerError::Refused(Arc::clone(&peer.id), reason);
-        let url = peer.url.as_deref().ok_or_else(|| unreachable("it says no address".to_owned()))?;
-        let url = format!("{}{}", url.trim_end_matches('/'), C::PATH);
-        let mut authorization = reqwest::header::HeaderValue::from_str(&authorization(secret))
-            .map_err(|error| refused(error.to_string()))?;
-        authorization.set_sensitive(true);
-        let request = self.client.post(url).header(reqwest::header::AUTHORIZATION, authorization);
-        let sent = request.json(&C::Body::from(items)).send().await;
-        let mut response = sent.map_err(|error| unreachable(cause(&error)))?;
-        if !response.status().is_success() {
-            return Err(refused(format!("status {}", response.status().as_u16())));
-        }
-        let mut body = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(|error| unreachable(cause(&error)))? {
-            if body.len() + chunk.len() > MAX_REPLY {
-                return Err(refused("the reply is too large".to_owned()));
-            }
-            body.extend_from_slice(&chunk);
-        }
-        let reply: C::Reply = serde_json::from_slice(&body).map_err(|error| refused(error.to_string()))?;
-        Ok(reply.into())
-    }
 }
 
-impl<C: Call> Line<C> {
+impl<C: Call> State<C> {
     fn paused(&self) -> Option<PeerError> {
-        let pause = self.pause.lock();
-        pause.as_ref().filter(|(until, _)| Instant::now() < *until).map(|(_, error)| error.clone())
+        self.pause.as_ref().filter(|(until, _)| Instant::now() < *until).map(|(_, error)| error.clone())
+    }
+
+    /// What one call can carry, in the order in which it came, without what nobody waits for any more.
+    fn take_batch(&mut self) -> Vec<Waiting<C>> {
+        self.waiting.retain(|waiting| !waiting.reply.is_closed());
+        let mut count = 0;
+        let fitting = self.waiting.iter().take_while(|waiting| {
+            count += waiting.items.len();
+            count <= C::MOST
+        });
+        // One that is larger alone goes alone.
+        let fitting = fitting.count().max(1).min(self.waiting.len());
+        self.waiting.drain(..fitting).collect()
     }
 }
 
-/// What one call can carry, in the order in which it came.
-fn take_batch<C: Call>(waiting: &mut Vec<Waiting<C>>) -> Vec<Waiting<C>> {
-    let mut count = 0;
-    let fitting = waiting.iter().take_while(|waiting| {
-        count += waiting.items.len();
-        count <= C::MOST
-    });
-    // One that is larger alone goes alone.
-    let fitting = fitting.count().max(1).min(waiting.len());
-    waiting.drain(..fitting).collect()
+/// Calls for all who wait in a line.
+struct Caller<C: Call> {
+    line: Arc<Line<C>>,
+    client: reqwest::Client,
+    peer: Member,
+    secret: Secret,
+    /// Nothing waited any more; by now, another one may call.
+    done: bool,
 }
 
-fn cause(error: &reqwest::Error) -> String {
-    if error.is_timeout() {
-        return "it did not answer in time".to_owned();
+impl<C: Call> Caller<C> {
+    /// Calls with what waits, until nothing does.
+    async fn run(mut self) {
+        while let Some(batch) = self.next_batch() {
+            let (items, waiting): (Vec<_>, Vec<_>) =
+                batch.into_iter().map(|Waiting { items, reply }| (items, reply)).unzip();
+            let counts: Vec<usize> = items.iter().map(Vec::len).collect();
+            let body = C::Body::from(items.into_iter().flatten().collect());
+            let replied = call::<C::Reply>(&self.client, &self.peer, &self.secret, C::PATH, &body).await;
+            let answer = replied.map(Into::<Vec<_>>::into).and_then(|outcomes: Vec<C::Outcome>| {
+                match outcomes.len() == counts.iter().sum::<usize>() {
+                    true => Ok(outcomes),
+                    false => Err(PeerError::Refused(Arc::clone(&self.peer.id), "the reply does not fit".to_owned())),
+                }
+            });
+            let mut outcomes = match answer {
+                Ok(outcomes) => outcomes.into_iter(),
+                Err(error) => {
+                    self.pause(&error);
+                    waiting.into_iter().for_each(|reply| drop(reply.send(Err(error.clone()))));
+                    continue;
+                }
+            };
+            for (reply, count) in waiting.into_iter().zip(counts) {
+                // Who waited may have gone.
+                let _ = reply.send(Ok(outcomes.by_ref().take(count).collect()));
+            }
+        }
     }
-    let mut cause: &dyn std::error::Error = error;
-    while let Some(inner) = cause.source() {
-        cause = inner;
+
+    /// None where nothing waits: whoever comes from then on calls again.
+    fn next_batch(&mut self) -> Option<Vec<Waiting<C>>> {
+        let mut state = self.line.0.lock();
+        let batch = state.take_batch();
+        self.done = batch.is_empty();
+        state.calling = !self.done;
+        state.calling.then_some(batch)
     }
-    cause.to_string()
+
+    /// Nothing is told for a while; what waits need not wait for that.
+    fn pause(&self, error: &PeerError) {
+        let waiting = {
+            let mut state = self.line.0.lock();
+            state.pause = Some((Instant::now() + PAUSE, error.clone()));
+            std::mem::take(&mut state.waiting)
+        };
+        for waiting in waiting {
+            let _ = waiting.reply.send(Err(error.clone()));
+        }
+    }
+}
+
+impl<C: Call> Drop for Caller<C> {
+    /// Broken off in the middle, it leaves nobody to wait for nothing.
+    fn drop(&mut self) {
+        if !self.done {
+            let mut state = self.line.0.lock();
+            state.calling = false;
+            state.waiting.clear();
+        }
+    }
 }

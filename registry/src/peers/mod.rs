@@ -5,8 +5,10 @@
 //! by a secret that is kept in the store ([`Members::secret`](crate::members::Members::secret)).
 //!
 //! To each replica there is one call of each kind at a time, which carries all that has come to wait meanwhile (`line`):
-//! so the number of calls follows their speed, not that of the news.
+//! so the number of calls follows their speed, not that of the news. Besides, homes ask each other what their sessions
+//! count ([`Peers::counts`]), before they end any.
 
+mod call;
 pub mod heartbeats;
 mod line;
 pub mod renewals;
@@ -23,6 +25,9 @@ use std::time::Duration;
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
 /// A call must be answered within this time.
 const CALL_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Who waits for a call in a line waits no longer than this, the call included.
+const PATIENCE: Duration = Duration::from_millis(2500);
 
 /// Why a peer gave no answer.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -59,6 +64,7 @@ pub struct PeersError {
 
 /// Peers over HTTP.
 pub struct HttpPeers {
+    client: reqwest::Client,
     renewals: line::Lines<renewals::Renewals>,
     heartbeats: line::Lines<heartbeats::Heartbeats>,
 }
@@ -93,11 +99,15 @@ impl HttpPeers {
             path: ca.map(Path::to_owned).unwrap_or_default(),
             detail: error.to_string(),
         })?;
-        Ok(Self::new(client))
+        Ok(Self::new(client, PATIENCE))
     }
 
-    /// Peers that are called by this client.
-    pub fn new(client: reqwest::Client) -> Self {
-        Self { renewals: line::Lines::new(client.clone()), heartbeats: line::Lines::new(client) }
+    /// Peers that are called by this client. Who waits for a call that is shared waits no longer than `patience`.
+    pub fn new(client: reqwest::Client, patience: Duration) -> Self {
+        Self {
+            renewals: line::Lines::new(client.clone(), patience),
+            heartbeats: line::Lines::new(client.clone(), patience),
+            client,
+        }
     }
 }

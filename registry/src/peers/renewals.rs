@@ -1,9 +1,10 @@
-//! Renewals, passed to the replicas at which the sessions are at home.
+//! Renewals, passed to the replicas at which the sessions are at home; and the way to other homes.
 
+use super::call::call;
 use super::line::Call;
 use super::{HttpPeers, PeerError};
 use crate::members::{Member, Secret};
-use crate::sessions::OwnRenewal;
+use crate::sessions::{Counts, OwnRenewal};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
@@ -11,6 +12,8 @@ use std::sync::Arc;
 
 /// The path of the call.
 pub const PATH: &str = "/v1/peer/renew";
+/// The path of the question what sessions count; its reply is [`Counts`].
+pub const COUNTS_PATH: &str = "/v1/peer/counts";
 /// Most renewals in one call.
 pub const MAX_IDS: usize = 1000;
 
@@ -60,11 +63,18 @@ pub trait Peers: Send + Sync {
         secret: &'a Secret,
         ids: Vec<Arc<str>>,
     ) -> BoxFuture<'a, Result<Vec<OwnRenewal>, PeerError>>;
+
+    /// Asks what the sessions count that are at home with another replica.
+    fn counts<'a>(&'a self, home: &'a Member, secret: &'a Secret) -> BoxFuture<'a, Result<Counts, PeerError>>;
 }
 
 /// No way: for a store that only one process can have open.
 #[derive(Debug, Default)]
 pub struct NoPeers;
+
+fn no_way(home: &Member) -> PeerError {
+    PeerError::Unreachable(Arc::clone(&home.id), "there is no way to other replicas".to_owned())
+}
 
 impl Peers for NoPeers {
     fn renew<'a>(
@@ -73,8 +83,11 @@ impl Peers for NoPeers {
         _: &'a Secret,
         _: Vec<Arc<str>>,
     ) -> BoxFuture<'a, Result<Vec<OwnRenewal>, PeerError>> {
-        let error = PeerError::Unreachable(Arc::clone(&home.id), "there is no way to other replicas".to_owned());
-        futures_util::future::ready(Err(error)).boxed()
+        futures_util::future::ready(Err(no_way(home))).boxed()
+    }
+
+    fn counts<'a>(&'a self, home: &'a Member, _: &'a Secret) -> BoxFuture<'a, Result<Counts, PeerError>> {
+        futures_util::future::ready(Err(no_way(home))).boxed()
     }
 }
 
@@ -86,6 +99,10 @@ impl Peers for HttpPeers {
         ids: Vec<Arc<str>>,
     ) -> BoxFuture<'a, Result<Vec<OwnRenewal>, PeerError>> {
         self.renewals.tell(home, secret, ids).boxed()
+    }
+
+    fn counts<'a>(&'a self, home: &'a Member, secret: &'a Secret) -> BoxFuture<'a, Result<Counts, PeerError>> {
+        call(&self.client, home, secret, COUNTS_PATH, &()).boxed()
     }
 }
 
@@ -105,6 +122,7 @@ mod tests {
     #[derive(Clone)]
     struct Home {
         calls: Arc<AtomicUsize>,
+        told: Arc<AtomicUsize>,
         gate: Arc<Semaphore>,
     }
 
@@ -117,6 +135,7 @@ mod tests {
             return Err(StatusCode::UNAUTHORIZED);
         }
         home.calls.fetch_add(1, Ordering::SeqCst);
+        home.told.fetch_add(asked.ids.len(), Ordering::SeqCst);
         let _place = home.gate.acquire().await;
         let outcome = |id: &Arc<str>| match &**id {
             "gone" => OwnRenewal::Unknown,
@@ -130,7 +149,7 @@ mod tests {
     }
 
     async fn home(open: usize) -> (Member, Home) {
-        let home = Home { calls: Arc::default(), gate: Arc::new(Semaphore::new(open)) };
+        let home = Home { calls: Arc::default(), told: Arc::default(), gate: Arc::new(Semaphore::new(open)) };
         let router = Router::new().route(PATH, routing::post(answer)).with_state(home.clone());
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = Some(format!("http://{}/", listener.local_addr().unwrap()));
@@ -140,7 +159,8 @@ mod tests {
 
     fn peers() -> HttpPeers {
         // A machine under load may need longer than replicas are given.
-        HttpPeers::new(reqwest::Client::builder().timeout(Duration::from_secs(60)).build().unwrap())
+        let patience = Duration::from_secs(60);
+        HttpPeers::new(reqwest::Client::builder().timeout(patience).build().unwrap(), patience)
     }
 
     fn ids(names: &[&str]) -> Vec<Arc<str>> {
@@ -186,6 +206,66 @@ mod tests {
         first.abort();
         home.gate.add_permits(100);
         assert_eq!(second.await.unwrap().unwrap(), [OwnRenewal::Alive]);
+        assert_eq!(home.calls.load(Ordering::SeqCst), 2, "what was begun for the first is not broken off");
+    }
+
+    #[tokio::test]
+    async fn full_calls_follow_one_another_and_nothing_is_told_twice() {
+        let (member, home) = home(0).await;
+        let (peers, secret) = (peers(), secret());
+        let renew = |names: &[&str]| peers.renew(&member, &secret, ids(names));
+        let first = renew(&["a"]);
+        // 2,500 more, of which 1,000 fit into a call.
+        let others = join_all((0..1250).map(|_| renew(&["b", "gone"])));
+        let open = async {
+            while home.calls.load(Ordering::SeqCst) == 0 {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            home.gate.add_permits(100);
+        };
+        let (first, others, ()) = tokio::join!(first, others, open);
+        assert_eq!(first.unwrap(), [OwnRenewal::Alive]);
+        for outcome in others {
+            assert_eq!(outcome.unwrap(), [OwnRenewal::Alive, OwnRenewal::Unknown]);
+        }
+        // The first may go with others.
+        let calls = home.calls.load(Ordering::SeqCst);
+        assert!((3..=4).contains(&calls), "{calls}");
+        assert_eq!(home.told.load(Ordering::SeqCst), 2501);
+    }
+
+    #[tokio::test]
+    async fn nobody_waits_for_ever_and_what_nobody_waits_for_is_not_told() {
+        let (member, home) = home(0).await;
+        let client = reqwest::Client::builder().timeout(Duration::from_secs(60)).build().unwrap();
+        let (peers, secret) = (HttpPeers::new(client, Duration::from_millis(200)), secret());
+        let renew = |name: &'static str| peers.renew(&member, &secret, ids(&[name]));
+        let late = renew("a").await;
+        assert!(matches!(late, Err(PeerError::Overloaded(_))), "{late:?}");
+        // The call is under way still, and this one waits behind it.
+        let late = renew("b").await;
+        assert!(matches!(late, Err(PeerError::Overloaded(_))), "{late:?}");
+        home.gate.add_permits(100);
+        while !matches!(renew("c").await, Ok(renewed) if renewed == [OwnRenewal::Alive]) {}
+        let told = home.told.load(Ordering::SeqCst);
+        assert!((2..=home.calls.load(Ordering::SeqCst)).contains(&told), "`b` never was: {told}");
+    }
+
+    #[tokio::test]
+    async fn homes_are_asked_what_they_count() {
+        let counts = Counts { live: 7, overdue: 1, late: 2, timely: 3, held: 1, ended: 5 };
+        let answer = async move |headers: HeaderMap| match headers.get("authorization") {
+            Some(value) if *value == authorization(&secret()) => Ok(Json(counts)),
+            _ => Err(StatusCode::UNAUTHORIZED),
+        };
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = Some(format!("http://{}", listener.local_addr().unwrap()));
+        let router = Router::new().route(COUNTS_PATH, routing::post(answer));
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        let member = Member { id: "home".into(), url, version: String::new(), schema: 1 };
+        assert_eq!(peers().counts(&member, &secret()).await.unwrap(), counts);
+        let refused = peers().counts(&member, &Secret(Arc::from(&[0xab][..]))).await;
+        assert!(matches!(refused, Err(PeerError::Refused(..))), "{refused:?}");
     }
 
     #[tokio::test]

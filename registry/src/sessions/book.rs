@@ -3,8 +3,12 @@
 //! The time is always handed in, and nothing here waits, so that a renewal is a look-up and an assignment. Judging goes
 //! through all entries, but only when something can be due: renewals only ever move deadlines away, so the earliest one
 //! that was seen last is a bound.
+//!
+//! It is judged in two steps: [`Book::survey`] looks at what is here, and [`Book::decide`] says what is to be done, by what
+//! all homes together count. Between the two these can be asked.
 
 use super::Protection;
+use super::counts::Counts;
 use crate::members::{Fence, Members};
 use fingerpost_catalog::{Session, SessionState};
 use std::collections::{HashMap, HashSet};
@@ -33,8 +37,6 @@ struct Entry {
     met: bool,
     /// When it came to its state, as this replica has seen it.
     since: Instant,
-    /// A write that ends or holds it is on its way.
-    writing: bool,
     /// It is being removed.
     removing: bool,
     /// Not to be removed before this time, as the last attempt failed.
@@ -52,7 +54,6 @@ impl Entry {
             interval: None,
             met: false,
             since: now,
-            writing: false,
             removing: false,
             retry_at: None,
         }
@@ -95,10 +96,30 @@ impl Entry {
         !self.grace.is_zero() && self.heard.is_some_and(|heard| now.saturating_duration_since(heard) < self.ttl)
     }
 
+    fn count(&self, counts: &mut Counts, now: Instant) {
+        match self.state {
+            SessionState::Expired => return,
+            SessionState::Suspect => counts.held += usize::from(self.is_overdue(now)),
+            SessionState::Alive if self.is_overdue(now) => counts.overdue += 1,
+            SessionState::Alive if self.is_late(now) => counts.late += 1,
+            SessionState::Alive => counts.timely += usize::from(self.met),
+        }
+        counts.live += 1;
+    }
+
     fn removal_due(&self) -> Instant {
         let due = self.since + self.grace;
         self.retry_at.map_or(due, |retry| due.max(retry))
     }
+}
+
+/// What is known of a write that ends or holds a session.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Write {
+    /// It is on its way.
+    UnderWay,
+    /// It may have been applied, or may yet be: the store could not say. It can't be any more once the record has changed.
+    Open,
 }
 
 /// What a renewal finds at home.
@@ -108,7 +129,7 @@ pub(super) enum Found {
     Alive,
     /// It was held. The next judgement writes that it is alive.
     Suspect,
-    /// It has expired, or is about to: only a write can tell.
+    /// It has expired, or may be about to: only the store can tell.
     Written,
     /// It has ended, or its removal has begun.
     Over,
@@ -132,16 +153,19 @@ pub(super) struct Verdict {
     /// Whose grace is over.
     pub(super) remove: Vec<Arc<str>>,
     /// What the judgement was made upon.
-    pub(super) numbers: Numbers,
+    pub(super) counts: Counts,
 }
 
-/// What a judgement was made upon.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Numbers {
-    /// Sessions at home that are overdue, late, held, or expired within the last TTL.
-    pub(super) candidates: usize,
-    /// All sessions at home, those that expired within the last TTL included.
-    pub(super) total: usize,
+/// What a look at all sessions has found.
+#[derive(Debug, Default)]
+pub(super) struct Survey {
+    /// What it has counted.
+    pub(super) counts: Counts,
+    overdue: Vec<Arc<str>>,
+    /// With when they came to be held, and their TTLs.
+    held: Vec<(Arc<str>, Instant, Duration)>,
+    revive: Vec<Arc<str>>,
+    remove: Vec<Arc<str>>,
 }
 
 /// The book.
@@ -161,6 +185,10 @@ pub(super) struct Book {
     held_since: Option<Instant>,
     /// Sessions that a call to this replica is ending.
     ending: HashSet<Arc<str>>,
+    /// Writes that end or hold sessions.
+    writes: HashMap<Arc<str>, Write>,
+    /// When this process was last seen to run.
+    awake: Option<Instant>,
 }
 
 impl Book {
@@ -174,6 +202,8 @@ impl Book {
             held: HashSet::new(),
             held_since: None,
             ending: HashSet::new(),
+            writes: HashMap::new(),
+            awake: None,
         }
     }
 
@@ -216,8 +246,22 @@ impl Book {
         }
         self.members = members;
         self.ended.retain(|id, _| self.members.is_home(id));
+        // Where somebody else has become the home, the store refuses what was left open.
+        self.writes.retain(|id, write| *write == Write::UnderWay || self.entries.contains_key(id));
         self.due = Some(now);
         self.note_held(now);
+    }
+
+    /// This process runs. Where it did not for longer than `limit`, it has missed renewals, and everybody gets a full TTL;
+    /// returns for how long. What follows from a deadline has to ask this first: after a standstill, nobody knows which of
+    /// the tasks comes first.
+    pub(super) fn wake(&mut self, limit: Duration, now: Instant) -> Option<Duration> {
+        let asleep = now.saturating_duration_since(self.awake.replace(now)?);
+        if asleep <= limit {
+            return None;
+        }
+        self.grant_all(now);
+        Some(asleep)
     }
 
     /// Everybody gets a full TTL: renewals may have been missed.
@@ -236,6 +280,9 @@ impl Book {
             _ => self.held.remove(id),
         };
         self.note_held(now);
+        if self.writes.get(id) == Some(&Write::Open) {
+            self.writes.remove(id);
+        }
         let Some(session) = after else {
             self.entries.remove(id);
             return;
@@ -252,6 +299,8 @@ impl Book {
         if state != session.state {
             entry.since = now;
             entry.retry_at = None;
+            // A removal on its way holds for what it was.
+            entry.removing = false;
             if session.state == SessionState::Alive {
                 entry.renewed = now;
                 self.ended.remove(id);
@@ -284,9 +333,10 @@ impl Book {
             return Found::Over;
         }
         entry.renew(now);
+        let decided = !self.writes.contains_key(id);
         match entry.state {
-            SessionState::Alive if !entry.writing => Found::Alive,
-            SessionState::Suspect if !entry.writing => {
+            SessionState::Alive if decided => Found::Alive,
+            SessionState::Suspect if decided => {
                 self.due = Some(now);
                 Found::Suspect
             }
@@ -297,66 +347,64 @@ impl Book {
         }
     }
 
-    /// Judges all sessions.
-    pub(super) fn judge(&mut self, protection: &Protection, now: Instant) -> Verdict {
-        let mut verdict = Verdict::default();
+    /// Counts the sessions at home.
+    pub(super) fn counts(&self, now: Instant) -> Counts {
+        let mut counts =
+            Counts { ended: self.ended.values().filter(|until| now < **until).count(), ..Counts::default() };
+        self.entries.values().for_each(|entry| entry.count(&mut counts, now));
+        counts
+    }
+
+    /// Looks at all sessions; none while nothing can be due.
+    pub(super) fn survey(&mut self, now: Instant) -> Option<Survey> {
         if self.due.is_none_or(|due| now < due) {
-            return verdict;
+            return None;
         }
         self.ended.retain(|_, until| now < *until);
-        // Overdue sessions with the time since which they are, those that are held, and the others by how they renew.
-        let (mut overdue, mut held) = (Vec::new(), Vec::new());
-        let (mut late, mut timely, mut live) = (0, 0, 0);
+        let mut survey = Survey::default();
+        survey.counts.ended = self.ended.len();
         let mut due: Option<Instant> = None;
         let mut at = |time: Instant| due = Some(due.map_or(time, |earliest| earliest.min(time)));
         for (id, entry) in &mut self.entries {
+            entry.count(&mut survey.counts, now);
             match entry.state {
                 SessionState::Expired => {
                     if entry.removing || self.ending.contains(id) {
                         continue;
                     }
                     if entry.is_wronged(now) {
-                        verdict.revive.push(Arc::clone(id));
+                        survey.revive.push(Arc::clone(id));
                         at(now);
                     } else if entry.removal_due() <= now {
                         entry.removing = true;
-                        verdict.remove.push(Arc::clone(id));
+                        survey.remove.push(Arc::clone(id));
                     } else {
                         at(entry.removal_due());
                     }
                 }
-                SessionState::Alive => {
-                    live += 1;
-                    if entry.is_overdue(now) {
-                        overdue.push(Arc::clone(id));
-                        at(now);
-                    } else {
-                        at(entry.renewed + entry.ttl);
-                        late += usize::from(entry.is_late(now));
-                        timely += usize::from(entry.met && !entry.is_late(now));
-                    }
+                SessionState::Alive if entry.is_overdue(now) => {
+                    survey.overdue.push(Arc::clone(id));
+                    at(now);
                 }
+                SessionState::Alive => at(entry.renewed + entry.ttl),
                 SessionState::Suspect => {
-                    live += 1;
                     at(now);
                     match entry.is_overdue(now) {
-                        true => held.push((Arc::clone(id), entry.since, entry.ttl)),
-                        false => verdict.revive.push(Arc::clone(id)),
+                        true => survey.held.push((Arc::clone(id), entry.since, entry.ttl)),
+                        false => survey.revive.push(Arc::clone(id)),
                     }
                 }
             }
         }
         self.due = due;
-        let numbers = Numbers {
-            candidates: overdue.len() + held.len() + late + self.ended.len(),
-            total: live + self.ended.len(),
-        };
-        verdict.numbers = numbers;
-        let mass = numbers.candidates * self.members.live.len().max(1) >= protection.floor
-            && numbers.candidates as f64 >= protection.share * numbers.total as f64;
-        let failing = (late + overdue.len()) as f64;
-        let others = live.saturating_sub(held.len());
-        let normal = timely > 0 && failing < protection.share * others as f64;
+        Some(survey)
+    }
+
+    /// Says what is to be done, given what all homes together count.
+    pub(super) fn decide(&mut self, survey: Survey, all: Counts, protection: &Protection, now: Instant) -> Verdict {
+        let Survey { counts: _, overdue, held, revive, remove } = survey;
+        let mut verdict = Verdict { revive, remove, counts: all, ..Verdict::default() };
+        let normal = !held.is_empty() && all.is_normal(protection);
         self.normal_since = if normal { self.normal_since.or(Some(now)) } else { None };
         for (id, since, ttl) in held {
             let normal_for = self.normal_since.map(|normal| now.saturating_duration_since(normal.max(since)));
@@ -366,30 +414,38 @@ impl Book {
                 verdict.release.push(id);
             }
         }
-        if mass {
-            verdict.hold = overdue;
-        } else {
-            verdict.expire = overdue;
+        match all.is_mass(protection) {
+            true => verdict.hold = overdue,
+            false => verdict.expire = overdue,
         }
         verdict
     }
 
     /// Whether the session is overdue still; if so, it is being written about, and renewals wait for what comes of it.
-    pub(super) fn begin_writing(&mut self, id: &str, now: Instant) -> bool {
-        match self.entries.get_mut(id) {
-            Some(entry) if entry.is_overdue(now) => {
-                entry.writing = true;
-                true
-            }
-            _ => false,
+    pub(super) fn begin_writing(&mut self, id: &Arc<str>, now: Instant) -> bool {
+        let overdue = self.entries.get(id).is_some_and(|entry| entry.is_overdue(now));
+        if overdue {
+            self.writes.insert(Arc::clone(id), Write::UnderWay);
+        }
+        overdue
+    }
+
+    /// What was written about the session has come to its end; `decided` if it is known to which, and seen here.
+    pub(super) fn finish_writing(&mut self, id: &str, decided: bool) {
+        match self.writes.get_mut(id) {
+            Some(write) if !decided && self.entries.contains_key(id) => *write = Write::Open,
+            _ => drop(self.writes.remove(id)),
         }
     }
 
-    /// What was written about the session has come to its end, one way or the other.
-    pub(super) fn finish_writing(&mut self, id: &str) {
-        if let Some(entry) = self.entries.get_mut(id) {
-            entry.writing = false;
-        }
+    /// Whether what is written about the session is on its way still.
+    pub(super) fn is_writing(&self, id: &str) -> bool {
+        self.writes.get(id) == Some(&Write::UnderWay)
+    }
+
+    /// Whether what was written about the session may yet be applied, or has been, unseen.
+    pub(super) fn is_open(&self, id: &str) -> bool {
+        self.writes.get(id) == Some(&Write::Open)
     }
 
     /// The session expired without having been held.
@@ -410,8 +466,8 @@ impl Book {
         (ids, self.fence())
     }
 
-    /// Its removal has failed, and is to be tried again at a later time.
-    pub(super) fn removal_failed(&mut self, id: &str, retry_at: Instant) {
+    /// Its removal has come to an end, but it is there still: to be tried again at a later time.
+    pub(super) fn removal_ended(&mut self, id: &str, retry_at: Instant) {
         if let Some(entry) = self.entries.get_mut(id) {
             entry.removing = false;
             entry.retry_at = Some(retry_at);

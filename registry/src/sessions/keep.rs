@@ -1,12 +1,16 @@
-//! The task that keeps the sessions at home: judges them, writes what came of it, and brings back those that return.
+//! The tasks that keep the sessions at home: one judges them and writes what came of it, the others follow the replicas,
+//! bring back sessions that return, and notice when this process stood still.
 //!
-//! All writes about a session's state are made here one after the other, so a judgement never races another. What does
-//! race them is renewals: those that come while a session's expiry is being written wait until that is decided, and then
-//! bring it back if need be. Every write holds only if the session's record is as it was judged, and what a home alone may
-//! say, only while this replica is the home as far as it knew; where that fails, the session is judged afresh.
+//! All that ends or holds sessions is written by one task, one judgement after the other. Every write holds only if the
+//! session's record is as it was judged, and what a home alone may say, only while this replica is the home as far as it
+//! knew; where that fails, the session is judged afresh.
+//!
+//! Renewals come meanwhile. While a session's expiry is being written, no renewal of it is answered, however long the store
+//! takes. Where the store can't say what came of the write, it stays *open*: a renewal then is written, too, which
+//! the open write can't outlive; see `returns`.
 
 use super::book::Verdict;
-use super::renew::OwnRenewal;
+use super::counts::Counts;
 use super::{Engine, in_state, is_over, put};
 use crate::store::{Commit, CommitError, Condition, Expect, MAX_OPERATIONS};
 use fingerpost_catalog::{Key, SessionState};
@@ -14,27 +18,24 @@ use futures_util::{StreamExt, stream};
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{mpsc, oneshot};
-use tokio::time::{Instant, MissedTickBehavior};
+use tokio::time::{Instant, Interval, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-/// A write about sessions must be decided in this time; its outcome is seen in the feed in any case.
-const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
+/// What was judged must be on its way to the store in this time; later, it is judged afresh.
+const VERDICT_HOLDS: Duration = Duration::from_secs(5);
+/// What was written must be shown in this time; until then, renewals are written, too.
+const SHOWN_TIMEOUT: Duration = Duration::from_secs(5);
 /// Commits under way at the same time.
-const COMMITS: usize = 4;
+pub(super) const COMMITS: usize = 4;
+/// While sessions are held, the other homes are asked this often how theirs do.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
 /// Longest pause after writes that failed.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
-/// A renewal that can only be answered after a write.
-pub(super) struct Returning {
-    pub(super) id: Arc<str>,
-    pub(super) reply: oneshot::Sender<OwnRenewal>,
-}
-
 /// What is written about a session.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Step {
+pub(super) enum Step {
     Hold,
     Expire,
     /// Expires although it would be held: it was, for long enough.
@@ -49,6 +50,8 @@ struct Pace {
     pause: Option<(Instant, Duration)>,
     /// Whether sessions at home here are held.
     holding: bool,
+    /// What the other homes counted, and when they were asked.
+    others: Option<(Instant, Counts)>,
 }
 
 impl Engine {
@@ -57,66 +60,84 @@ impl Engine {
         let Some(mut returning) = self.to_return.lock().take() else { return };
         tokio::select! {
             () = shutdown.cancelled() => {}
-            () = async { tokio::join!(self.keep(&mut returning), self.remove_in_turn()); } => {}
+            () = async {
+                tokio::join!(
+                    self.stay_awake(),
+                    self.follow_members(),
+                    self.judge_in_turn(),
+                    self.bring_back_in_turn(&mut returning),
+                    self.remove_in_turn(),
+                );
+            } => {}
         }
     }
 
-    async fn keep(&self, returning: &mut mpsc::Receiver<Returning>) {
-        self.live.wait_loaded().await;
-        let mut members = self.store.members();
+    fn ticks(&self) -> Interval {
         let mut ticks = tokio::time::interval(self.options.tick);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut pace = Pace::default();
-        let mut awake = Instant::now();
-        self.take_in_members(&mut members);
+        ticks
+    }
+
+    /// Notes that this process runs, whatever its tasks wait for.
+    async fn stay_awake(&self) {
+        let mut ticks = self.ticks();
         loop {
-            tokio::select! {
-                biased;
-                changed = members.changed() => match changed {
-                    Ok(()) => self.take_in_members(&mut members),
-                    // The store is closed, and the process about to end.
-                    Err(_) => std::future::pending().await,
-                },
-                Some(first) = returning.recv() => {
-                    let mut all = vec![first];
-                    while all.len() < MAX_OPERATIONS * COMMITS
-                        && let Ok(next) = returning.try_recv()
-                    {
-                        all.push(next);
-                    }
-                    self.bring_back(all).await;
-                    awake = Instant::now();
-                }
-                _ = ticks.tick() => {
-                    let asleep = awake.elapsed();
-                    if asleep > self.options.tick + self.options.standstill {
-                        warn!(
-                            seconds = asleep.as_secs_f64(),
-                            "this process stood still and may have missed renewals; every session gets its full TTL"
-                        );
-                        self.book.lock().grant_all(Instant::now());
-                    }
-                    self.tick(&mut pace).await;
-                    awake = Instant::now();
-                }
+            ticks.tick().await;
+            self.wake(&mut self.book.lock(), Instant::now());
+        }
+    }
+
+    async fn follow_members(&self) {
+        let mut members = self.store.members();
+        self.live.wait_loaded().await;
+        loop {
+            {
+                let members = Arc::clone(&members.borrow_and_update());
+                let replica = self.live.read();
+                self.rehome(&replica, members, false);
+            }
+            if members.changed().await.is_err() {
+                // The store is closed, and the process about to end.
+                std::future::pending().await
             }
         }
     }
 
-    fn take_in_members(&self, members: &mut tokio::sync::watch::Receiver<Arc<crate::members::Members>>) {
-        let members = Arc::clone(&members.borrow_and_update());
-        let replica = self.live.read();
-        self.rehome(&replica, members, false);
+    async fn judge_in_turn(&self) {
+        self.live.wait_loaded().await;
+        let mut ticks = self.ticks();
+        let mut pace = Pace::default();
+        loop {
+            ticks.tick().await;
+            self.judge(&mut pace).await;
+        }
     }
 
-    async fn tick(&self, pace: &mut Pace) {
+    async fn judge(&self, pace: &mut Pace) {
         let now = Instant::now();
         if pace.pause.is_some_and(|(until, _)| now < until) {
             return;
         }
-        let verdict = self.book.lock().judge(&self.options.protection, now);
+        let survey = {
+            let mut book = self.book.lock();
+            self.wake(&mut book, now);
+            book.survey(now)
+        };
+        let Some(survey) = survey else { return };
+        let counts = survey.counts;
+        let others = match pace.others {
+            _ if counts.overdue == 0 && counts.held == 0 => Counts::default(),
+            // What ends sessions is decided by what holds now.
+            Some((asked, others)) if counts.overdue == 0 && asked.elapsed() < ASK_AGAIN => others,
+            _ => {
+                let others = self.ask_others(counts).await;
+                pace.others = Some((Instant::now(), others));
+                others
+            }
+        };
+        let verdict = self.book.lock().decide(survey, counts.plus(others), &self.options.protection, Instant::now());
         self.report(&verdict, pace);
-        let Verdict { hold, expire, release, revive, remove, numbers: _ } = verdict;
+        let Verdict { hold, expire, release, revive, remove, counts: _ } = verdict;
         if !remove.is_empty() {
             self.removable.lock().extend(remove);
             self.removals.notify_one();
@@ -146,8 +167,8 @@ impl Engine {
         if holding && !pace.holding {
             warn!(
                 held = verdict.hold.len(),
-                failing = verdict.numbers.candidates,
-                sessions = verdict.numbers.total,
+                failing = verdict.counts.failing(),
+                sessions = verdict.counts.total(),
                 "so many sessions stopped renewing at once that the fault is more likely ours: they are held, and their \
                  instances answered"
             );
@@ -161,53 +182,9 @@ impl Engine {
         }
     }
 
-    /// Renewals of sessions that had expired, or whose expiry was being written.
-    async fn bring_back(&self, returning: Vec<Returning>) {
-        let mut answers = Vec::with_capacity(returning.len());
-        let mut expired: Vec<(Arc<str>, Step)> = Vec::new();
-        {
-            let replica = self.live.read();
-            for Returning { id, reply } in returning {
-                let found = match replica.session_record(&id) {
-                    None => OwnRenewal::Unknown,
-                    Some((session, _)) if is_over(session) => OwnRenewal::Unknown,
-                    Some((session, _)) => match session.state {
-                        SessionState::Alive => OwnRenewal::Alive,
-                        // The next judgement finds that it has renewed.
-                        SessionState::Suspect => OwnRenewal::Suspect,
-                        SessionState::Expired => {
-                            expired.push((Arc::clone(&id), Step::Revive));
-                            OwnRenewal::Restored
-                        }
-                    },
-                };
-                answers.push((id, found, reply));
-            }
-        }
-        expired.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
-        expired.dedup_by(|(a, _), (b, _)| a == b);
-        if !expired.is_empty() {
-            self.write(expired).await;
-        }
-        for (id, found, reply) in answers {
-            let found = match found {
-                // Only what is there to see is told.
-                OwnRenewal::Restored => match self.live.read().session_record(&id) {
-                    Some((session, _)) if session.state != SessionState::Expired => OwnRenewal::Restored,
-                    Some((session, _)) if is_over(session) => OwnRenewal::Unknown,
-                    Some(_) => OwnRenewal::Failed,
-                    None => OwnRenewal::Unknown,
-                },
-                found => found,
-            };
-            // Who renewed may have gone.
-            let _ = reply.send(found);
-        }
-    }
-
     /// Writes new states, in commits of bounded size. Says whether the store took them; those whose record was not as
     /// judged are left for the next judgement.
-    async fn write(&self, steps: Vec<(Arc<str>, Step)>) -> bool {
+    pub(super) async fn write(&self, steps: Vec<(Arc<str>, Step)>) -> bool {
         let judged = Instant::now();
         let chunks: Vec<Vec<(Arc<str>, Step)>> = steps.chunks(MAX_OPERATIONS).map(<[_]>::to_vec).collect();
         let written = stream::iter(chunks).map(|chunk| self.write_chunk(chunk, judged)).buffer_unordered(COMMITS);
@@ -218,27 +195,29 @@ impl Engine {
     async fn write_chunk(&self, mut chunk: Vec<(Arc<str>, Step)>, judged: Instant) -> bool {
         let mut done = true;
         while !chunk.is_empty() {
-            // A process that was stopped in between can't know who has renewed, or who is at home here by now.
-            if judged.elapsed() > WRITE_TIMEOUT {
+            // How many fail at once may be another number by now.
+            if judged.elapsed() > VERDICT_HOLDS {
                 return false;
             }
             let (commit, included) = self.plan(&chunk);
             if included.is_empty() {
                 break;
             }
-            let outcome = tokio::time::timeout(WRITE_TIMEOUT, self.writer.store_commit(commit)).await;
-            let outcome = match outcome {
-                Ok(Ok(committed)) => {
+            // Until the store itself says what came of it: it may be applied as long as that is open.
+            let mut decided = true;
+            let outcome = match self.writer.store_commit(commit).await {
+                Ok(committed) => {
                     // The book follows the feed; the next judgement must not be made on what was before.
-                    let shown = self.live.wait_for(committed.position, WRITE_TIMEOUT).await;
+                    let shown = self.live.wait_for(committed.position, SHOWN_TIMEOUT).await;
                     if let Err(error) = shown {
                         warn!(position = %committed.position, %error, "a write about sessions is not shown");
+                        decided = false;
                     }
                     self.count(&included);
                     chunk.clear();
                     Ok(())
                 }
-                Ok(Err(CommitError::Condition { key, actual })) => {
+                Err(CommitError::Condition { key, actual }) => {
                     self.writer.wait_for_change(actual).await;
                     // The others need not suffer for it.
                     let before = chunk.len();
@@ -249,20 +228,25 @@ impl Engine {
                         Ok(())
                     }
                 }
-                Ok(Err(CommitError::Fenced)) => {
+                Err(CommitError::Fenced) => {
                     // Who is at home for them is seen by now, or soon.
                     debug!(sessions = included.len(), "replicas have come or gone since the sessions were judged");
                     done = false;
                     Ok(())
                 }
-                Ok(Err(error)) => Err(error.to_string()),
-                Err(_) => Err("the store did not answer in time".to_owned()),
+                Err(error) => {
+                    decided = !matches!(error, CommitError::Unknown(_));
+                    Err(error.to_string())
+                }
             };
             let mut book = self.book.lock();
-            for (id, _) in &included {
-                book.finish_writing(id);
+            for (id, step) in &included {
+                if *step != Step::Revive {
+                    book.finish_writing(id, decided);
+                }
             }
             drop(book);
+            self.decided.notify_one();
             if let Err(error) = outcome {
                 warn!(sessions = included.len(), %error, "the sessions' states can't be written; trying again");
                 self.metrics.failed_writes.inc();
@@ -282,6 +266,7 @@ impl Engine {
         let replica = self.live.read();
         let mut book = self.book.lock();
         let now = Instant::now();
+        self.wake(&mut book, now);
         // Whoever hears a renewal may bring a session back.
         let home_alone = chunk.iter().any(|(_, step)| *step != Step::Revive);
         let mut commit = Commit { fence: home_alone.then(|| book.fence()), ..Commit::default() };

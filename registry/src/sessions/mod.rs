@@ -5,8 +5,10 @@
 //! only a session's beginning, its being held, its expiry, its return and its end.
 //!
 //! - `book`: what the home remembers of its sessions, and how it judges them. No I/O and no clock of its own.
-//! - `keep`: the task that judges them again and again, and writes what came of it.
+//! - `counts`: what all homes together count, by which a mass of failures is told from a few.
+//! - `keep`: the tasks that judge them again and again, and write what came of it.
 //! - `renew`: renewals, which may come to any replica.
+//! - `returns`: renewals that the home can only answer by the store.
 //! - `remove`: the end: instances first, in commits of bounded size, then the record.
 //!
 //! Nothing here ends a session early. A home that is new, was restarted, lost touch with the store or stood still for a
@@ -14,11 +16,14 @@
 //! once, it is more likely the network between them and us that failed, so they are held instead; see [`Protection`].
 
 mod book;
+mod counts;
 mod keep;
 mod metrics;
 mod remove;
 mod renew;
+mod returns;
 
+pub use counts::Counts;
 pub use metrics::{SessionMetrics, register};
 pub use renew::{OwnRenewal, Unreached};
 
@@ -31,12 +36,15 @@ use crate::validate::Invalid;
 use crate::writes::{WriteError, Writer};
 use book::Book;
 use fingerpost_catalog::document::{NewSession, ProtectionDocument};
-use fingerpost_catalog::{Effects, Key, Position, Record, Replica, Session, SessionState, SessionView, Source};
+use fingerpost_catalog::{
+    Effects, Key, Position, Record, Replica, Session, SessionState, SessionView, Source, Timestamp,
+};
 use parking_lot::Mutex;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
+use tracing::warn;
 
 /// TTLs that a session may have, in seconds.
 pub const TTL_SECONDS: std::ops::RangeInclusive<u32> = 3..=86_400;
@@ -74,7 +82,7 @@ pub struct SessionOptions {
     pub protection: Protection,
     /// How often the sessions are judged.
     pub tick: Duration,
-    /// Who has not judged for this long has stood still, and can't know who renewed meanwhile.
+    /// Who has not run for this long has stood still, and can't know who renewed meanwhile.
     pub standstill: Duration,
 }
 
@@ -98,9 +106,11 @@ pub struct Engine {
     book: Mutex<Book>,
     metrics: SessionMetrics,
     /// Renewals that need a write before they can be answered.
-    returning: mpsc::Sender<keep::Returning>,
+    returning: mpsc::Sender<returns::Returning>,
     /// The other end, until [`Engine::run`] takes it.
-    to_return: Mutex<Option<mpsc::Receiver<keep::Returning>>>,
+    to_return: Mutex<Option<mpsc::Receiver<returns::Returning>>>,
+    /// A write that ended or held sessions has come to its end.
+    decided: Notify,
     /// Sessions whose grace is over.
     removable: Mutex<Vec<Arc<str>>>,
     removals: Notify,
@@ -161,6 +171,7 @@ impl Engine {
             options,
             returning,
             to_return: Mutex::new(Some(to_return)),
+            decided: Notify::new(),
             removable: Mutex::new(Vec::new()),
             removals: Notify::new(),
         })
@@ -187,7 +198,7 @@ impl Engine {
             ttl_seconds: new.ttl_seconds,
             grace_seconds: new.grace_seconds,
             state: SessionState::Alive,
-            since: now_millis(),
+            since: Timestamp::now().0,
             renewals: 0,
             unknown: serde_json::Map::new(),
         };
@@ -248,6 +259,16 @@ impl Engine {
         summary.home = book.len();
         summary.home_held = book.held_here();
         summary
+    }
+
+    /// Notes that this process runs; see [`Book::wake`].
+    fn wake(&self, book: &mut Book, now: Instant) {
+        if let Some(asleep) = book.wake(self.options.tick + self.options.standstill, now) {
+            warn!(
+                seconds = asleep.as_secs_f64(),
+                "this process stood still and may have missed renewals; every session gets its full TTL"
+            );
+        }
     }
 
     /// Takes in what the whole replica says.
@@ -344,11 +365,7 @@ fn put(key: &Key, session: Session) -> Operation {
 
 /// The session in another state, from now on.
 fn in_state(session: &Session, state: SessionState) -> Session {
-    Session { state, since: now_millis(), ..session.clone() }
-}
-
-fn now_millis() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_millis() as u64)
+    Session { state, since: Timestamp::now().0, ..session.clone() }
 }
 
 fn store_away() -> WriteError {

@@ -5,11 +5,11 @@
 //! between. Each commit holds only if the record still is as it was found: a session that came back keeps what it has.
 //! That its grace is over is for the home alone to say, so what follows from that holds only while this replica is it.
 
-use super::{Engine, is_over, now_millis, put};
+use super::{Engine, is_over, put};
 use crate::members::Fence;
 use crate::store::{Action, Commit, CommitError, Condition, Expect, MAX_OPERATIONS, Operation};
 use crate::writes::WriteError;
-use fingerpost_catalog::{InstanceKey, Key, Position, Record, Session, SessionState};
+use fingerpost_catalog::{InstanceKey, Key, Position, Record, Session, SessionState, Timestamp};
 use futures_util::{StreamExt, stream};
 use std::sync::Arc;
 use std::time::Duration;
@@ -66,7 +66,7 @@ impl Engine {
                     // It came back, or is gone.
                     _ => {
                         drop(replica);
-                        self.book.lock().removal_failed(&id, Instant::now());
+                        self.book.lock().removal_ended(&id, Instant::now());
                         continue;
                     }
                 }
@@ -131,6 +131,15 @@ impl Engine {
                 (vec![id], removed)
             }
         };
+        let retry = Instant::now() + RETRY.mul_f64(0.5 + rand::random::<f64>());
+        {
+            // Of those that are gone, the book knows no more. What is there still, has come back or been changed
+            // meanwhile, or failed: it is judged anew.
+            let mut book = self.book.lock();
+            for id in &ids {
+                book.removal_ended(id, retry);
+            }
+        }
         match removed {
             Ok(()) => {
                 info!(sessions = ids.len(), "sessions removed with their instances");
@@ -144,11 +153,6 @@ impl Engine {
                 if !matches!(error, WriteError::Commit(CommitError::Condition { .. } | CommitError::Fenced)) {
                     warn!(sessions = ids.len(), %error, "sessions can't be removed; trying again");
                     self.metrics.failed_writes.inc();
-                }
-                let retry = Instant::now() + RETRY.mul_f64(0.5 + rand::random::<f64>());
-                let mut book = self.book.lock();
-                for id in &ids {
-                    book.removal_failed(id, retry);
                 }
             }
         }
@@ -164,7 +168,7 @@ impl Engine {
             if is_over(&session) {
                 return Ok(Some(revision));
             }
-            let since = if session.state == SessionState::Expired { session.since } else { now_millis() };
+            let since = if session.state == SessionState::Expired { session.since } else { Timestamp::now().0 };
             let ended = Session { state: SessionState::Expired, grace_seconds: 0, since, ..(*session).clone() };
             let commit = Commit {
                 operations: vec![put(&key, ended)],
@@ -193,8 +197,10 @@ impl Engine {
             loop {
                 let mut removal = Removal::default();
                 while let Some((first, others)) = rest.split_first() {
-                    // All of an instance goes at once, and the session's own record needs a place, too.
-                    let one = self.removal_of(id, std::slice::from_ref(first));
+                    // All of an instance goes at once, as far as a commit takes it, and the session's own record needs a place,
+                    // too. What is left behind is of no effect, and cleared away.
+                    let mut one = self.removal_of(id, std::slice::from_ref(first));
+                    one.operations.truncate(MAX_OPERATIONS - 1);
                     if removal.operations.len() + one.operations.len() >= MAX_OPERATIONS {
                         break;
                     }

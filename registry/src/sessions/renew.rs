@@ -7,7 +7,6 @@
 //! `unknown` is a grave word, as the client then begins anew. A replica that does not know a session may only be behind
 //! the one that made it; so unless it is the only one, it asks the store before it says so.
 
-use super::keep::Returning;
 use super::{Engine, in_state, is_over, may_keep, put};
 use crate::access::Caller;
 use crate::members::{Member, Members};
@@ -21,11 +20,14 @@ use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::oneshot;
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
-/// A renewal that needs a write waits for it this long.
+/// A renewal that needs the store waits for it this long.
 const RETURN_TIMEOUT: Duration = Duration::from_secs(5);
+/// The same where another replica asks, which waits for the whole answer: the others in it are not to wait for long. It can
+/// note in the store itself what it is not told in time.
+const PEER_PATIENCE: Duration = Duration::from_millis(400);
 /// A renewal must be noted in the store within this time.
 const NOTE_TIMEOUT: Duration = Duration::from_secs(3);
 /// Questions to the store under way for one call.
@@ -47,7 +49,7 @@ pub enum OwnRenewal {
     Unknown,
     /// It is at home elsewhere.
     Elsewhere,
-    /// It has expired, and its return could not be written.
+    /// It has expired, or may have, and what comes of that could not be told in time.
     Failed,
 }
 
@@ -149,7 +151,13 @@ impl Engine {
                 }
             }
             let (own, passed) = future::join(
-                async { if here.is_empty() { Vec::new() } else { self.renew_own(&here).await } },
+                async {
+                    if here.is_empty() {
+                        Vec::new()
+                    } else {
+                        self.renew_here(&here, Instant::now() + RETURN_TIMEOUT).await
+                    }
+                },
                 future::join_all(there.into_values().map(|(home, ids)| self.pass_on(&members, home, ids))),
             )
             .await;
@@ -165,13 +173,9 @@ impl Engine {
                     None => note.push(id),
                 }
             }
-            if !note.is_empty() {
-                states.extend(self.note(note).await?);
-            }
+            states.extend(self.note_away(note).await?);
         }
-        if !rest.is_empty() {
-            states.extend(self.note(rest).await?);
-        }
+        states.extend(self.note_away(rest).await?);
         Ok(states)
     }
 
@@ -197,59 +201,65 @@ impl Engine {
         }
     }
 
-    /// Renews sessions that are at home here: the outcomes are in the order asked. Another replica may ask so, too.
-    pub async fn renew_own(&self, ids: &[Arc<str>]) -> Vec<OwnRenewal> {
-        let mut outcomes = self.note_in_book(ids);
-        // What is missing may only not have come here yet.
-        let missing: Vec<usize> =
-            outcomes.iter().enumerate().filter(|(_, found)| **found == Found::Missing).map(|(n, _)| n).collect();
-        if !missing.is_empty() {
-            let asked = stream::iter(missing.into_iter().filter_map(|n| Some((n, Arc::clone(ids.get(n)?)))))
-                .map(|(n, id)| async move {
-                    let session = self.confirm(&id).await;
-                    (n, id, session)
-                })
-                .buffer_unordered(QUESTIONS)
-                .collect::<Vec<_>>()
-                .await;
-            for (n, id, session) in asked {
-                let Some(outcome) = outcomes.get_mut(n) else { continue };
-                *outcome = match session {
-                    Ok(Some(_)) => self.note_in_book(std::slice::from_ref(&id)).pop().unwrap_or(Found::Elsewhere),
-                    Ok(None) => Found::Over,
-                    Err(Unreached) => Found::Elsewhere,
-                };
-            }
-        }
-        let answers = outcomes.into_iter().zip(ids.to_vec()).map(|(found, id)| async move {
-            match found {
+    /// Renews sessions that are at home here, for another replica; the outcomes are in the order asked. What takes long is
+    /// [`OwnRenewal::Failed`], and keeps nobody else waiting.
+    pub async fn renew_for_peer(&self, ids: &[Arc<str>]) -> Vec<OwnRenewal> {
+        self.renew_here(ids, Instant::now() + PEER_PATIENCE).await
+    }
+
+    async fn renew_here(&self, ids: &[Arc<str>], deadline: Instant) -> Vec<OwnRenewal> {
+        let mut outcomes = Vec::with_capacity(ids.len());
+        let mut slow = Vec::new();
+        for (n, (id, found)) in ids.iter().zip(self.note_in_book(ids)).enumerate() {
+            outcomes.push(match found {
                 Found::Alive => OwnRenewal::Alive,
                 Found::Suspect => OwnRenewal::Suspect,
-                Found::Written => self.return_by_write(&id).await,
                 Found::Over => OwnRenewal::Unknown,
-                Found::Missing | Found::Elsewhere => OwnRenewal::Elsewhere,
-            }
+                Found::Elsewhere => OwnRenewal::Elsewhere,
+                Found::Written | Found::Missing => {
+                    slow.push((n, id, found));
+                    OwnRenewal::Failed
+                }
+            });
+        }
+        let questions = Semaphore::new(QUESTIONS);
+        let answers = slow.into_iter().map(|(n, id, found)| {
+            let answer = self.answer_later(id, found, deadline, &questions);
+            async move { (n, tokio::time::timeout_at(deadline, answer).await.unwrap_or(OwnRenewal::Failed)) }
         });
-        future::join_all(answers).await
+        for (n, answer) in future::join_all(answers).await {
+            if let Some(outcome) = outcomes.get_mut(n) {
+                *outcome = answer;
+            }
+        }
+        outcomes
+    }
+
+    async fn answer_later(&self, id: &Arc<str>, found: Found, deadline: Instant, questions: &Semaphore) -> OwnRenewal {
+        let found = if found == Found::Missing {
+            // It may only not have come here yet.
+            let _place = questions.acquire().await;
+            match self.confirm(id).await {
+                Ok(Some(_)) => self.note_in_book(std::slice::from_ref(id)).pop().unwrap_or(Found::Elsewhere),
+                Ok(None) => Found::Over,
+                Err(Unreached) => Found::Elsewhere,
+            }
+        } else {
+            found
+        };
+        match found {
+            Found::Alive => OwnRenewal::Alive,
+            Found::Suspect => OwnRenewal::Suspect,
+            Found::Written => self.return_by_store(id, deadline).await,
+            Found::Over => OwnRenewal::Unknown,
+            Found::Missing | Found::Elsewhere => OwnRenewal::Elsewhere,
+        }
     }
 
     fn note_in_book(&self, ids: &[Arc<str>]) -> Vec<Found> {
         let now = Instant::now();
         let mut book = self.book.lock();
         ids.iter().map(|id| book.renew(id, now)).collect()
-    }
-
-    async fn return_by_write(&self, id: &Arc<str>) -> OwnRenewal {
-        let (reply, answer) = oneshot::channel();
-        if self.returning.try_send(Returning { id: Arc::clone(id), reply }).is_err() {
-            return OwnRenewal::Failed;
-        }
-        let answered = tokio::time::timeout(RETURN_TIMEOUT, answer).await;
-        let outcome = answered.ok().and_then(Result::ok).unwrap_or(OwnRenewal::Failed);
-        if outcome == OwnRenewal::Restored {
-            self.metrics.restorations.inc();
-        }
-        outcome
     }
 
     /// A session as this replica knows it; where it does not, the store is asked whether there is one after all.
@@ -278,8 +288,20 @@ impl Engine {
         }
     }
 
+    /// Notes renewals in the store, as there is no way to the sessions' home.
+    async fn note_away(&self, ids: Vec<Arc<str>>) -> Result<HashMap<Arc<str>, RenewalState>, Unreached> {
+        if ids.is_empty() {
+            return Ok(HashMap::new());
+        }
+        let noted = self.note(ids).await?;
+        let count = |wanted: fn(RenewalState) -> bool| noted.values().filter(|state| wanted(**state)).count() as u64;
+        self.metrics.noted.inc_by(count(|state| state != RenewalState::Unknown));
+        self.metrics.restorations.inc_by(count(|state| state == RenewalState::Restored));
+        Ok(noted)
+    }
+
     /// Notes renewals in the store.
-    async fn note(&self, ids: Vec<Arc<str>>) -> Result<HashMap<Arc<str>, RenewalState>, Unreached> {
+    pub(super) async fn note(&self, ids: Vec<Arc<str>>) -> Result<HashMap<Arc<str>, RenewalState>, Unreached> {
         let chunks = ids.chunks(MAX_OPERATIONS).map(<[_]>::to_vec);
         let noted = future::join_all(chunks.map(|chunk| self.note_chunk(chunk)));
         let noted = tokio::time::timeout(NOTE_TIMEOUT, noted).await.map_err(|_| Unreached)?;
@@ -321,14 +343,8 @@ impl Engine {
             if commit.operations.is_empty() {
                 return Ok(states);
             }
-            let count = commit.operations.len() as u64;
             match self.writer.store_commit(commit).await {
-                Ok(_) => {
-                    self.metrics.noted.inc_by(count);
-                    let restored = states.iter().filter(|(_, state)| *state == RenewalState::Restored).count();
-                    self.metrics.restorations.inc_by(restored as u64);
-                    return Ok(states);
-                }
+                Ok(_) => return Ok(states),
                 Err(CommitError::Condition { actual, .. }) => self.writer.wait_for_change(actual).await,
                 Err(_) => return Err(Unreached),
             }

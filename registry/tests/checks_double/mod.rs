@@ -1,194 +1,27 @@
-//! Doubles for tests of checks: a store in memory that several replicas share, each with its own idea of who is alive,
+//! Doubles for tests of checks: replicas over the store in memory, each with its own idea of who is alive,
 //! and probes that find what the test says. Nothing here takes real time, so that tests can run on tokio's paused clock.
 
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "in tests, a broken assumption ends the test")]
 
-use fingerpost_catalog::{Change, ChangeSet, Check, CheckResult, Epoch, Health, InstanceKey, Key, Position, Record};
+#[path = "../store_double/mod.rs"]
+mod store_double;
+
+use fingerpost_catalog::{Check, CheckResult, Health, InstanceKey, Key, Record};
 use fingerpost_registry::checks::{History, Limits, Outcome, Probe, Relay, Runner, TargetRules};
 use fingerpost_registry::live::{Feed, LiveReplica};
-use fingerpost_registry::members::{Fence, Member, Members, Secret};
-use fingerpost_registry::store::{
-    Action, Commit, CommitError, Committed, Contents, Expect, FollowError, Follower, MAX_OPERATIONS, MigrateError,
-    Migrated, ReadAt, Store, StoreError, StoreStatus, StoredRecord,
-};
+use fingerpost_registry::store::{Action, Commit, Store};
 use fingerpost_registry::writes::Writer;
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
-use tokio::sync::{mpsc, watch};
+use store_double::{Handle, Shared, members};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-
-const EPOCH: Epoch = Epoch(1);
-
-#[derive(Default)]
-struct Contained {
-    records: BTreeMap<Key, (Arc<Record>, u64)>,
-    log: Vec<Arc<ChangeSet>>,
-    /// Fails all commits.
-    away: bool,
-}
-
-/// What all replicas share.
-pub(crate) struct Shared {
-    contained: Mutex<Contained>,
-    head: watch::Sender<usize>,
-}
-
-/// A replica's way to it.
-pub(crate) struct MemoryStore {
-    shared: Arc<Shared>,
-    members: watch::Sender<Arc<Members>>,
-    /// While true, this replica hears of no changes.
-    deaf: watch::Sender<bool>,
-    /// This replica has lost its place and does not know it: what is for a home alone to write, fails.
-    pub(crate) evicted: AtomicBool,
-}
-
-impl Store for MemoryStore {
-    fn commit(&self, commit: Commit) -> BoxFuture<'_, Result<Committed, CommitError>> {
-        Box::pin(async move {
-            if commit.fence.is_some() && self.evicted.load(Ordering::SeqCst) {
-                return Err(CommitError::Fenced);
-            }
-            self.shared.commit(commit)
-        })
-    }
-
-    fn read_all(&self, _: ReadAt) -> BoxFuture<'_, Result<Contents, StoreError>> {
-        Box::pin(async move {
-            let contained = self.shared.contained.lock();
-            let records = contained.records.iter().map(|(key, (record, revision))| StoredRecord {
-                key: key.clone(),
-                record: (**record).clone(),
-                revision: *revision,
-            });
-            let (sender, receiver) = mpsc::channel(1);
-            sender.try_send(Ok(records.collect())).expect("room for one");
-            Ok(Contents { position: Position::new(EPOCH, contained.log.len() as u64), records: receiver })
-        })
-    }
-
-    fn follow(&self, after: Position) -> Result<Box<dyn Follower>, FollowError> {
-        let (head, deaf) = (self.shared.head.subscribe(), self.deaf.subscribe());
-        Ok(Box::new(Following { shared: Arc::clone(&self.shared), at: after.number as usize, head, deaf }))
-    }
-
-    fn compact(&self, _: Position) -> BoxFuture<'_, Result<(), StoreError>> {
-        Box::pin(async { Ok(()) })
-    }
-
-    fn status(&self) -> StoreStatus {
-        let contained = self.shared.contained.lock();
-        StoreStatus {
-            backend: "memory",
-            position: Position::new(EPOCH, contained.log.len() as u64),
-            oldest: 0,
-            records: contained.records.len() as u64,
-            disk_bytes: None,
-            write_error: None,
-            last_sync: None,
-            out_of_touch: None,
-            schema: 1,
-            foreign: 0,
-            foreign_keys: Vec::new(),
-        }
-    }
-
-    fn members(&self) -> watch::Receiver<Arc<Members>> {
-        self.members.subscribe()
-    }
-
-    fn migrate(&self) -> BoxFuture<'_, Result<Migrated, MigrateError>> {
-        Box::pin(async { Ok(Migrated { from: 1, to: 1 }) })
-    }
-
-    fn close(&self) -> BoxFuture<'_, ()> {
-        Box::pin(async {})
-    }
-}
-
-impl Shared {
-    fn commit(&self, commit: Commit) -> Result<Committed, CommitError> {
-        if commit.operations.len().max(commit.conditions.len()) > MAX_OPERATIONS {
-            return Err(CommitError::Malformed("too large for a commit".to_owned()));
-        }
-        let mut contained = self.contained.lock();
-        if contained.away {
-            return Err(CommitError::Unavailable("away".to_owned()));
-        }
-        for condition in &commit.conditions {
-            let actual = contained.records.get(&condition.key).map(|(_, revision)| *revision);
-            let holds = match condition.expect {
-                Expect::Absent => actual.is_none(),
-                Expect::Present => actual.is_some(),
-                Expect::At(number) => actual == Some(number),
-            };
-            if !holds {
-                return Err(CommitError::Condition { key: condition.key.clone(), actual });
-            }
-        }
-        let number = contained.log.len() as u64 + 1;
-        let mut changes = Vec::new();
-        for operation in commit.operations {
-            let previous = contained.records.get(&operation.key).map(|(record, _)| Arc::clone(record));
-            let record = match operation.action {
-                Action::Put(record) => Some(record),
-                Action::Delete => None,
-            };
-            if record.as_deref() != previous.as_deref() {
-                changes.push(Change { key: operation.key, record });
-            }
-        }
-        if changes.is_empty() {
-            return Ok(Committed { position: Position::new(EPOCH, number - 1), changed: false });
-        }
-        for change in &changes {
-            match &change.record {
-                Some(record) => contained.records.insert(change.key.clone(), (Arc::clone(record), number)),
-                None => contained.records.remove(&change.key),
-            };
-        }
-        let position = Position::new(EPOCH, number);
-        contained.log.push(Arc::new(ChangeSet { position, changes }));
-        self.head.send_replace(contained.log.len());
-        Ok(Committed { position, changed: true })
-    }
-}
-
-struct Following {
-    shared: Arc<Shared>,
-    at: usize,
-    head: watch::Receiver<usize>,
-    deaf: watch::Receiver<bool>,
-}
-
-impl Follower for Following {
-    fn next(&mut self) -> BoxFuture<'_, Result<Arc<ChangeSet>, FollowError>> {
-        Box::pin(async move {
-            self.deaf.wait_for(|deaf| !deaf).await.map_err(|_| FollowError::Closed)?;
-            let at = self.at;
-            self.head.wait_for(|head| *head > at).await.map_err(|_| FollowError::Closed)?;
-            self.deaf.wait_for(|deaf| !deaf).await.map_err(|_| FollowError::Closed)?;
-            self.at += 1;
-            Ok(Arc::clone(&self.shared.contained.lock().log[at]))
-        })
-    }
-
-    fn try_next(&mut self) -> Result<Option<Arc<ChangeSet>>, FollowError> {
-        if *self.deaf.borrow() {
-            return Ok(None);
-        }
-        let next = self.shared.contained.lock().log.get(self.at).map(Arc::clone);
-        self.at += usize::from(next.is_some());
-        Ok(next)
-    }
-}
 
 /// Finds what the test says, and remembers what it was asked.
 #[derive(Default)]
@@ -261,7 +94,7 @@ pub(crate) struct World {
 
 /// One of them.
 pub(crate) struct Node {
-    pub(crate) store: Arc<MemoryStore>,
+    pub(crate) store: Arc<Handle>,
     pub(crate) runner: Runner,
     pub(crate) writer: Writer,
     pub(crate) probe: Arc<FakeProbe>,
@@ -271,7 +104,7 @@ pub(crate) struct Node {
 
 impl World {
     pub(crate) fn new() -> Self {
-        Self { shared: Arc::new(Shared { contained: Mutex::default(), head: watch::Sender::new(0) }) }
+        Self { shared: Shared::new() }
     }
 
     /// Puts records given as key and JSON, or removes them (`-`), in one commit.
@@ -285,26 +118,26 @@ impl World {
             fingerpost_registry::store::Operation { key, action }
         };
         let operations = records.iter().map(operation).collect();
-        self.shared.commit(Commit { operations, ..Commit::default() }).expect("committed");
+        self.shared.apply(&Commit { operations, ..Commit::default() }).expect("committed");
     }
 
     /// Whether commits fail.
     pub(crate) fn set_away(&self, away: bool) {
-        self.shared.contained.lock().away = away;
+        self.shared.away.store(away, Ordering::SeqCst);
     }
 
     /// Commits so far.
     pub(crate) fn commits(&self) -> usize {
-        self.shared.contained.lock().log.len()
+        self.shared.head() as usize
     }
 
     pub(crate) fn has(&self, key: &str) -> bool {
-        self.shared.contained.lock().records.contains_key(&key.parse().expect("a key"))
+        self.shared.record(&key.parse().expect("a key")).is_some()
     }
 
     pub(crate) fn result(&self, key: &str) -> Option<CheckResult> {
         let key: Key = key.parse().expect("a key");
-        match &*self.shared.contained.lock().records.get(&key)?.0 {
+        match &*self.shared.record(&key)? {
             Record::Check(result) => Some(result.clone()),
             other => panic!("{other:?}"),
         }
@@ -312,12 +145,7 @@ impl World {
 
     /// A replica that has loaded, among those that it believes to be alive; empty: out of touch.
     pub(crate) async fn node(&self, own: &str, alive: &[&str], limits: Limits, relay: Arc<dyn Relay>) -> Node {
-        let store = Arc::new(MemoryStore {
-            shared: Arc::clone(&self.shared),
-            members: watch::Sender::new(members(own, alive)),
-            deaf: watch::Sender::new(false),
-            evicted: AtomicBool::new(false),
-        });
+        let store = Handle::new(&self.shared, members(own, alive));
         let live = LiveReplica::new("own");
         let probe = Arc::new(FakeProbe::default());
         let runner = Runner::new(
@@ -340,28 +168,15 @@ impl World {
     }
 }
 
-fn members(own: &str, alive: &[&str]) -> Arc<Members> {
-    let member = |id: &&str| Member { id: (*id).into(), url: None, version: String::new(), schema: 1 };
-    let live = alive.iter().map(member).collect();
-    Arc::new(Members {
-        own: own.into(),
-        live,
-        in_touch: !alive.is_empty(),
-        secret: Secret::default(),
-        fence: Fence::default(),
-    })
-}
-
 impl Node {
     /// Has it believe that these are alive; none: it is out of touch.
     pub(crate) fn believe(&self, alive: &[&str]) {
-        let own = self.store.members.borrow().own.clone();
-        self.store.members.send_replace(members(&own, alive));
+        self.store.set_members(members(&self.store.own(), alive));
     }
 
     /// Whether it hears of no changes.
     pub(crate) fn set_deaf(&self, deaf: bool) {
-        self.store.deaf.send_replace(deaf);
+        self.store.paused.send_replace(deaf);
     }
 
     pub(crate) async fn stop(mut self) {

@@ -1,11 +1,11 @@
 //! Several replicas: who keeps what, and the ways of a renewal.
 
-use crate::memory::{Shared, members};
+use crate::store_double::{Shared, members};
 use crate::world::{Node, Wires, a_moment, sleep};
 use fingerpost_catalog::document::{NewSession, RenewalState};
 use fingerpost_catalog::{SessionState, Source};
 use fingerpost_registry::access::{Caller, Role};
-use fingerpost_registry::sessions::{EndError, Unreached};
+use fingerpost_registry::sessions::{EndError, OwnRenewal, Unreached};
 use fingerpost_registry::store::CommitError;
 use fingerpost_registry::writes::WriteError;
 use std::sync::Arc;
@@ -256,6 +256,121 @@ async fn who_stood_still_ends_nothing() {
     assert_eq!(node.state(&id), Some(SessionState::Alive));
     sleep(3).await;
     assert_eq!(node.state(&id), Some(SessionState::Expired));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_stood_still_in_the_middle_of_a_write_ends_nothing() {
+    let node = Node::alone().await;
+    let (short, id) = (node.create(3, 60).await, node.create(15, 60).await);
+    node.store.held.send_replace(true);
+    while node.store.waiting.load(Ordering::SeqCst) == 0 {
+        a_moment().await;
+    }
+    tokio::time::advance(Duration::from_secs(25)).await;
+    node.store.held.send_replace(false);
+    sleep(13).await;
+    assert_eq!(node.state(&short), Some(SessionState::Expired));
+    assert_eq!(node.state(&id), Some(SessionState::Alive));
+    sleep(3).await;
+    assert_eq!(node.state(&id), Some(SessionState::Expired));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_stood_still_and_is_asked_at_once_ends_nothing() {
+    let node = Node::alone().await;
+    let expired = node.create(3, 600).await;
+    sleep(5).await;
+    let id = node.create(15, 60).await;
+    a_moment().await;
+    // The first that it hears is the return of a session.
+    let (renewed, ()) = tokio::join!(node.renew(&expired), tokio::time::advance(Duration::from_secs(60)));
+    assert_eq!(renewed, RenewalState::Restored);
+    sleep(13).await;
+    assert_eq!(node.state(&id), Some(SessionState::Alive));
+    sleep(3).await;
+    assert_eq!(node.state(&id), Some(SessionState::Expired));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_renewal_keeps_no_other_waiting() {
+    let (a, b, _wires) = two().await;
+    let (slow, fast) = (at_home(&a, "a").await, at_home(&a, "a").await);
+    sleep(10).await;
+    a.renew(&fast).await;
+    // The expiry of one is on its way from its home, which has trouble to write.
+    a.store.held.send_replace(true);
+    while a.store.waiting.load(Ordering::SeqCst) == 0 {
+        a_moment().await;
+    }
+    let ids: Vec<Arc<str>> = [&slow, &fast].map(|id| id.as_str().into()).to_vec();
+    let asked = tokio::time::Instant::now();
+    assert_eq!(a.engine.renew_for_peer(&ids).await, [OwnRenewal::Failed, OwnRenewal::Alive]);
+    // The other one notes in the store what it was not told.
+    assert_eq!(b.try_renew(&[slow.clone(), fast.clone()]).await.unwrap(), [RenewalState::Alive; 2]);
+    assert!(asked.elapsed() < Duration::from_secs(1), "{:?}", asked.elapsed());
+    assert_eq!(a.shared.session(&slow).unwrap().renewals, 1);
+    assert_eq!(a.shared.session(&fast).unwrap().renewals, 0);
+    a.store.held.send_replace(false);
+    sleep(5).await;
+    assert_eq!((a.state(&slow), a.state(&fast)), (Some(SessionState::Alive), Some(SessionState::Alive)));
+}
+
+const FIVE: [&str; 5] = ["a", "b", "c", "d", "e"];
+
+/// Five replicas, and so many sessions that have been renewing for a while.
+async fn five(count: usize) -> (Vec<Node>, Arc<Wires>, Vec<String>) {
+    let (shared, wires) = (Shared::new(), Arc::new(Wires::default()));
+    let mut nodes = Vec::new();
+    for own in FIVE {
+        nodes.push(Node::start(&shared, &wires, own, &FIVE).await);
+    }
+    let ids = nodes[0].create_many(count, 15, 60).await;
+    nodes[0].renew_for(&ids, 20).await;
+    (nodes, wires, ids)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_few_at_one_home_are_no_mass() {
+    // However few it keeps.
+    let (nodes, _wires, ids) = five(25).await;
+    let view = members("a", &FIVE);
+    let largest =
+        FIVE.into_iter().max_by_key(|own| ids.iter().filter(|id| &*view.home_of(id).unwrap().id == *own).count());
+    let (mut dead, mut rest) = (Vec::new(), Vec::new());
+    for id in ids {
+        let chosen = dead.len() < 3 && Some(&*view.home_of(&id).unwrap().id) == largest;
+        if chosen { &mut dead } else { &mut rest }.push(id);
+    }
+    assert_eq!(dead.len(), 3);
+    nodes[0].renew_for(&rest, 20).await;
+    assert_eq!(nodes[0].count(&dead, SessionState::Expired), 3);
+    assert_eq!(nodes[0].count(&rest, SessionState::Alive), 22);
+    assert!(!nodes[0].engine.protection().active);
+    // Nor is what stays below the floor wherever it is.
+    let (dead, rest) = rest.split_at(6);
+    nodes[0].renew_for(rest, 20).await;
+    assert_eq!(nodes[0].count(dead, SessionState::Expired), 6);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_few_at_each_home_are_a_mass_together() {
+    let (nodes, _wires, ids) = five(12).await;
+    sleep(20).await;
+    assert_eq!(nodes[0].count(&ids, SessionState::Suspect), 12, "not even the first one expired");
+    assert!(nodes.iter().all(|node| node.engine.summary().home_held < 10));
+    // It ends everywhere by what is normal everywhere, however few are left at a home.
+    let (back, dead) = ids.split_at(9);
+    nodes[0].renew_for(back, 45).await;
+    assert_eq!(nodes[0].count(dead, SessionState::Expired), 3);
+    assert_eq!(nodes[0].count(back, SessionState::Alive), 9);
+}
+
+#[tokio::test(start_paused = true)]
+async fn homes_that_cannot_ask_each_other_hold_rather_than_end() {
+    let (nodes, wires, ids) = five(12).await;
+    wires.cut.store(true, Ordering::SeqCst);
+    sleep(20).await;
+    assert_eq!(nodes[0].count(&ids, SessionState::Suspect), 12);
 }
 
 #[tokio::test(start_paused = true)]

@@ -4,7 +4,7 @@ use crate::world::{Node, a_moment, sleep};
 use fingerpost_catalog::document::RenewalState;
 use fingerpost_catalog::{Health, Instance, InstanceKey, Key, Record, SessionState, Source};
 use fingerpost_registry::access::Caller;
-use fingerpost_registry::sessions::EndError;
+use fingerpost_registry::sessions::{EndError, Unreached};
 use fingerpost_registry::store::{Action, Commit, Operation, Store};
 use fingerpost_registry::writes::WriteError;
 use std::sync::Arc;
@@ -152,12 +152,82 @@ async fn an_expiry_whose_outcome_was_not_known_is_mended() {
     node.store.silent.store(true, Ordering::SeqCst);
     sleep(16).await;
     assert_eq!(node.shared.session(&id).unwrap().state, SessionState::Expired);
-    assert_eq!(node.renew(&id).await, RenewalState::Alive, "as far as can be known");
+    assert_eq!(node.try_renew(std::slice::from_ref(&id)).await, Err(Unreached), "nothing is claimed");
     node.store.silent.store(false, Ordering::SeqCst);
     node.store.paused.send_replace(false);
     // After writes that failed, the next ones wait a little.
     sleep(5).await;
     assert_eq!((node.state(&id), node.health("web-1")), (Some(SessionState::Alive), Some(Health::Passing)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_expiry_that_may_land_late_can_not_after_a_renewal() {
+    let node = Node::alone().await;
+    let id = node.create(15, 60).await;
+    node.store.late.store(true, Ordering::SeqCst);
+    sleep(16).await;
+    node.store.late.store(false, Ordering::SeqCst);
+    assert_eq!(node.state(&id), Some(SessionState::Alive));
+    assert_eq!(node.renew(&id).await, RenewalState::Alive);
+    assert_eq!(node.shared.land(), 0, "what was promised holds");
+    sleep(14).await;
+    assert_eq!(node.state(&id), Some(SessionState::Alive), "for a whole TTL");
+    assert_eq!(node.shared.session(&id).unwrap().renewals, 1, "it took a write");
+    // And then it is as before.
+    node.renew_for(std::slice::from_ref(&id), 60).await;
+    assert_eq!(node.shared.session(&id).unwrap().renewals, 1);
+
+    // What has landed before the renewal is found.
+    let id = node.create(15, 60).await;
+    node.store.late.store(true, Ordering::SeqCst);
+    sleep(16).await;
+    node.store.late.store(false, Ordering::SeqCst);
+    assert!(node.shared.land() >= 1);
+    assert_eq!(node.renew(&id).await, RenewalState::Restored);
+}
+
+#[tokio::test(start_paused = true)]
+async fn however_long_an_expiry_takes_no_renewal_is_promised_anything() {
+    let node = Arc::new(Node::alone().await);
+    let id = node.create(15, 60).await;
+    let other = node.create(60, 60).await;
+    node.store.held.send_replace(true);
+    while node.store.waiting.load(Ordering::SeqCst) == 0 {
+        a_moment().await;
+    }
+    sleep(8).await;
+    assert_eq!(node.try_renew(std::slice::from_ref(&id)).await, Err(Unreached));
+    assert_eq!(node.renew(&other).await, RenewalState::Alive, "nothing is written about this one");
+    let renewal = tokio::spawn({
+        let (node, id) = (Arc::clone(&node), id.clone());
+        async move { node.renew(&id).await }
+    });
+    a_moment().await;
+    node.store.held.send_replace(false);
+    assert_eq!(renewal.await.unwrap(), RenewalState::Restored);
+    assert_eq!(node.state(&id), Some(SessionState::Alive));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_removal_that_was_overtaken_is_made_up_for() {
+    let node = Node::alone().await;
+    let id = node.create(15, 0).await;
+    fill(&node, &id, 250).await;
+    while node.state(&id) != Some(SessionState::Expired) {
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    node.store.held.send_replace(true);
+    while node.store.waiting.load(Ordering::SeqCst) == 0 {
+        a_moment().await;
+    }
+    // Somebody writes the record again while the removal is on its way.
+    let session = fingerpost_catalog::Session { name: "renamed".to_owned(), ..node.shared.session(&id).unwrap() };
+    let key = Key::Session { id: id.as_str().into() };
+    let operations = vec![Operation { key, action: Action::Put(Arc::new(Record::Session(session))) }];
+    node.shared.apply(&Commit { operations, ..Commit::default() }).unwrap();
+    node.store.held.send_replace(false);
+    sleep(5).await;
+    assert_eq!((node.state(&id), node.live.read().stats().instances), (None, 0));
 }
 
 #[tokio::test(start_paused = true)]

@@ -4,6 +4,7 @@
 
 mod homes;
 mod lives;
-mod memory;
 mod protection;
+#[path = "../store_double/mod.rs"]
+mod store_double;
 mod world;

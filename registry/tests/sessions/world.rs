@@ -1,13 +1,13 @@
 //! Replicas over one store in memory, with peers that can be cut off from each other, on a clock that tests move.
 
-use crate::memory::{Handle, Shared, members};
+use crate::store_double::{Handle, Shared, members};
 use fingerpost_catalog::document::{InstanceDocument, NewSession, RenewalState};
 use fingerpost_catalog::{Effects, Health, InstanceKey, Position, Replica, SessionState, Source, ViewChange};
 use fingerpost_registry::access::Caller;
 use fingerpost_registry::live::{Feed, LiveReplica, Observer};
 use fingerpost_registry::members::{Member, Secret};
 use fingerpost_registry::peers::{PeerError, Peers};
-use fingerpost_registry::sessions::{Engine, OwnRenewal, SessionOptions, Unreached};
+use fingerpost_registry::sessions::{Counts, Engine, OwnRenewal, SessionOptions, Unreached};
 use fingerpost_registry::store::Store;
 use fingerpost_registry::writes::{Guard, WriteError, Writer};
 use futures_util::FutureExt;
@@ -36,7 +36,18 @@ impl Peers for Wires {
         async move {
             let engine = self.engines.lock().get(&home.id).and_then(Weak::upgrade);
             match engine.filter(|_| !self.cut.load(Ordering::SeqCst)) {
-                Some(engine) => Ok(engine.renew_own(&ids).await),
+                Some(engine) => Ok(engine.renew_for_peer(&ids).await),
+                None => Err(PeerError::Unreachable(Arc::clone(&home.id), "cut".to_owned())),
+            }
+        }
+        .boxed()
+    }
+
+    fn counts<'a>(&'a self, home: &'a Member, _: &'a Secret) -> BoxFuture<'a, Result<Counts, PeerError>> {
+        async move {
+            let engine = self.engines.lock().get(&home.id).and_then(Weak::upgrade);
+            match engine.filter(|_| !self.cut.load(Ordering::SeqCst)) {
+                Some(engine) => Ok(engine.counts()),
                 None => Err(PeerError::Unreachable(Arc::clone(&home.id), "cut".to_owned())),
             }
         }

@@ -1,11 +1,12 @@
 //! A store in memory that several replicas share, each through a handle of its own. It has no threads and no timers, so
 //! that the clock of a test stands still while it works; and it can be cut off, held up, and have its followers paused.
+#![allow(dead_code, unreachable_pub, reason = "no test needs all of it")]
 
 use fingerpost_catalog::{Change, ChangeSet, Epoch, Key, Position, Record};
 use fingerpost_registry::members::{Fence, Member, Members, Secret};
 use fingerpost_registry::store::{
-    Action, Commit, CommitError, Committed, Contents, Expect, FollowError, Follower, MigrateError, Migrated, ReadAt,
-    SCHEMA, Store, StoreError, StoreStatus, StoredRecord,
+    Action, Commit, CommitError, Committed, Contents, Expect, FollowError, Follower, MAX_OPERATIONS, MigrateError,
+    Migrated, ReadAt, SCHEMA, Store, StoreError, StoreStatus, StoredRecord,
 };
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -20,6 +21,10 @@ const EPOCH: Epoch = Epoch(7);
 /// What all handles share.
 pub struct Shared {
     state: Mutex<State>,
+    /// Commits that have not landed yet.
+    late: Mutex<Vec<Commit>>,
+    /// It can't be written to, by whichever way.
+    pub away: AtomicBool,
     head: watch::Sender<u64>,
 }
 
@@ -31,7 +36,12 @@ struct State {
 
 impl Shared {
     pub fn new() -> Arc<Self> {
-        Arc::new(Self { state: Mutex::default(), head: watch::Sender::new(0) })
+        Arc::new(Self {
+            state: Mutex::default(),
+            late: Mutex::default(),
+            away: AtomicBool::new(false),
+            head: watch::Sender::new(0),
+        })
     }
 
     /// How many commits changed something.
@@ -39,17 +49,31 @@ impl Shared {
         *self.head.borrow()
     }
 
-    /// The record as it is stored.
+    /// A record as it is stored.
+    pub fn record(&self, key: &Key) -> Option<Arc<Record>> {
+        self.state.lock().records.get(key).map(|(record, _)| Arc::clone(record))
+    }
+
+    /// A session as it is stored.
     pub fn session(&self, id: &str) -> Option<fingerpost_catalog::Session> {
-        match &*self.state.lock().records.get(&Key::Session { id: id.into() })?.0 {
+        match &*self.record(&Key::Session { id: id.into() })? {
             Record::Session(session) => Some(session.clone()),
             _ => None,
         }
     }
 
-    fn apply(&self, commit: &Commit) -> Result<Committed, CommitError> {
+    /// Lands the commits that are late, as far as they still can be applied, and says how many could.
+    pub fn land(&self) -> usize {
+        let late = std::mem::take(&mut *self.late.lock());
+        late.iter().filter(|commit| self.apply(commit).is_ok()).count()
+    }
+
+    /// Applies a commit, whoever makes it.
+    pub fn apply(&self, commit: &Commit) -> Result<Committed, CommitError> {
+        if commit.operations.len().max(commit.conditions.len()) > MAX_OPERATIONS {
+            return Err(CommitError::Malformed("too large for a commit".to_owned()));
+        }
         let mut state = self.state.lock();
-        assert!(commit.operations.len() <= 100, "{} operations", commit.operations.len());
         for condition in &commit.conditions {
             let actual = state.records.get(&condition.key).map(|(_, revision)| *revision);
             let holds = match condition.expect {
@@ -97,6 +121,8 @@ pub struct Handle {
     pub cut: AtomicBool,
     /// Commits are applied, but their outcome is not told.
     pub silent: AtomicBool,
+    /// Commits are late: their outcome is not told, and they are applied when they [land](Shared::land).
+    pub late: AtomicBool,
     /// This replica has lost its place and does not know it: what is for a home alone to write, fails.
     pub evicted: AtomicBool,
     /// Commits wait while this is true.
@@ -116,6 +142,7 @@ impl Handle {
             members: watch::Sender::new(Arc::new(members)),
             cut: AtomicBool::new(false),
             silent: AtomicBool::new(false),
+            late: AtomicBool::new(false),
             evicted: AtomicBool::new(false),
             held: watch::Sender::new(false),
             waiting: AtomicU64::new(0),
@@ -124,12 +151,17 @@ impl Handle {
         })
     }
 
+    /// This replica's id.
+    pub fn own(&self) -> Arc<str> {
+        Arc::clone(&self.members.borrow().own)
+    }
+
     pub fn set_members(&self, members: Members) {
         self.members.send_replace(Arc::new(members));
     }
 }
 
-/// The view that the replica `own` has of those that live.
+/// The view that the replica `own` has of those that live; of none, if it is out of touch.
 pub fn members(own: &str, live: &[&str]) -> Members {
     let member = |id: &&str| Member {
         id: (*id).into(),
@@ -140,7 +172,7 @@ pub fn members(own: &str, live: &[&str]) -> Members {
     Members {
         own: own.into(),
         live: live.iter().map(member).collect(),
-        in_touch: true,
+        in_touch: !live.is_empty(),
         secret: Secret(Arc::from(&b"secret"[..])),
         fence: Fence::default(),
     }
@@ -153,11 +185,15 @@ impl Store for Handle {
             self.waiting.fetch_add(1, Ordering::SeqCst);
             let _ = self.held.subscribe().wait_for(|held| !held).await;
             self.waiting.fetch_sub(1, Ordering::SeqCst);
-            if self.cut.load(Ordering::SeqCst) {
+            if self.cut.load(Ordering::SeqCst) || self.shared.away.load(Ordering::SeqCst) {
                 return Err(CommitError::Unavailable("cut off".to_owned()));
             }
             if commit.fence.is_some() && self.evicted.load(Ordering::SeqCst) {
                 return Err(CommitError::Fenced);
+            }
+            if self.late.load(Ordering::SeqCst) {
+                self.shared.late.lock().push(commit);
+                return Err(CommitError::Unknown("no reply".to_owned()));
             }
             let applied = self.shared.apply(&commit);
             match self.silent.load(Ordering::SeqCst) {
