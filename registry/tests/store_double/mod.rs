@@ -5,8 +5,8 @@
 use fingerpost_catalog::{Change, ChangeSet, Epoch, Key, Position, Record};
 use fingerpost_registry::members::{Fence, Member, Members, Secret};
 use fingerpost_registry::store::{
-    Action, Commit, CommitError, Committed, Contents, Expect, FollowError, Follower, MAX_OPERATIONS, MigrateError,
-    Migrated, ReadAt, SCHEMA, Store, StoreError, StoreStatus, StoredRecord,
+    Action, Commit, CommitError, Committed, Contents, Expect, FollowError, Follower, MAX_CONDITIONS, MAX_OPERATIONS,
+    MigrateError, Migrated, ReadAt, SCHEMA, Store, StoreError, StoreStatus, StoredRecord,
 };
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -70,7 +70,7 @@ impl Shared {
 
     /// Applies a commit, whoever makes it.
     pub fn apply(&self, commit: &Commit) -> Result<Committed, CommitError> {
-        if commit.operations.len().max(commit.conditions.len()) > MAX_OPERATIONS {
+        if commit.operations.len() > MAX_OPERATIONS || commit.conditions.len() > MAX_CONDITIONS {
             return Err(CommitError::Malformed("too large for a commit".to_owned()));
         }
         let mut state = self.state.lock();
