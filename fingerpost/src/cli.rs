@@ -387,6 +387,10 @@ pub(crate) struct ImportArgs {
 #[derive(Subcommand, Debug)]
 pub(crate) enum TokenCommand {
     /// Make a token: it is printed once, and its entry for the tokens file beside it on standard error
+    ///
+    /// To replace a token without a gap, make another one for the same name (without --append), and add its hash to the
+    /// entry that is there: `sha256 = ["OLD", "NEW"]`. Once its holder uses the new one, take the old hash out. The name
+    /// is the same, so what it began (its sessions, say) stays its own.
     New(NewTokenArgs),
     /// Print the hash of a token that is read from standard input
     Hash,
