@@ -107,5 +107,8 @@ async fn a_full_server_has_room_for_whoever_comes_in() {
     ended(&mut idle[0]).await;
     assert!(ask(&mut used, "/v1/status").await.contains("status"));
     let text = text(&registry);
-    assert!(text.contains("{what=\"evicted\",room=\"all\"} 1") && text.contains("fingerpost_http_connections 4"), "{text}");
+    assert!(
+        text.contains("{what=\"evicted\",room=\"all\"} 1") && text.contains("fingerpost_http_connections 4"),
+        "{text}"
+    );
 }
