@@ -590,7 +590,7 @@ async fn the_client_knows_its_registry() {
     assert!(error.to_string().contains("https://"), "{error}");
     // A token does not go in the clear to other machines.
     let error = HttpRegistry::with_options(&["http://192.0.2.1:8053"], options("ca.pem")).unwrap_err();
-    assert!(matches!(&error, Error::Endpoint { detail, .. } if detail.contains("https://")), "{error}");
+    assert!(matches!(&error, Error::ClearText { .. }) && error.to_string().contains("https://"), "{error}");
     let mut anyway = options("ca.pem");
     anyway.allow_insecure = true;
     assert!(HttpRegistry::with_options(&["http://192.0.2.1:8053"], anyway).is_ok());
@@ -694,6 +694,22 @@ async fn slow_handshakes_end_and_lock_nobody_out() {
     });
     futures_util::future::join_all(all).await;
     assert!(begun.elapsed() < PATIENCE);
+}
+
+#[tokio::test]
+async fn a_token_goes_in_the_clear_where_it_is_said() {
+    let site = Site::new();
+    let server = Server::start_with(&["--tokens", &site.text("tokens.toml")]);
+    let token = site.token_file("token", &site.reader);
+    // Leads to this machine, but is no loopback address.
+    let url = server.url.replace("127.0.0.1", "0.0.0.0");
+    let get = ["--server", &url, "--token-file", &token, "get", "services"];
+    let (code, _, error) = server.cli(&get);
+    assert!(code == 1 && error.contains("in the clear") && error.contains("--insecure"), "{error}");
+    let (code, _, error) = server.cli(&[&get[..], &["--insecure"]].concat());
+    assert_eq!(code, 0, "{error}");
+    let (code, ..) = server.cli(&[&get[..], &["--insecure=false"]].concat());
+    assert_eq!(code, 1);
 }
 
 #[test]

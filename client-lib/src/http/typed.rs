@@ -285,6 +285,16 @@ impl HttpRegistry {
         self.get(Call::new(Method::GET, instance_path(namespace, service, id))).await
     }
 
+    /// Each source's instance of an id, the highest-ranked source's first; at least one.
+    pub async fn find_instances(
+        &self,
+        namespace: &str,
+        service: Option<&str>,
+        id: &str,
+    ) -> Result<ListDocument<InstanceDocument>> {
+        self.get(Call::new(Method::GET, instance_path(namespace, service, id)).query("view", Some("sources"))).await
+    }
+
     pub(super) async fn get<T: DeserializeOwned>(&self, call: Call) -> Result<T> {
         self.send(call).await?.json()
     }
