@@ -452,7 +452,7 @@ async fn another_client_ca_ends_what_the_former_vouched_for() {
         if token.is_empty() { request.send() } else { request.bearer_auth(token).send() }
     };
     let (node, plain) = (with(&former), site.client());
-    let mut streams = vec![watch(&node, "").await.unwrap(), watch(&plain, &site.reader).await.unwrap()];
+    let mut streams = [watch(&node, "").await.unwrap(), watch(&plain, &site.reader).await.unwrap()];
     assert_eq!(streams.iter().map(|stream| stream.status().as_u16()).collect::<Vec<_>>(), [200, 200]);
     assert_eq!(status_of(&node, &server, "").await, 200, "on a connection that is kept");
 
