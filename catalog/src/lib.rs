@@ -34,7 +34,7 @@ pub use position::{Epoch, ParsePositionError, Position};
 pub use record::{Change, ChangeSet, DecodeError, InstanceKey, Key, Kind, Record};
 pub use replica::{
     CheckedInstance, HealthSet, InstanceQuery, NamespaceQuery, Page, ParseHealthSetError, Replica, ReplicaStats,
-    ServiceQuery, SessionQuery, SessionView, SourceStats,
+    ServiceQuery, SessionQuery, SessionStats, SessionView, SourceStats,
 };
 pub use selector::{Operator, ParseSelectorError, Requirement, Selector};
 pub use source::{ParseSourceError, Rank, Source};

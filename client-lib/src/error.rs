@@ -149,6 +149,12 @@ pub enum Error {
         /// What is wrong with it.
         detail: String,
     },
+    /// The endpoint is another machine over plain HTTP, and everybody on the way could read the token.
+    #[error("the token would go to `{endpoint}` in the clear; write https://")]
+    ClearText {
+        /// What was given.
+        endpoint: String,
+    },
 }
 
 /// Where in the request the fault is, for the message.
@@ -187,7 +193,8 @@ impl Error {
             | Self::Unauthorized { .. }
             | Self::Forbidden { .. }
             | Self::Credentials { .. }
-            | Self::Endpoint { .. } => false,
+            | Self::Endpoint { .. }
+            | Self::ClearText { .. } => false,
         }
     }
 

@@ -47,6 +47,18 @@ pub(crate) struct GlobalArgs {
     /// A file with the key of that certificate, PEM
     #[arg(long, global = true, env = "FINGERPOST_KEY", value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) key: Option<PathBuf>,
+    /// Send the token over plain HTTP to other machines, too, where everybody on the way can read it
+    // `serve` has a flag of this name and form of its own, for its side of the same.
+    #[arg(
+        long,
+        global = true,
+        env = "FINGERPOST_INSECURE",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true",
+        value_name = "BOOL"
+    )]
+    pub(crate) insecure: Option<bool>,
     /// How to print
     #[arg(short, long, global = true, value_name = "FORMAT", default_value = "table")]
     pub(crate) output: Format,
@@ -250,9 +262,9 @@ pub(crate) struct DrainArgs {
     /// Have it answered again, as far as the rest of its health allows
     #[arg(long)]
     pub(crate) undo: bool,
-    /// Whose instance
-    #[arg(long, env = "FINGERPOST_SOURCE", value_name = "SOURCE", default_value = "api")]
-    pub(crate) source: Source,
+    /// Whose instance [default: the only source's that has one of this id]
+    #[arg(long, env = "FINGERPOST_SOURCE", value_name = "SOURCE")]
+    pub(crate) source: Option<Source>,
 }
 
 #[derive(Args, Debug)]
@@ -269,9 +281,9 @@ pub(crate) struct CheckArgs {
     /// Why
     #[arg(long, value_name = "TEXT")]
     pub(crate) note: Option<String>,
-    /// Whose instance
-    #[arg(long, env = "FINGERPOST_SOURCE", value_name = "SOURCE", default_value = "api")]
-    pub(crate) source: Source,
+    /// Whose instance [default: the only source's that has one of this id]
+    #[arg(long, env = "FINGERPOST_SOURCE", value_name = "SOURCE")]
+    pub(crate) source: Option<Source>,
 }
 
 /// The kinds of object, as users name them.
@@ -387,6 +399,10 @@ pub(crate) struct ImportArgs {
 #[derive(Subcommand, Debug)]
 pub(crate) enum TokenCommand {
     /// Make a token: it is printed once, and its entry for the tokens file beside it on standard error
+    ///
+    /// To replace a token without a gap, make another one for the same name (without --append), and add its hash to the
+    /// entry that is there: `sha256 = ["OLD", "NEW"]`. Once its holder uses the new one, take the old hash out. The name
+    /// is the same, so what it began (its sessions, say) stays its own.
     New(NewTokenArgs),
     /// Print the hash of a token that is read from standard input
     Hash,
@@ -458,6 +474,9 @@ mod tests {
             "fingerpost describe instance prod/-/web-1",
             "fingerpost resolve _http._tcp.web.prod SRV --dns 127.0.0.1:5300",
             "fingerpost serve --http-listen 127.0.0.1:0 --http-listen [::1]:0 --insecure",
+            "fingerpost --insecure serve",
+            "fingerpost get services --insecure",
+            "fingerpost --insecure=false get services",
             "fingerpost apply -f -",
             "fingerpost completions bash",
         ] {

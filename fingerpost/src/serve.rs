@@ -17,7 +17,7 @@ use fingerpost_registry::checks::{self, History, NetworkProbe, TargetRules};
 use fingerpost_registry::live::{Feed, LiveReplica, Observer};
 use fingerpost_registry::peers::HttpPeers;
 use fingerpost_registry::peers::heartbeats::PeerRelay;
-use fingerpost_registry::server::{self, ServerLimits, Serving};
+use fingerpost_registry::server::{self, ConnectionMetrics, ServerLimits, Serving};
 use fingerpost_registry::sessions::{self, SessionOptions};
 use fingerpost_registry::sources::Sources;
 use fingerpost_registry::store::Store;
@@ -102,6 +102,8 @@ async fn serve(config: &ServeConfig, store: Arc<dyn Store>, started: Instant, en
 
     let mut registry = prometheus_client::registry::Registry::default();
     let http_metrics = HttpMetrics::register(&mut registry);
+    let connections = ConnectionMetrics::default();
+    connections.register(&mut registry);
     dns_server.metrics().register(&mut registry);
     metrics::register(&mut registry, &store, &live, &hub);
     sessions::register(&mut registry, &sessions);
@@ -136,7 +138,6 @@ async fn serve(config: &ServeConfig, store: Arc<dyn Store>, started: Instant, en
     // Without anything to read again, the signal does what it always does: end the process.
     let hangup = reload.is_needed().then(|| signal(SignalKind::hangup())).transpose()?;
 
-    let identify = !access.is_open();
     let routers = api::routers(Api {
         store: Arc::clone(&store),
         live: Arc::clone(&live),
@@ -180,13 +181,13 @@ async fn serve(config: &ServeConfig, store: Arc<dyn Store>, started: Instant, en
     });
     let https = tls.is_some();
     let limits = ServerLimits::default();
-    let http = Serving { router: routers.api, tls, identify, limits };
+    let http = Serving { router: routers.api, tls, limits, metrics: connections.clone() };
     let http = server::serve(listeners, http, stop_http.clone());
     let ops = Serving {
         router: routers.ops,
         tls: None,
-        identify: false,
-        limits: ServerLimits { connections: 256, first_head: Duration::from_secs(5), ..limits },
+        limits: ServerLimits { connections: 256, of_address: 128, first_head: Duration::from_secs(5), ..limits },
+        metrics: ConnectionMetrics::default(),
     };
     let ops = server::serve(ops_listeners, ops, stop_http.clone());
     let reload = reload.run(hangup, stop_http.clone());

@@ -1,17 +1,24 @@
 //! Serving HTTP, over TLS or plain: connections bounded in number and patience, and a drain at the end.
 
+mod places;
+
+pub use places::ConnectionMetrics;
+pub(crate) use places::Place;
+
+use crate::access::tls::{self, Shaken};
 use crate::access::{Connection, Tls};
 use axum::Router;
 use axum::extract::Request;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use places::{Places, Room};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
@@ -21,8 +28,10 @@ use tracing::{debug, warn};
 /// What bounds the server.
 #[derive(Clone, Copy, Debug)]
 pub struct ServerLimits {
-    /// Most open connections; more wait in the kernel's queue.
+    /// Most open connections.
     pub connections: usize,
+    /// Most open connections of one client address; a v6 network of 64 bits counts as one.
+    pub of_address: usize,
     /// The first request's head must have come within this time.
     pub first_head: Duration,
     /// A later request's head must have come within this time, on a connection that was idle.
@@ -37,6 +46,7 @@ impl Default for ServerLimits {
     fn default() -> Self {
         Self {
             connections: 16_384,
+            of_address: 8192,
             first_head: Duration::from_secs(10),
             header_timeout: Duration::from_secs(60),
             stalled: Duration::from_secs(60),
@@ -67,20 +77,25 @@ pub struct Serving {
     pub router: Router,
     /// TLS on all connections.
     pub tls: Option<Arc<Tls>>,
-    /// Whether each request is told its [`Connection`], for access control.
-    pub identify: bool,
     /// What bounds it.
     pub limits: ServerLimits,
+    /// What is counted of its connections.
+    pub metrics: ConnectionMetrics,
 }
 
 /// Serves on all listeners until `shutdown`, then lets requests under way finish.
 pub async fn serve(listeners: Vec<TcpListener>, serving: Serving, shutdown: CancellationToken) {
     let limits = serving.limits;
     let connections = TaskTracker::new();
-    let room = Arc::new(Semaphore::new(limits.connections));
+    let room = Room {
+        all: limits.connections,
+        of_address: limits.of_address.min(limits.connections),
+        handshakes: tls::HANDSHAKES_OF_ADDRESS,
+    };
+    let places = Places::new(room, serving.metrics.clone());
     let accepting: Vec<_> = listeners
         .into_iter()
-        .map(|listener| accept(listener, serving.clone(), connections.clone(), Arc::clone(&room), shutdown.clone()))
+        .map(|listener| accept(listener, serving.clone(), connections.clone(), Arc::clone(&places), shutdown.clone()))
         .collect();
     futures_util::future::join_all(accepting).await;
     connections.close();
@@ -93,30 +108,34 @@ async fn accept(
     listener: TcpListener,
     serving: Serving,
     connections: TaskTracker,
-    room: Arc<Semaphore>,
+    places: Arc<Places>,
     shutdown: CancellationToken,
 ) {
     loop {
         let accepted = tokio::select! {
             () = shutdown.cancelled() => return,
-            accepted = async {
-                // The semaphore is never closed.
-                let place = Arc::clone(&room).acquire_owned().await;
-                (listener.accept().await, place)
-            } => accepted,
+            accepted = listener.accept() => accepted,
         };
         match accepted {
-            (Ok((stream, peer)), place) => {
-                let connection = connection(stream, peer, serving.clone(), shutdown.clone());
+            Ok((stream, peer)) => {
+                let Some(place) = places.take(peer.ip()) else {
+                    debug!(%peer, "there is no room for another connection");
+                    continue;
+                };
+                let place = Arc::new(place);
+                let connection = connection(stream, peer, Arc::clone(&place), serving.clone(), shutdown.clone());
                 connections.spawn(async move {
-                    if let Err(error) = connection.await {
+                    let ended = tokio::select! {
+                        ended = connection => ended,
+                        () = place.evicted() => Err("it gave way to a newer one".into()),
+                    };
+                    if let Err(error) = ended {
                         debug!(%peer, %error, "connection ended");
                     }
-                    drop(place);
                 });
             }
             // Out of file descriptors, or the client left: a pause keeps this from spinning.
-            (Err(error), _) => {
+            Err(error) => {
                 warn!(%error, "can't accept a connection");
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
@@ -129,10 +148,11 @@ type ConnectionError = Box<dyn std::error::Error + Send + Sync>;
 async fn connection(
     stream: TcpStream,
     peer: SocketAddr,
+    place: Arc<Place>,
     serving: Serving,
     shutdown: CancellationToken,
 ) -> Result<(), ConnectionError> {
-    let Serving { router, tls, identify, limits } = serving;
+    let Serving { router, tls, limits, .. } = serving;
     // Replies and events are written whole; waiting for more to send would only delay them.
     if let Err(error) = stream.set_nodelay(true) {
         debug!(%error, "TCP_NODELAY");
@@ -149,16 +169,17 @@ async fn connection(
     if let Err(error) = socket2::SockRef::from(&stream).set_tcp_user_timeout(Some(limits.stalled)) {
         debug!(%error, "TCP_USER_TIMEOUT");
     }
-    let mut from = Connection { address: peer.ip(), names: None };
+    let mut from = Connection { address: peer.ip(), certificate: None, place };
     match tls {
-        None => requests(stream, Calls::new(router, identify.then_some(from)), limits, shutdown).await,
+        None => requests(stream, Calls::new(router, from), limits, shutdown).await,
         Some(tls) => {
-            let (stream, names) = tokio::select! {
-                shaken = tls.accept(stream) => shaken?,
+            let place = Arc::clone(&from.place);
+            let Shaken { stream, shown } = tokio::select! {
+                shaken = tls.accept(stream, place.handshakes()) => shaken?,
                 () = shutdown.cancelled() => return Ok(()),
             };
-            from.names = names;
-            requests(stream, Calls::new(router, identify.then_some(from)), limits, shutdown).await
+            from.certificate = shown;
+            requests(stream, Calls::new(router, from), limits, shutdown).await
         }
     }
 }
@@ -167,13 +188,13 @@ async fn connection(
 struct Calls {
     router: Router,
     /// What each request is told of its connection.
-    from: Option<Connection>,
+    from: Connection,
     /// Told when a request's head has come.
     came: Arc<Notify>,
 }
 
 impl Calls {
-    fn new(router: Router, from: Option<Connection>) -> Self {
+    fn new(router: Router, from: Connection) -> Self {
         Self { router, from, came: Arc::default() }
     }
 }
@@ -185,9 +206,7 @@ impl hyper::service::Service<Request<Incoming>> for Calls {
 
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
         self.came.notify_one();
-        if let Some(from) = &self.from {
-            request.extensions_mut().insert(from.clone());
-        }
+        request.extensions_mut().insert(self.from.clone());
         self.router.clone().oneshot(request)
     }
 }
@@ -206,6 +225,13 @@ async fn requests(
         .half_close(true)
         .max_buf_size(64 << 10);
     let came = Arc::clone(&calls.came);
+    let superseded = calls.from.certificate.as_ref().map(|shown| shown.superseded.clone());
+    let superseded = async {
+        match superseded {
+            Some(superseded) => superseded.cancelled().await,
+            None => std::future::pending().await,
+        }
+    };
     let silent = async {
         if tokio::time::timeout(limits.first_head, came.notified()).await.is_ok() {
             std::future::pending::<()>().await;
@@ -217,7 +243,12 @@ async fn requests(
         ended = connection.as_mut() => return Ok(ended?),
         () = silent => return Err("no request came in time".into()),
         () = shutdown.cancelled() => {}
+        // Its certificate is to be judged by the CA that is in force now: on a new connection.
+        () = superseded => {}
     }
     connection.as_mut().graceful_shutdown();
     Ok(connection.await?)
 }
+
+#[cfg(test)]
+mod tests;

@@ -856,9 +856,18 @@ impl Writer {
                 }
             }
         };
-        for chunk in wanted.chunks(crate::store::MAX_OPERATIONS) {
+        let mut chunks: Vec<&[(InstanceKey, Wanted)]> = wanted.chunks(crate::store::MAX_OPERATIONS).rev().collect();
+        while let Some(chunk) = chunks.pop() {
             let before = replaced;
-            let done = self.replace_chunk(acting, chunk, &mut replaced).await.map_err(interrupted(applied))?;
+            let done = match self.replace_chunk(acting, chunk, &mut replaced).await {
+                Err(WriteError::Commit(CommitError::TooLarge { .. })) if chunk.len() > 1 => {
+                    replaced = before;
+                    let (first, second) = chunk.split_at(chunk.len() / 2);
+                    chunks.extend([second, first]);
+                    continue;
+                }
+                done => done.map_err(interrupted(applied))?,
+            };
             position = done.unwrap_or(position);
             applied += replaced.added + replaced.updated - before.added - before.updated;
         }

@@ -434,6 +434,87 @@ async fn certificates_are_read_again() {
 }
 
 #[tokio::test]
+async fn another_client_ca_ends_what_the_former_vouched_for() {
+    let site = Site::new();
+    let [former, next] = [Authority::new("former"), Authority::new("next")];
+    fs::write(site.path("clients.pem"), &former.pem).unwrap();
+    let mut tokens = fs::read_to_string(site.path("tokens.toml")).unwrap();
+    tokens.push_str("\n[[certificate]]\nname = 'node'\nsubject = 'CN=node'\nrole = 'reader'\n");
+    fs::write(site.path("tokens.toml"), tokens).unwrap();
+    let server = site.start_with(&["--tls-client-ca", &site.text("clients.pem")]);
+    let with = |authority: &Authority| {
+        let (certificate, key) = authority.issue("node", &[]);
+        let identity = Identity::from_pem(format!("{certificate}\n{key}").as_bytes()).unwrap();
+        site.client_with(|builder| builder.identity(identity))
+    };
+    let watch = |client: &Client, token: &str| {
+        let request = client.get(format!("{}/v1/watch", server.url));
+        if token.is_empty() { request.send() } else { request.bearer_auth(token).send() }
+    };
+    let (node, plain) = (with(&former), site.client());
+    let mut streams = [watch(&node, "").await.unwrap(), watch(&plain, &site.reader).await.unwrap()];
+    assert_eq!(streams.iter().map(|stream| stream.status().as_u16()).collect::<Vec<_>>(), [200, 200]);
+    assert_eq!(status_of(&node, &server, "").await, 200, "on a connection that is kept");
+
+    fs::write(site.path("clients.pem"), &next.pem).unwrap();
+    let ended = tokio::time::timeout(PATIENCE, async { while let Ok(Some(_)) = streams[0].chunk().await {} });
+    ended.await.expect("the stream ends");
+    // Its connections are gone, and it gets no other.
+    node.get(format!("{}/v1/status", server.url)).send().await.unwrap_err();
+    assert_eq!(status_of(&with(&next), &server, "").await, 200);
+    // Who showed no certificate is not concerned.
+    let url = format!("{}/v1/namespaces/prod/instances/x", server.url);
+    assert_eq!(call(&plain, Method::PUT, &url, &site.admin, &at(1)).await.status, 201);
+    let mut seen = String::new();
+    while !seen.contains("10.0.0.1") {
+        let chunk = tokio::time::timeout(PATIENCE, streams[1].chunk()).await.expect("an event").unwrap();
+        seen.push_str(&String::from_utf8_lossy(&chunk.expect("the stream goes on")));
+    }
+}
+
+#[tokio::test]
+async fn a_session_goes_on_when_its_holders_token_is_replaced() {
+    let site = Site::new();
+    let server = site.start();
+    let client = site.client();
+    let call = |method: Method, path: &str, token: &str, body: Value| {
+        let (client, url, token) = (client.clone(), format!("{}{path}", server.url), token.to_owned());
+        async move { call(&client, method, &url, &token, &body).await }
+    };
+    let made = call(Method::POST, "/v1/sessions?source=api/ci", &site.registrar, json!({"ttlSeconds": 600})).await;
+    assert_eq!(made.status, 201, "{}", made.text);
+    let renew = async |token: &str| {
+        let renewed = call(Method::POST, "/v1/sessions/renew", token, json!({"ids": [made.json["id"]]})).await;
+        (renewed.status, renewed.json["items"][0]["state"].as_str().unwrap_or_default().to_owned())
+    };
+
+    // Another token of the same name does not go into an entry of its own, and the refusal says where it goes.
+    let tokens = site.path("tokens.toml");
+    let new = |arguments: &[&str]| {
+        let line = ["token", "new", "ci", "--role", "registrar", "--source", "api/ci"];
+        Command::new(binary()).args(line).args(arguments).stdin(Stdio::null()).output().unwrap()
+    };
+    let refused = new(&["--append", tokens.to_str().unwrap()]);
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("sha256 = ["), "{refused:?}");
+    let made_token = new(&[]);
+    let replacement = String::from_utf8(made_token.stdout).unwrap().trim().to_owned();
+    let entry = String::from_utf8(made_token.stderr).unwrap();
+    let hash_in = |text: &str| text.split("sha256 = \"").nth(1).unwrap()[..64].to_owned();
+    let good = fs::read_to_string(&tokens).unwrap();
+    let (old, new) = (hash_in(good.split("\"ci\"").nth(1).unwrap()), hash_in(&entry));
+    fs::write(&tokens, good.replace(&format!("\"{old}\""), &format!("[\"{old}\", \"{new}\"]"))).unwrap();
+    until_status(&client, &server, &replacement, 200).await;
+    for token in [&replacement, &site.registrar] {
+        assert_eq!(renew(token).await, (200, "alive".to_owned()));
+    }
+    fs::write(&tokens, good.replace(&old, &new)).unwrap();
+    until_status(&client, &server, &site.registrar, 401).await;
+    assert_eq!(renew(&replacement).await, (200, "alive".to_owned()));
+    let path = format!("/v1/sessions/{}", made.json["id"].as_str().unwrap());
+    assert_eq!(call(Method::DELETE, &path, &replacement, Value::Null).await.status, 200);
+}
+
+#[tokio::test]
 async fn client_certificates_name_their_callers() {
     let site = Site::new();
     let clients = Authority::new("clients");
@@ -509,7 +590,7 @@ async fn the_client_knows_its_registry() {
     assert!(error.to_string().contains("https://"), "{error}");
     // A token does not go in the clear to other machines.
     let error = HttpRegistry::with_options(&["http://192.0.2.1:8053"], options("ca.pem")).unwrap_err();
-    assert!(matches!(&error, Error::Endpoint { detail, .. } if detail.contains("https://")), "{error}");
+    assert!(matches!(&error, Error::ClearText { .. }) && error.to_string().contains("https://"), "{error}");
     let mut anyway = options("ca.pem");
     anyway.allow_insecure = true;
     assert!(HttpRegistry::with_options(&["http://192.0.2.1:8053"], anyway).is_ok());
@@ -597,7 +678,15 @@ async fn slow_handshakes_end_and_lock_nobody_out() {
         slow.push(stream);
     }
     let begun = Instant::now();
-    until_status(&site.client(), &server, &site.reader, 200).await;
+    // Who comes from another address does not notice.
+    let elsewhere = site.client_with(|builder| builder.local_address("127.0.0.9".parse::<std::net::IpAddr>().unwrap()));
+    assert_eq!(status_of(&elsewhere, &server, &site.reader).await, 200);
+    // Who comes from this one waits behind them, and may use up the time of a handshake with that: then it is broken off.
+    let (client, url) = (site.client(), format!("{}/v1/status", server.url));
+    while client.get(&url).bearer_auth(&site.reader).send().await.map_or(0, |answer| answer.status().as_u16()) != 200 {
+        assert!(begun.elapsed() < PATIENCE);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
     let all = slow.into_iter().map(|mut stream| async move {
         let mut rest = Vec::new();
         // Ended in order or broken off: it is over.
@@ -605,6 +694,22 @@ async fn slow_handshakes_end_and_lock_nobody_out() {
     });
     futures_util::future::join_all(all).await;
     assert!(begun.elapsed() < PATIENCE);
+}
+
+#[tokio::test]
+async fn a_token_goes_in_the_clear_where_it_is_said() {
+    let site = Site::new();
+    let server = Server::start_with(&["--tokens", &site.text("tokens.toml")]);
+    let token = site.token_file("token", &site.reader);
+    // Leads to this machine, but is no loopback address.
+    let url = server.url.replace("127.0.0.1", "0.0.0.0");
+    let get = ["--server", &url, "--token-file", &token, "get", "services"];
+    let (code, _, error) = server.cli(&get);
+    assert!(code == 1 && error.contains("in the clear") && error.contains("--insecure"), "{error}");
+    let (code, _, error) = server.cli(&[&get[..], &["--insecure"]].concat());
+    assert_eq!(code, 0, "{error}");
+    let (code, ..) = server.cli(&[&get[..], &["--insecure=false"]].concat());
+    assert_eq!(code, 1);
 }
 
 #[test]

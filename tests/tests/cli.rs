@@ -510,3 +510,34 @@ fn serve_refuses_what_it_cannot_do() {
         assert!(code == 1 && err.contains(part), "{flags:?}: {err}");
     }
 }
+
+#[tokio::test]
+async fn drains_and_checks_find_whose_instance_it_is() {
+    let server = Server::start();
+    let declared = json!({"addresses": ["10.0.0.1"], "checks": [{"name": "alive", "type": "ttl"}]});
+    let path = "/v1/namespaces/prod/services/web/instances";
+    for (id, source) in [("a", "kubernetes/far"), ("b", "api/one"), ("b", "cni/two")] {
+        let made = server.put(&format!("{path}/{id}?source={source}"), declared.clone()).await;
+        assert_eq!(made.status, 201, "{}", made.text);
+    }
+    assert_eq!(
+        ok(&server, "check prod/web/a alive --health warning"),
+        "reported alive as warning; prod/web/a is warning\n"
+    );
+    ok(&server, "drain prod/web/a --note upgrade");
+    assert_eq!(server.get(&format!("{path}/a")).await.json["effectiveHealth"], "critical");
+    ok(&server, "drain prod/web/a --undo");
+    for line in ["drain prod/web/b", "check prod/web/b alive"] {
+        let error = fails(&server, line);
+        assert!(error.contains("`api/one`, `cni/two`") && error.contains("--source"), "{error}");
+    }
+    ok(&server, "drain prod/web/b --source cni/two");
+    let of = async |source: &str| server.get(&format!("{path}/b?source={source}")).await.json["healthParts"].clone();
+    assert!(of("cni/two").await["drain"].is_object() && of("api/one").await["drain"].is_null());
+    assert!(fails(&server, "drain prod/web/none").contains("instance `none` does not exist"));
+    let listed = server.get(&format!("{path}/b?view=sources")).await;
+    let sources: Vec<_> = listed.json["items"].as_array().unwrap().iter().map(|one| one["source"].clone()).collect();
+    assert_eq!((listed.status, sources), (200, vec![json!("api/one"), json!("cni/two")]), "{}", listed.text);
+    assert_eq!(server.get(&format!("{path}/b?view=source")).await.status, 400);
+    assert_eq!(server.get(&format!("{path}/none?view=sources")).await.status, 404);
+}

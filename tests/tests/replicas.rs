@@ -283,3 +283,50 @@ async fn a_restored_backup_begins_another_history() {
     put(&url, "two", "10.0.0.3").await;
     assert_eq!(ids(&url).await, ["one", "two"]);
 }
+
+/// etcd takes 1.5 MiB at once, and the registry asks it for 1 MiB at most.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_too_much_for_one_commit_is_split_or_refused_with_the_way_out() {
+    let cluster = Replicas::start(EtcdCluster::one().await, 1, &[]).await;
+    let url = &cluster.replicas[0].url;
+    let labels: serde_json::Map<String, Value> =
+        (0..60).map(|n| (format!("{}example/label-{n}", "prefix.".repeat(30)), json!("x".repeat(60)))).collect();
+    let item = |n: usize| json!({"id": format!("i-{n:03}"), "addresses": ["10.0.0.1"], "labels": labels});
+    let set = json!({"items": (0..100).map(item).collect::<Vec<_>>()});
+    assert!(set.to_string().len() > 3 << 19, "more than etcd would take");
+    let path = format!("{url}/v1/namespaces/prod/services/web/instances?source=api/big");
+    let reply = client().put(path).json(&set).send().await.unwrap();
+    let (status, text) = (reply.status(), reply.text().await.unwrap());
+    assert!(status == 200 && text.contains("\"added\":100"), "{status}: {text}");
+
+    // What an export has of it comes in again, too.
+    let export = client().get(format!("{url}/v1/export")).send().await.unwrap().text().await.unwrap();
+    let dropped = client().delete(format!("{url}/v1/sources/api%2Fbig")).send().await.unwrap();
+    assert_eq!(dropped.status(), 200);
+    let import = client().post(format!("{url}/v1/import")).header("content-type", "application/x-ndjson").body(export);
+    let reply = import.send().await.unwrap();
+    let (status, text) = (reply.status(), reply.text().await.unwrap());
+    assert!(status == 200, "{status}: {text}");
+    assert_eq!(ids(url).await.len(), 100);
+
+    // Nobody may split what is to be applied all or none. Names stand in a key and in its record, so that a body of less
+    // than 1 MiB comes to more.
+    let short: serde_json::Map<String, Value> = labels.into_iter().take(40).collect();
+    let operation = |n: usize| {
+        let mut object = json!({"namespace": "prod", "service": "web", "addresses": ["10.0.0.2"], "labels": short});
+        object["id"] = json!(format!("{n:03}{}", "x".repeat(200)));
+        object["ports"] = (1..=40).map(|port| json!({"name": format!("p{port}"), "port": port})).collect();
+        json!({"op": "put", "kind": "instance", "object": object})
+    };
+    let whole = |count: usize| json!({"operations": (0..count).map(operation).collect::<Vec<_>>()});
+    let count = (1..=100).take_while(|count| whole(*count).to_string().len() < 1 << 20).last().unwrap();
+    let batch = |more: &str| client().post(format!("{url}/v1/batch{more}")).json(&whole(count)).send();
+    let reply = batch("").await.unwrap();
+    let (status, refusal) = (reply.status(), reply.json::<Value>().await.unwrap());
+    assert_eq!((status.as_u16(), &refusal["pointer"]), (422, &json!("/operations")), "{refusal}");
+    let detail = refusal["detail"].as_str().unwrap();
+    assert!(detail.contains("1048576 bytes") && detail.contains("?atomic=false"), "{detail}");
+    let reply: Value = batch("?atomic=false").await.unwrap().json().await.unwrap();
+    let results = reply["results"].as_array().unwrap();
+    assert!(results.len() == count && results.iter().all(|one| one["status"] == 201), "{reply}");
+}

@@ -21,6 +21,7 @@ impl Replica {
         let group = self.obtain_group(transaction, &key.namespace, key.service.as_ref());
         let source = self.sources.intern(&key.source, &self.own_cluster);
         let found = self.groups[group].find(&self.hasher, &self.entries, source, &key.id);
+        let was_sessionless = found.is_some_and(|handle| self.entries[handle].session == NONE);
         let (handle, new) = match found {
             Some(handle) if !self.entries[handle].marks.has(Marks::DEAD) => {
                 self.touch(transaction, handle);
@@ -46,6 +47,13 @@ impl Replica {
         }
         self.put_labels_and_addresses(transaction, handle, value, new);
         self.put_fields(handle, value);
+        let sessionless = value.session.is_none();
+        if new {
+            self.counts.add_instance(&key.source, sessionless);
+        } else if sessionless != was_sessionless {
+            self.counts.remove_instance(&key.source, was_sessionless);
+            self.counts.add_instance(&key.source, sessionless);
+        }
         self.entries[handle].revision = revision;
     }
 
@@ -157,6 +165,8 @@ impl Replica {
         self.touch(transaction, handle);
         self.touch_neighbours(transaction, handle);
         self.records -= 1;
+        let entry = &self.entries[handle];
+        self.counts.remove_instance(&self.sources.get(entry.source).source, entry.session == NONE);
         if let Some(parts) = self.entries[handle].parts.take() {
             self.orphans.insert(self.key_of(handle), parts);
         }

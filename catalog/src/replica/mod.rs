@@ -16,11 +16,12 @@
 //!   state as differences.
 //! - [`checks`]: what is to be checked.
 //! - [`query`]: lists and pages, found by [`plan`]; [`read`]: single objects and records; [`mod@sources`]: what each
-//!   source holds; [`sessions`]: sessions.
+//!   source holds; [`sessions`]: sessions; [`counts`]: how much there is.
 
 mod addresses;
 mod apply;
 mod checks;
+mod counts;
 mod entry;
 mod group;
 mod interner;
@@ -43,6 +44,7 @@ mod write;
 mod writers;
 
 pub use checks::CheckedInstance;
+pub use counts::SessionStats;
 pub use query::{HealthSet, InstanceQuery, NamespaceQuery, Page, ParseHealthSetError, ServiceQuery};
 pub use sessions::{SessionQuery, SessionView};
 pub use sources::SourceStats;
@@ -54,6 +56,7 @@ use crate::{Health, Position, Source};
 use addresses::AddressIndex;
 use ahash::RandomState;
 use apply::Transaction;
+use counts::Counts;
 use entry::{Entry, Parts};
 use group::{Group, NamespaceSlot};
 use hashbrown::HashMap;
@@ -104,6 +107,7 @@ pub struct Replica {
     /// Records that stand, of all kinds.
     records: usize,
     services: usize,
+    counts: Counts,
     /// Instances by effective health.
     by_health: [RoaringBitmap; Health::ALL.len()],
 }
@@ -149,6 +153,7 @@ impl Replica {
             orphans: HashMap::with_hasher(RandomState::new()),
             records: 0,
             services: 0,
+            counts: Counts::default(),
             by_health: Default::default(),
         }
     }

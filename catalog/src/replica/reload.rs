@@ -78,6 +78,8 @@ impl Replica {
             Key::Mark { source } => {
                 if let Some(stored) = self.marks.get_mut(source) {
                     stored.revision = revision;
+                    let seen = stored.value.seen;
+                    self.counts.of(source, |stats| stats.seen = Some((seen, revision)));
                 }
             }
             Key::Drain(key) => self.with_part(key, PartName::Drain, |part| part.revision = revision),

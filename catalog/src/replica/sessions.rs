@@ -1,6 +1,7 @@
 //! Reading sessions: one, a page of them, or all.
 
 use super::Replica;
+use super::counts::SessionStats;
 use super::query::Page;
 use super::writers::StoredSession;
 use crate::object::Session;
@@ -76,6 +77,16 @@ impl Replica {
             .collect();
         let next = items.last().filter(|_| more).map(|view| Arc::clone(&view.id));
         Page { items, next }
+    }
+
+    /// How many sessions there are, by state.
+    pub fn session_stats(&self) -> SessionStats {
+        self.counts.sessions()
+    }
+
+    /// How many sessions an owner has, in any state.
+    pub fn sessions_of_owner(&self, owner: &str) -> usize {
+        self.counts.sessions_of_owner(owner)
     }
 
     /// All sessions, in no order.

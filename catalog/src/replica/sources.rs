@@ -1,10 +1,9 @@
 //! What each source holds, and when it was last heard.
 
 use super::Replica;
-use super::interner::NONE;
+use crate::Source;
 use crate::object::Mark;
 use crate::record::Key;
-use crate::{SessionState, Source};
 use std::collections::BTreeMap;
 
 /// A source's mark as it is stored.
@@ -41,37 +40,14 @@ impl SourceStats {
 }
 
 impl Replica {
-    /// All sources that hold anything or were ever heard. Looks at everything: for operators, not for every request.
+    /// All sources that hold anything or were ever heard, and what they hold.
     pub fn source_stats(&self) -> BTreeMap<Source, SourceStats> {
-        let mut stats: BTreeMap<Source, SourceStats> = BTreeMap::new();
-        for slot in self.namespace_order.values().map(|&handle| &self.namespaces[handle]) {
-            for declaration in slot.declarations.iter() {
-                stats.entry(declaration.source.clone()).or_default().namespaces += 1;
-            }
-            for group in slot.groups().map(|handle| &self.groups[handle]) {
-                for declaration in group.declarations.iter() {
-                    stats.entry(declaration.source.clone()).or_default().services += 1;
-                }
-            }
-        }
-        for handle in self.sources.handles() {
-            let slot = self.sources.get(handle);
-            if slot.holders.is_empty() {
-                continue;
-            }
-            let own = stats.entry(slot.source.clone()).or_default();
-            for instance in self.sources.postings().iter(slot.holders) {
-                own.instances += 1;
-                own.sessionless += usize::from(self.entries[instance].session == NONE);
-            }
-        }
-        for (_, session) in self.all_sessions().filter(|(_, session)| session.state != SessionState::Expired) {
-            stats.entry(session.source.clone()).or_default().sessions += 1;
-        }
-        for (source, stored) in &self.marks {
-            stats.entry(source.clone()).or_default().seen = Some((stored.value.seen, stored.revision));
-        }
-        stats
+        self.counts.sources()
+    }
+
+    /// Whether a source holds anything or was ever heard.
+    pub fn knows_source(&self, source: &Source) -> bool {
+        self.counts.knows_source(source)
     }
 
     /// The declarations of a source, at most `limit` of them: services before namespaces.

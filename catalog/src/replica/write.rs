@@ -43,6 +43,7 @@ impl Replica {
             (Key::Mark { source }, Record::Mark(value)) => {
                 let stored = StoredMark { value: value.clone(), revision, seen: false };
                 self.records += usize::from(self.marks.insert(source.clone(), stored).is_none());
+                self.counts.of(source, |stats| stats.seen = Some((value.seen, revision)));
             }
             _ => {}
         }
@@ -57,6 +58,7 @@ impl Replica {
                 };
                 if self.namespaces[handle].declarations.remove(source) {
                     self.records -= 1;
+                    self.counts.of(source, |stats| stats.namespaces -= 1);
                     self.touch_namespace(transaction, handle);
                 }
             }
@@ -66,6 +68,7 @@ impl Replica {
                 };
                 if self.groups[group].declarations.remove(source) {
                     self.records -= 1;
+                    self.counts.of(source, |stats| stats.services -= 1);
                     self.declarations_changed(transaction, group);
                 }
             }
@@ -77,7 +80,10 @@ impl Replica {
             Key::Drain(key) => self.delete_part(transaction, key, PartName::Drain),
             Key::Check { instance, check } => self.delete_part(transaction, instance, PartName::Check(check)),
             Key::Session { id } => self.delete_session(transaction, id),
-            Key::Mark { source } => self.records -= usize::from(self.marks.remove(source).is_some()),
+            Key::Mark { source } => {
+                self.records -= usize::from(self.marks.remove(source).is_some());
+                self.counts.of(source, |stats| stats.seen = None);
+            }
         }
     }
 
@@ -171,7 +177,10 @@ impl Replica {
         let handle = self.obtain_namespace(transaction, name);
         let rank = source.rank(&self.own_cluster);
         let declaration = Declaration { rank, source: source.clone(), value: value.clone(), revision, seen: false };
-        self.records += usize::from(self.namespaces[handle].declarations.put(declaration));
+        if self.namespaces[handle].declarations.put(declaration) {
+            self.records += 1;
+            self.counts.of(source, |stats| stats.namespaces += 1);
+        }
         self.touch_namespace(transaction, handle);
     }
 
@@ -187,7 +196,10 @@ impl Replica {
         let group = self.obtain_group(transaction, namespace, Some(name));
         let rank = source.rank(&self.own_cluster);
         let declaration = Declaration { rank, source: source.clone(), value: value.clone(), revision, seen: false };
-        self.records += usize::from(self.groups[group].declarations.put(declaration));
+        if self.groups[group].declarations.put(declaration) {
+            self.records += 1;
+            self.counts.of(source, |stats| stats.services += 1);
+        }
         self.declarations_changed(transaction, group);
     }
 
@@ -233,6 +245,10 @@ impl Replica {
         let stored = Box::new(StoredSession { value: Arc::clone(&value), revision, seen: false });
         let before = slot.stored.replace(stored).map(|before| before.value);
         self.records += usize::from(before.is_none());
+        self.counts.add_session(&value);
+        if let Some(before) = &before {
+            self.counts.remove_session(before);
+        }
         transaction.session(SessionChange { id: Arc::clone(&slot.id), before, after: Some(value) });
     }
 
@@ -242,6 +258,9 @@ impl Replica {
             self.touch_session(transaction, handle);
             let slot = self.sessions.get_mut(handle);
             let before = slot.stored.take().map(|before| before.value);
+            if let Some(before) = &before {
+                self.counts.remove_session(before);
+            }
             transaction.session(SessionChange { id: Arc::clone(&slot.id), before, after: None });
             self.sessions.drop_unused(handle);
             self.records -= 1;

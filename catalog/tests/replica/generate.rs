@@ -16,9 +16,10 @@ fn name(names: &'static [&'static str]) -> impl Strategy<Value = Arc<str>> {
     select(names).prop_map(Arc::from)
 }
 
+pub(crate) const SOURCES: [&str; 6] = ["kubernetes/own", "kubernetes/far", "api", "api/x", "cni/n", "cni/m"];
+
 pub(crate) fn source() -> impl Strategy<Value = Source> {
-    select(&["kubernetes/own", "kubernetes/far", "api", "api/x", "cni/n", "cni/m"][..])
-        .prop_map(|text| text.parse().expect("a source"))
+    select(&SOURCES[..]).prop_map(|text| text.parse().expect("a source"))
 }
 
 fn instance_key() -> impl Strategy<Value = InstanceKey> {
@@ -136,21 +137,21 @@ fn health() -> impl Strategy<Value = Health> {
 }
 
 fn session() -> impl Strategy<Value = Record> {
-    (source(), select(&[SessionState::Alive, SessionState::Suspect, SessionState::Expired][..]), 1..3_u32).prop_map(
-        |(source, state, ttl_seconds)| {
-            Record::Session(Session {
-                name: String::new(),
-                source,
-                owner: None,
-                ttl_seconds,
-                grace_seconds: 1,
-                state,
-                since: 0,
-                renewals: 0,
-                unknown: serde_json::Map::new(),
-            })
-        },
-    )
+    let state = select(&[SessionState::Alive, SessionState::Suspect, SessionState::Expired][..]);
+    let owner = select(&[None, Some("ci"), Some("other")][..]);
+    (source(), owner, state, 1..3_u32).prop_map(|(source, owner, state, ttl_seconds)| {
+        Record::Session(Session {
+            name: String::new(),
+            source,
+            owner: owner.map(str::to_owned),
+            ttl_seconds,
+            grace_seconds: 1,
+            state,
+            since: 0,
+            renewals: 0,
+            unknown: serde_json::Map::new(),
+        })
+    })
 }
 
 fn key_and_record() -> BoxedStrategy<(Key, Record)> {

@@ -2,8 +2,8 @@
 
 use fingerpost_catalog::{
     ChangeSet, Check, CheckedInstance, Effects, Health, HealthParts, Instance, InstanceKey, InstanceView, Key, Labels,
-    Namespace, NamespaceView, PartState, Rank, Record, Service, ServiceView, SessionState, Source, Timestamp,
-    ViewChange,
+    Namespace, NamespaceView, PartState, Rank, Record, Service, ServiceView, SessionState, Source, SourceStats,
+    Timestamp, ViewChange,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -32,6 +32,42 @@ pub(crate) fn put_all(records: &mut Records, set: &ChangeSet) {
             }
         }
     }
+}
+
+/// What each source holds.
+pub(crate) fn source_stats(records: &Records) -> BTreeMap<Source, SourceStats> {
+    let mut stats: BTreeMap<Source, SourceStats> = BTreeMap::new();
+    for (key, (record, revision)) in records {
+        match (key, record) {
+            (Key::Namespace { source, .. }, _) => stats.entry(source.clone()).or_default().namespaces += 1,
+            (Key::Service { source, .. }, _) => stats.entry(source.clone()).or_default().services += 1,
+            (Key::Instance(key), Record::Instance(instance)) => {
+                let own = stats.entry(key.source.clone()).or_default();
+                own.instances += 1;
+                own.sessionless += usize::from(instance.session.is_none());
+            }
+            (_, Record::Session(session)) if session.state != SessionState::Expired => {
+                stats.entry(session.source.clone()).or_default().sessions += 1;
+            }
+            (Key::Mark { source }, Record::Mark(mark)) => {
+                stats.entry(source.clone()).or_default().seen = Some((mark.seen, *revision));
+            }
+            _ => {}
+        }
+    }
+    stats
+}
+
+/// How many sessions are in a state.
+pub(crate) fn sessions(records: &Records, state: SessionState) -> usize {
+    let sessions = records.values().filter(|(record, _)| matches!(record, Record::Session(one) if one.state == state));
+    sessions.count()
+}
+
+/// How many sessions an owner has.
+pub(crate) fn sessions_of_owner(records: &Records, owner: &str) -> usize {
+    let is = |record: &Record| matches!(record, Record::Session(one) if one.owner.as_deref() == Some(owner));
+    records.values().filter(|(record, _)| is(record)).count()
 }
 
 pub(crate) fn rank(source: &Source) -> Rank {

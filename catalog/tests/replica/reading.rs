@@ -1,9 +1,10 @@
 //! Every way of reading the replica against the model.
 
-use crate::model::{Records, Views, checked, rank, services_of};
+use crate::generate::SOURCES;
+use crate::model::{Records, Views, checked, rank, services_of, sessions, sessions_of_owner, source_stats};
 use fingerpost_catalog::{
     AllCritical, Health, InstanceKey, InstanceQuery, InstanceView, Key, NamespaceQuery, Record, Replica, Selector,
-    ServiceQuery,
+    ServiceQuery, SessionState, SessionStats,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -116,5 +117,20 @@ pub(crate) fn assert_holds(replica: &Replica, records: &Records, expected: &View
     assert_eq!(stats.label_pairs, pairs.len());
     for (health, count) in Health::ALL.into_iter().zip(stats.health) {
         assert_eq!(expected.instances.values().filter(|view| view.effective == health).count() as u64, count);
+    }
+    assert_eq!(replica.source_stats(), source_stats(records));
+    for source in SOURCES {
+        let source = source.parse().unwrap();
+        assert_eq!(replica.knows_source(&source), source_stats(records).contains_key(&source));
+    }
+    let sessions = |state| sessions(records, state);
+    let counted = SessionStats {
+        alive: sessions(SessionState::Alive),
+        suspect: sessions(SessionState::Suspect),
+        expired: sessions(SessionState::Expired),
+    };
+    assert_eq!(replica.session_stats(), counted);
+    for owner in ["ci", "other"] {
+        assert_eq!(replica.sessions_of_owner(owner), sessions_of_owner(records, owner));
     }
 }

@@ -52,7 +52,8 @@ pub struct HttpOptions {
     pub cert: Option<PathBuf>,
     /// A PEM file with the key of [`cert`](Self::cert).
     pub key: Option<PathBuf>,
-    /// Send the token over plain HTTP to other machines, too. Default: no; such an endpoint is refused.
+    /// Send the token over plain HTTP to other machines, too. Default: no; such an endpoint is
+    /// [refused](Error::ClearText).
     pub allow_insecure: bool,
 }
 

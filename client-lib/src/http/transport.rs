@@ -153,10 +153,7 @@ pub(super) fn check_endpoint(endpoint: &Url, options: &HttpOptions) -> Result<()
     if endpoint.scheme() == "https" || options.allow_insecure || options.token.is_none() || is_loopback(endpoint) {
         return Ok(());
     }
-    Err(Error::Endpoint {
-        endpoint: endpoint.to_string(),
-        detail: "a token would go over the network in the clear; write https://".to_owned(),
-    })
+    Err(Error::ClearText { endpoint: super::call::origin(endpoint) })
 }
 
 fn is_loopback(endpoint: &Url) -> bool {

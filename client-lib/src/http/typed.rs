@@ -31,8 +31,7 @@ impl Registry for HttpRegistry {
     ) -> BoxFuture<'a, Result<Written<NamespaceDocument>>> {
         Box::pin(async move {
             let path = namespace_path(named(&namespace.name, "/name")?);
-            let call = Call::new(Method::PUT, path).query("source", Some(source)).guard(guard)?.json(namespace)?;
-            written(&self.send(call).await?)
+            self.put(path, source, namespace, guard).await
         })
     }
 
@@ -44,8 +43,7 @@ impl Registry for HttpRegistry {
     ) -> BoxFuture<'a, Result<Written<ServiceDocument>>> {
         Box::pin(async move {
             let path = service_path(named(&service.namespace, "/namespace")?, named(&service.name, "/name")?);
-            let call = Call::new(Method::PUT, path).query("source", Some(source)).guard(guard)?.json(service)?;
-            written(&self.send(call).await?)
+            self.put(path, source, service, guard).await
         })
     }
 
@@ -58,8 +56,7 @@ impl Registry for HttpRegistry {
         Box::pin(async move {
             let (namespace, id) = (named(&instance.namespace, "/namespace")?, named(&instance.id, "/id")?);
             let path = instance_path(namespace, instance.service.as_deref(), id);
-            let call = Call::new(Method::PUT, path).query("source", Some(source)).guard(guard)?.json(instance)?;
-            written(&self.send(call).await?)
+            self.put(path, source, instance, guard).await
         })
     }
 
@@ -285,8 +282,29 @@ impl HttpRegistry {
         self.get(Call::new(Method::GET, instance_path(namespace, service, id))).await
     }
 
+    /// Each source's instance of an id, the highest-ranked source's first; at least one.
+    pub async fn find_instances(
+        &self,
+        namespace: &str,
+        service: Option<&str>,
+        id: &str,
+    ) -> Result<ListDocument<InstanceDocument>> {
+        self.get(Call::new(Method::GET, instance_path(namespace, service, id)).query("view", Some("sources"))).await
+    }
+
     pub(super) async fn get<T: DeserializeOwned>(&self, call: Call) -> Result<T> {
         self.send(call).await?.json()
+    }
+
+    async fn put<T: Serialize + DeserializeOwned>(
+        &self,
+        path: impl IntoIterator<Item = &str>,
+        source: &Source,
+        object: &T,
+        guard: Guard,
+    ) -> Result<Written<T>> {
+        let call = Call::new(Method::PUT, path).query("source", Some(source)).guard(guard)?.json(object)?;
+        written(&self.send(call).await?)
     }
 
     async fn delete(&self, path: Vec<&str>, source: &Source, guard: Guard) -> Result<Position> {

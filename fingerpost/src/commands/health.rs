@@ -3,22 +3,40 @@
 use super::Context;
 use super::target::InstanceName;
 use crate::cli::{CheckArgs, DrainArgs};
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use fingerpost_catalog::document::HealthDocument;
 use fingerpost_catalog::{InstanceKey, Source};
 use fingerpost_client::Registry;
 
-fn key(name: &InstanceName, source: &Source) -> InstanceKey {
-    InstanceKey {
+/// The instance that is meant: of the source that was named, else of the only one that has an instance of this id.
+async fn find(context: &Context, name: &InstanceName, source: Option<&Source>) -> anyhow::Result<InstanceKey> {
+    let source = match source {
+        Some(source) => source.clone(),
+        None => {
+            let found = context.registry.find_instances(&name.namespace, name.service.as_deref(), &name.id).await;
+            let found = found.with_context(|| format!("can't find {name}"))?.items;
+            let sources: Vec<Source> = found.into_iter().filter_map(|instance| instance.source).collect();
+            match sources.as_slice() {
+                [only] => only.clone(),
+                several => {
+                    let named: Vec<String> = several.iter().map(|source| format!("`{source}`")).collect();
+                    let named = named.join(", ");
+                    bail!("several sources have an instance {name}: {named}; say which one is meant with --source")
+                }
+            }
+        }
+    };
+    Ok(InstanceKey {
         namespace: name.namespace.as_str().into(),
         service: name.service.as_deref().map(Into::into),
-        source: source.clone(),
+        source,
         id: name.id.as_str().into(),
-    }
+    })
 }
 
 pub(super) async fn drain(context: &Context, args: DrainArgs) -> anyhow::Result<()> {
-    let (name, key) = (&args.instance, key(&args.instance, &args.source));
+    let name = &args.instance;
+    let key = find(context, name, args.source.as_ref()).await?;
     let (instance, text) = if args.undo {
         let instance =
             context.registry.undrain(&key).await.with_context(|| format!("can't end the drain of {name}"))?;
@@ -33,7 +51,8 @@ pub(super) async fn drain(context: &Context, args: DrainArgs) -> anyhow::Result<
 }
 
 pub(super) async fn check(context: &Context, args: CheckArgs) -> anyhow::Result<()> {
-    let (name, key) = (&args.instance, key(&args.instance, &args.source));
+    let name = &args.instance;
+    let key = find(context, name, args.source.as_ref()).await?;
     let report = HealthDocument { health: args.health, note: args.note.unwrap_or_default() };
     let reported = context.registry.report_check(&key, &args.check, &report).await;
     let instance = reported.with_context(|| format!("can't report to check {} of {name}", args.check))?;

@@ -68,10 +68,11 @@ pub(crate) async fn run(global: &GlobalArgs, command: Command) -> anyhow::Result
     options.ca = global.ca.clone();
     options.cert = global.cert.clone();
     options.key = global.key.clone();
+    options.allow_insecure = global.insecure.unwrap_or(false);
     // Somebody waits at the terminal: better a clear word soon than patience.
     options.attempts = 2;
     let context = Context {
-        registry: HttpRegistry::with_options(&global.server, options)?,
+        registry: HttpRegistry::with_options(&global.server, options).map_err(with_way_out)?,
         output,
         timeout: Duration::from_secs(global.timeout),
     };
@@ -96,6 +97,14 @@ pub(crate) async fn run(global: &GlobalArgs, command: Command) -> anyhow::Result
         Command::Status => status::status(&context).await,
         Command::Migrate => status::migrate(&context).await,
         Command::Version => status::version(&context).await,
+    }
+}
+
+/// The library can't name a flag.
+fn with_way_out(error: fingerpost_client::Error) -> anyhow::Error {
+    match &error {
+        fingerpost_client::Error::ClearText { .. } => anyhow::anyhow!("{error}, or accept it with --insecure"),
+        _ => error.into(),
     }
 }
 

@@ -3,7 +3,7 @@
 //! ```toml
 //! [[token]]
 //! name = "ci"
-//! sha256 = "…"                      # from `fingerpost token new`
+//! sha256 = "…"                      # from `fingerpost token new`; while a token is replaced: ["…", "…"]
 //! role = "registrar"                # or "reader", "admin"
 //! sources = ["api/ci", "api/ci-*"]  # whom a registrar may act as
 //! namespaces = ["prod"]             # where it may write; without this, everywhere
@@ -43,10 +43,27 @@ struct File {
 #[serde(deny_unknown_fields)]
 struct TokenEntry {
     name: String,
-    sha256: String,
+    sha256: Hashes,
     role: RoleName,
     sources: Option<Vec<String>>,
     namespaces: Option<Vec<String>>,
+}
+
+/// Of one token, or of several that stand for the same caller: so a token is replaced while its sessions go on.
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "expected a SHA-256, or a list of some")]
+enum Hashes {
+    One(String),
+    Several(Vec<String>),
+}
+
+impl Hashes {
+    fn all(&self) -> &[String] {
+        match self {
+            Self::One(hash) => std::slice::from_ref(hash),
+            Self::Several(hashes) => hashes,
+        }
+    }
 }
 
 #[derive(Deserialize)]
@@ -93,6 +110,12 @@ pub struct Grant {
     pub caller: Caller,
     /// Ends what runs in its name once the file has it no more, or otherwise.
     pub revoked: CancellationToken,
+}
+
+impl Grant {
+    fn new(caller: Caller) -> Arc<Self> {
+        Arc::new(Self { caller, revoked: CancellationToken::new() })
+    }
 }
 
 /// All who may come in.
@@ -148,25 +171,32 @@ impl Grants {
         })?;
         let mut grants = Self::default();
         let mut names = HashSet::new();
-        let mut grant = |name: &str, role, sources, namespaces| {
+        let mut caller = |name: &str, role, sources, namespaces| {
             let wrong = |detail: String| GrantsError::Entry { name: name.chars().take(MAX_NAME).collect(), detail };
             check_name(name).map_err(wrong)?;
             if !names.insert(name.to_owned()) {
-                return Err(wrong("another entry has this name".to_owned()));
+                let way_out = "; a second token of its goes into that entry: `sha256 = [\"…\", \"…\"]`";
+                return Err(wrong(format!("another entry has this name{way_out}")));
             }
             let role = checked_role(role, sources, namespaces).map_err(wrong)?;
-            Ok(Arc::new(Grant { caller: Caller { name: name.into(), role }, revoked: CancellationToken::new() }))
+            Ok(Caller { name: name.into(), role })
         };
         for entry in file.token {
-            let granted = grant(&entry.name, entry.role, entry.sources, entry.namespaces)?;
+            let caller = caller(&entry.name, entry.role, entry.sources, entry.namespaces)?;
             let wrong = |detail: String| GrantsError::Entry { name: entry.name.clone(), detail };
-            let hash: TokenHash = entry.sha256.parse().map_err(|error| wrong(format!("sha256 is {error}")))?;
-            if let Some(other) = grants.tokens.insert(hash, granted) {
-                return Err(wrong(format!("it has the same token as `{}`", other.caller.name)));
+            if entry.sha256.all().is_empty() {
+                return Err(wrong("sha256 is empty, so nobody has its token".to_owned()));
+            }
+            for hash in entry.sha256.all() {
+                let hash: TokenHash = hash.parse().map_err(|error| wrong(format!("sha256 is {error}")))?;
+                // Each is taken back for itself.
+                if let Some(other) = grants.tokens.insert(hash, Grant::new(caller.clone())) {
+                    return Err(wrong(format!("it has the same token as `{}`", other.caller.name)));
+                }
             }
         }
         for entry in file.certificate {
-            let granted = grant(&entry.name, entry.role, entry.sources, entry.namespaces)?;
+            let granted = Grant::new(caller(&entry.name, entry.role, entry.sources, entry.namespaces)?);
             let wrong = |detail: String| GrantsError::Entry { name: entry.name.clone(), detail };
             let subject: Subject = entry.subject.parse().map_err(|error| wrong(format!("subject {error}")))?;
             if let Some(other) = grants.certificates.insert(subject, granted) {
@@ -390,7 +420,10 @@ mod tests {
             (entry("role='registrar'\nsources=['api/a']\nnamespaces=['A']"), "`A`"),
             (entry("role='registrar'\nsources=['api/a']\nnamespaces=[]"), "leave it out"),
             (entry("role='admin'\nnamespaces=['a']"), "only a registrar"),
-            (entry("role='admin'\n") + &entry("role='admin'"), "another entry"),
+            (entry("role='admin'\n") + &entry("role='admin'"), "sha256 = ["),
+            ("[[token]]\nname='x'\nsha256=[]\nrole='admin'".to_owned(), "empty"),
+            ("[[token]]\nname='x'\nsha256=1\nrole='admin'".to_owned(), "line 3: expected a SHA-256"),
+            (format!("[[token]]\nname='x'\nsha256=['{0}','{0}']\nrole='admin'", hash()), "same token as `x`"),
             ("[[certificate]]\nname='x'\nsubject='node'\nrole='admin'".to_owned(), "DNS:"),
             ("[[token]]\nname='a b'\nsha256=''\nrole='admin'".to_owned(), "a name has"),
             ("[[tokens]]\nname='x'".to_owned(), "tokens"),
@@ -406,6 +439,7 @@ mod tests {
         for text in [
             format!("[[token]]\nname='x'\nsha256='{}'\nrole='admin'", token.reveal()),
             format!("[[token]]\nname='x'\nsha256={}\nrole='admin'", token.reveal()),
+            format!("[[token]]\nname='x'\nsha256=['{}','{}']\nrole='admin'", hash(), token.reveal()),
             format!("[[token]]\nname='x'\ntoken='{}'\nrole='admin'", token.reveal()),
             format!("[[token]]\nname='x'\nsha256='{}'\nrole='{}'", hash(), token.reveal()),
             format!("[[token]]\nname='{}'\nsha256='{}'\nrole='admin'", token.reveal(), hash()),
@@ -440,5 +474,24 @@ mod tests {
         std::fs::write(&path, entry("one", &one, "admin")).unwrap();
         assert!(file.refresh().unwrap());
         assert!(grants[0].revoked.is_cancelled(), "another role is another grant");
+    }
+
+    #[test]
+    fn a_token_is_replaced_without_a_gap() {
+        let (one, two) = (Token::generate().unwrap(), Token::generate().unwrap());
+        let entry = |hashes: &[&Token]| {
+            let hashes: Vec<String> = hashes.iter().map(|token| format!("'{}'", token.hash())).collect();
+            format!("[[token]]\nname='ci'\nsha256=[{}]\nrole='reader'\n", hashes.join(","))
+        };
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("tokens.toml");
+        std::fs::write(&path, entry(&[&one, &two])).unwrap();
+        let file = GrantsFile::open(&path).unwrap();
+        let [first, second] = [&one, &two].map(|token| file.current().by_token(token.hash()).unwrap());
+        assert_eq!(first.caller, second.caller);
+        std::fs::write(&path, entry(&[&two])).unwrap();
+        assert!(file.refresh().unwrap());
+        assert!(first.revoked.is_cancelled() && !second.revoked.is_cancelled());
+        assert!(file.current().by_token(one.hash()).is_none() && file.current().by_token(two.hash()).is_some());
     }
 }

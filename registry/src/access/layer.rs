@@ -4,10 +4,12 @@ use super::grants::{Grant, GrantsFile, NotOne};
 use super::routes::{self, Need};
 use super::subject::Subject;
 use super::throttle::{Throttle, Verdict};
+use super::tls::Shown;
 use super::token::{self, TokenHash};
 use super::{Caller, Role};
 use crate::api::Problem;
 use crate::members::Secret;
+use crate::server::Place;
 use axum::body::Body;
 use axum::extract::{FromRequestParts, MatchedPath, Request};
 use axum::http::request::Parts;
@@ -30,8 +32,17 @@ use tracing::{debug, warn};
 pub struct Connection {
     /// Its address.
     pub address: IpAddr,
-    /// The names in its certificate, if it showed one that the client CA signed.
-    pub names: Option<Arc<[Subject]>>,
+    /// Its certificate, if it showed one that the client CA signed.
+    pub certificate: Option<Shown>,
+    /// Its place among the others.
+    pub(crate) place: Arc<Place>,
+}
+
+impl Connection {
+    /// The names in its certificate, as long as the CA that signed it is the client CA.
+    fn names(&self) -> Option<&[Subject]> {
+        self.certificate.as_ref().filter(|shown| !shown.superseded.is_cancelled()).map(|shown| &*shown.names)
+    }
 }
 
 /// How a caller is found. Other ways to tell who somebody is (Kubernetes' TokenReview, say) are further variants.
@@ -175,16 +186,19 @@ impl Access {
     /// Lets a request through with its [`Caller`], or answers it.
     pub(crate) async fn guard(&self, secret: impl FnOnce() -> Secret, mut request: Request, next: Next) -> Response {
         let template = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
-        let revoked = match routes::need(request.method(), template) {
+        let need = routes::need(request.method(), template);
+        let connection = request.extensions_mut().remove::<Connection>();
+        let address = address(connection.as_ref());
+        let revoked = match need {
             Need::Peer if is_peer(request.headers(), &secret()) => {
                 request.extensions_mut().insert(Caller { name: "peer".into(), role: Role::Peer });
                 None
             }
-            Need::Peer => return self.unknown(Unknown::Peer, address(&request)).await,
+            Need::Peer => return self.unknown(Unknown::Peer, address).await,
             Need::Public => None,
             need => {
-                let names = request.extensions().get::<Connection>().and_then(|connection| connection.names.clone());
-                match self.authenticator.authenticate(request.headers(), names.as_deref()) {
+                let names = connection.as_ref().and_then(Connection::names);
+                match self.authenticator.authenticate(request.headers(), names) {
                     Ok(None) => {
                         request.extensions_mut().insert(Caller::anonymous());
                         None
@@ -198,17 +212,22 @@ impl Access {
                         request.extensions_mut().insert(grant.caller.clone());
                         Some(grant.revoked.clone())
                     }
-                    Err(unknown) => return self.unknown(unknown, address(&request)).await,
+                    Err(unknown) => return self.unknown(unknown, address).await,
                 }
             }
         };
         // Nobody behind this has any use for it.
         request.headers_mut().remove(header::AUTHORIZATION);
-        let response = next.run(request).await;
-        match revoked {
-            Some(revoked) if is_stream(&response) => until(revoked, response),
-            _ => response,
+        if let Some(connection) = connection.as_ref().filter(|_| need != Need::Public) {
+            connection.place.prove();
         }
+        let mut response = next.run(request).await;
+        // What was let through may run for days. It ends when its caller may not read any more.
+        if is_stream(&response) {
+            let superseded = connection.and_then(|connection| connection.certificate).map(|shown| shown.superseded);
+            response = [revoked, superseded].into_iter().flatten().fold(response, |response, end| until(end, response));
+        }
+        response
     }
 
     fn count(&self, reason: &'static str) {
@@ -252,8 +271,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Caller {
 }
 
 /// Where a request comes from; all whose connection is not known count as one.
-fn address(request: &Request) -> IpAddr {
-    let connection = request.extensions().get::<Connection>();
+fn address(connection: Option<&Connection>) -> IpAddr {
     connection.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |connection| connection.address)
 }
 
@@ -282,9 +300,9 @@ fn is_stream(response: &Response) -> bool {
     response.headers().get(header::CONTENT_TYPE).is_some_and(|kind| kind == "text/event-stream")
 }
 
-/// A stream runs for days; it ends when its caller may not read any more.
-fn until(revoked: CancellationToken, response: Response) -> Response {
-    response.map(|body| Body::from_stream(body.into_data_stream().take_until(revoked.cancelled_owned())))
+/// The response, broken off at the end of something.
+fn until(end: CancellationToken, response: Response) -> Response {
+    response.map(|body| Body::from_stream(body.into_data_stream().take_until(end.cancelled_owned())))
 }
 
 #[cfg(test)]

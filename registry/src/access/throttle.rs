@@ -56,7 +56,7 @@ impl Default for Throttle {
 }
 
 /// Who is counted as one: a v4 address, or a v6 network of 64 bits, of which everybody has 2^64 addresses.
-fn counted(address: IpAddr) -> IpAddr {
+pub(crate) fn counted(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() >> 64 << 64)),
         v4 => v4,

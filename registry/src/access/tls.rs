@@ -24,11 +24,14 @@ use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
+use tokio_util::sync::CancellationToken;
 
 /// A handshake must be over by then.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Handshakes under way at once; more wait, within the same time.
 const HANDSHAKES: usize = 512;
+/// Of which one client address has at most these.
+pub(crate) const HANDSHAKES_OF_ADDRESS: usize = HANDSHAKES / 4;
 
 /// The first byte of every TLS connection (RFC 8446 §5.1: a record that holds a handshake).
 const HANDSHAKE_RECORD: u8 = 0x16;
@@ -51,11 +54,36 @@ pub struct TlsFiles {
 #[derive(Debug)]
 pub struct Tls {
     files: TlsFiles,
-    current: RwLock<Arc<ServerConfig>>,
+    current: RwLock<InForce>,
     /// What was read last, be it good or bad.
     seen: Mutex<reload::Fingerprint>,
     handshakes: Semaphore,
     failures: Family<Failure, Counter>,
+}
+
+/// What new connections are made under.
+#[derive(Clone, Debug)]
+struct InForce {
+    config: Arc<ServerConfig>,
+    client_ca: reload::Fingerprint,
+    /// Ends when there is another client CA: what the one before vouched for, it may not.
+    superseded: CancellationToken,
+}
+
+/// A connection that has come to TLS.
+pub(crate) struct Shaken {
+    pub(crate) stream: TlsStream<TcpStream>,
+    /// Whom the client's certificate is for, where it showed one.
+    pub(crate) shown: Option<Shown>,
+}
+
+/// A client's certificate that the client CA signed.
+#[derive(Clone, Debug)]
+pub struct Shown {
+    /// The names in it.
+    pub names: Arc<[Subject]>,
+    /// Ends when that CA is not the client CA any more.
+    pub superseded: CancellationToken,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -105,6 +133,10 @@ impl Contents {
 
     fn parts(&self) -> impl Iterator<Item = &[u8]> {
         [&self.certificate, &self.key].into_iter().chain(&self.client_ca).map(Vec::as_slice)
+    }
+
+    fn client_ca(&self) -> reload::Fingerprint {
+        reload::Fingerprint::of(self.client_ca.as_deref())
     }
 
     fn config(&self, files: &TlsFiles) -> Result<ServerConfig, FileError> {
@@ -160,7 +192,11 @@ impl Tls {
         let config = contents.config(&files)?;
         reload::warn_if_open_to_all(&files.key);
         Ok(Self {
-            current: RwLock::new(Arc::new(config)),
+            current: RwLock::new(InForce {
+                config: Arc::new(config),
+                client_ca: contents.client_ca(),
+                superseded: CancellationToken::new(),
+            }),
             seen: Mutex::new(reload::Fingerprint::of(contents.parts())),
             handshakes: Semaphore::new(HANDSHAKES),
             failures: Family::default(),
@@ -182,25 +218,24 @@ impl Tls {
             return Ok(false);
         }
         let config = contents.config(&self.files)?;
-        *self.current.write() = Arc::new(config);
+        let mut current = self.current.write();
+        current.config = Arc::new(config);
+        if current.client_ca != contents.client_ca() {
+            current.client_ca = contents.client_ca();
+            std::mem::take(&mut current.superseded).cancel();
+        }
         Ok(true)
     }
 
-    /// Makes TLS of a connection; with the names in the client's certificate, where it showed one.
-    pub(crate) async fn accept(
-        &self,
-        stream: TcpStream,
-    ) -> Result<(TlsStream<TcpStream>, Option<Arc<[Subject]>>), HandshakeError> {
-        let shaken = tokio::time::timeout(HANDSHAKE_TIMEOUT, self.handshake(stream)).await;
-        let stream = shaken.unwrap_or(Err(HandshakeError::Timeout)).inspect_err(|error| {
+    /// Makes TLS of a connection. `siblings`: the handshakes of the same client address.
+    pub(crate) async fn accept(&self, stream: TcpStream, siblings: &Semaphore) -> Result<Shaken, HandshakeError> {
+        let shaken = tokio::time::timeout(HANDSHAKE_TIMEOUT, self.handshake(stream, siblings)).await;
+        shaken.unwrap_or(Err(HandshakeError::Timeout)).inspect_err(|error| {
             self.failures.get_or_create(&Failure { reason: error.reason() }).inc();
-        })?;
-        let shown = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
-        let names = shown.map(|certificate| subject::names(certificate).into());
-        Ok((stream, names))
+        })
     }
 
-    async fn handshake(&self, mut stream: TcpStream) -> Result<TlsStream<TcpStream>, HandshakeError> {
+    async fn handshake(&self, mut stream: TcpStream, siblings: &Semaphore) -> Result<Shaken, HandshakeError> {
         let mut first = [0];
         let length = stream.peek(&mut first).await?;
         if length > 0 && first != [HANDSHAKE_RECORD] {
@@ -211,9 +246,12 @@ impl Tls {
             while stream.read(&mut rest).await? > 0 {}
             return Err(HandshakeError::NotTls);
         }
-        // The semaphore is never closed.
-        let _place = self.handshakes.acquire().await;
-        let acceptor = TlsAcceptor::from(Arc::clone(&self.current.read()));
-        Ok(acceptor.accept(stream).await?)
+        // The semaphores are never closed.
+        let _place = (siblings.acquire().await, self.handshakes.acquire().await);
+        let InForce { config, superseded, .. } = self.current.read().clone();
+        let stream = TlsAcceptor::from(config).accept(stream).await?;
+        let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
+        let shown = certificate.map(|certificate| Shown { names: subject::names(certificate).into(), superseded });
+        Ok(Shaken { stream, shown })
     }
 }

@@ -138,7 +138,14 @@ pub(crate) async fn batch(
         .map(|(n, operation)| operation.parse(&format!("/operations/{n}/object")));
     if atomic {
         let items = parsed.collect::<Result<Vec<_>, Problem>>()?;
-        let written = app.api.writer.batch(&acting, &items).await?;
+        let written = app.api.writer.batch(&acting, &items).await.map_err(|error| match error {
+            WriteError::Commit(CommitError::TooLarge { .. }) => {
+                let way_out = "or, where they need not be applied all or none, with `?atomic=false`";
+                Problem::new(StatusCode::UNPROCESSABLE_ENTITY, format!("{error}; {way_out}"))
+                    .at(Some("/operations".into()))
+            }
+            error => error.into(),
+        })?;
         let revision = written.first().map_or_else(|| app.api.live.position(), |written| written.position);
         let results = items.iter().zip(&written).map(|((verb, _), written)| result(*verb, written)).collect();
         return Ok(reply(StatusCode::OK, &BatchReply { revision, results }, None));
@@ -176,7 +183,7 @@ async fn apply_each(
                 WriteError::Invalid(_)
                 | WriteError::Forbidden { .. }
                 | WriteError::Contended(_)
-                | WriteError::Commit(CommitError::Malformed(_)),
+                | WriteError::Commit(CommitError::Malformed(_) | CommitError::TooLarge { .. }),
             ) => {
                 for (n, item) in run {
                     let absent = deletes_nothing(app, acting, item);

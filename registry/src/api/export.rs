@@ -200,6 +200,22 @@ fn parse(text: &[u8]) -> Result<Parsed, Problem> {
     Ok((operations, keys))
 }
 
+/// Commits operations together, or where they have too many bytes for that, in parts.
+async fn commit_some(app: &App, operations: &[Operation]) -> Result<(), CommitError> {
+    let mut parts = vec![operations];
+    while let Some(part) = parts.pop() {
+        match app.api.store.commit(Commit { operations: part.to_vec(), ..Commit::default() }).await {
+            Ok(_) => {}
+            Err(CommitError::TooLarge { .. }) if part.len() > 1 => {
+                let (first, second) = part.split_at(part.len() / 2);
+                parts.extend([second, first]);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
 /// Commits operations some at a time; `done` counts those that were committed, also where not all are.
 async fn commit_all(app: &App, operations: &[Operation], done: &mut usize) -> Result<(), CommitError> {
     let mut chunks = operations.chunks(MAX_OPERATIONS);
@@ -208,7 +224,7 @@ async fn commit_all(app: &App, operations: &[Operation], done: &mut usize) -> Re
         while under_way.len() < IN_FLIGHT
             && let Some(chunk) = chunks.next()
         {
-            under_way.push_back(app.api.store.commit(Commit { operations: chunk.to_vec(), ..Commit::default() }));
+            under_way.push_back(commit_some(app, chunk));
         }
         let Some(answer) = under_way.next().await else { return Ok(()) };
         answer?;

@@ -4,7 +4,7 @@ use super::body::{self, MAX_BODY, MAX_LARGE_BODY};
 use super::described::{
     Acting, BodyProblems, IfMatch, IfNoneMatch, MinRevision, NotFound, OnlyJson, ReadProblems, WriteProblems,
 };
-use super::objects::{Removed, removed_meanwhile, reply, written};
+use super::objects::{Removed, by_source, removed_meanwhile, reply, written};
 use super::params::{self, Params, Path, Write};
 use super::problem::Problem;
 use super::{App, AppState};
@@ -15,7 +15,7 @@ use axum::extract::{FromRequestParts, RawQuery, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
-use fingerpost_catalog::document::{HealthDocument, InstanceDocument};
+use fingerpost_catalog::document::{HealthDocument, InstanceDocument, ListDocument};
 use fingerpost_catalog::{InstanceKey, InstanceView, Position, Report, Source};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -112,18 +112,28 @@ fn instance_reply(app: &App, status: StatusCode, view: &InstanceView) -> Respons
     reply(status, &document, document.revision)
 }
 
-/// The instance that a path and its query name.
+/// The instance that a path and its query name. Where several sources have one of this id, the highest-ranked is meant.
 pub(super) async fn get_view(app: &App, place: &Place, query: Option<&str>) -> Result<InstanceView, Problem> {
-    let mut given = Params::new(query)?;
+    let (_, mut views) = get_views(app, place, Params::new(query)?).await?;
+    Ok(views.swap_remove(0))
+}
+
+/// All instances that a path and its query name: at least one, the highest-ranked source's first.
+async fn get_views(app: &App, place: &Place, mut given: Params) -> Result<(Position, Vec<InstanceView>), Problem> {
     params::loaded(app)?;
     let min_revision = given.min_revision()?;
     let source: Option<Source> = given.parse("source")?;
     given.finish()?;
     params::shown(app, min_revision).await?;
-    let views = app.api.live.read().instances_named(&place.namespace, place.service.as_deref(), &place.id);
-    // Where several sources have an instance of this id, the highest-ranked one is meant.
-    let found = views.into_iter().find(|view| source.as_ref().is_none_or(|source| view.key.source == *source));
-    found.ok_or_else(|| Problem::not_found(format_args!("instance `{}`", place.id)))
+    let replica = app.api.live.read();
+    let revision = app.api.live.position();
+    let mut views = replica.instances_named(&place.namespace, place.service.as_deref(), &place.id);
+    drop(replica);
+    views.retain(|view| source.as_ref().is_none_or(|source| view.key.source == *source));
+    if views.is_empty() {
+        return Err(Problem::not_found(format_args!("instance `{}`", place.id)));
+    }
+    Ok((revision, views))
 }
 
 pub(super) fn finish_instance(app: &App, key: &InstanceKey, done: Written) -> Result<Response, Problem> {
@@ -140,15 +150,23 @@ pub(super) fn finish_instance(app: &App, key: &InstanceKey, done: Written) -> Re
         ("service" = String, Path, description = "The service."),
         ("id" = String, Path, description = "The instance's id."),
         ("source" = Option<String>, Query, description = "Whose; default: the highest-ranked source that has the id."),
+        ("view" = Option<String>, Query, description = "`sources`: each source's instance of this id, as a list."),
         MinRevision),
-    responses((status = 200, description = "It exists.", body = InstanceDocument), NotFound, ReadProblems))]
+    responses((status = 200, description = "It exists; with `?view=sources`, a list.", body = InstanceDocument),
+        NotFound, ReadProblems))]
 pub(crate) async fn get_instance(
     place: Place,
     State(app): AppState,
     RawQuery(query): RawQuery,
 ) -> Result<Response, Problem> {
-    let view = get_view(&app, &place, query.as_deref()).await?;
-    Ok(instance_reply(&app, StatusCode::OK, &view))
+    let mut given = Params::new(query.as_deref())?;
+    let by_source = by_source(&mut given)?;
+    let (revision, views) = get_views(&app, &place, given).await?;
+    if !by_source {
+        return Ok(instance_reply(&app, StatusCode::OK, &views[0]));
+    }
+    let items = views.iter().map(|view| InstanceDocument::from_view(view, revision.epoch)).collect();
+    Ok(reply(StatusCode::OK, &ListDocument { revision, items, continue_token: None, panic: false }, None))
 }
 
 /// Register an instance of a service.
@@ -235,8 +253,10 @@ pub(crate) async fn put_instance_health(
     params(("namespace" = String, Path, description = "The namespace."),
         ("id" = String, Path, description = "The instance's id."),
         ("source" = Option<String>, Query, description = "Whose; default: the highest-ranked source that has the id."),
+        ("view" = Option<String>, Query, description = "`sources`: each source's instance of this id, as a list."),
         MinRevision),
-    responses((status = 200, description = "It exists.", body = InstanceDocument), NotFound, ReadProblems))]
+    responses((status = 200, description = "It exists; with `?view=sources`, a list.", body = InstanceDocument),
+        NotFound, ReadProblems))]
 pub(crate) async fn get_bare_instance(
     place: Place,
     State(app): AppState,

@@ -92,7 +92,8 @@ pub(crate) async fn get_namespace(
     Ok(reply(StatusCode::OK, &list, None))
 }
 
-fn by_source(given: &mut Params) -> Result<bool, Problem> {
+/// Whether each source's word is asked for, and not what they come to.
+pub(super) fn by_source(given: &mut Params) -> Result<bool, Problem> {
     match given.take("view").as_deref() {
         None | Some("merged") => Ok(false),
         Some("sources") => Ok(true),

@@ -112,7 +112,9 @@ impl From<CommitError> for Problem {
     fn from(error: CommitError) -> Self {
         match &error {
             CommitError::Condition { .. } => Self::new(StatusCode::PRECONDITION_FAILED, &error),
-            CommitError::Malformed(_) => Self::new(StatusCode::UNPROCESSABLE_ENTITY, &error),
+            CommitError::Malformed(_) | CommitError::TooLarge { .. } => {
+                Self::new(StatusCode::UNPROCESSABLE_ENTITY, &error)
+            }
             CommitError::Full => Self::new(StatusCode::INSUFFICIENT_STORAGE, &error).retry_after(5),
             CommitError::Unavailable(_) | CommitError::Fenced => {
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, &error).retry_after(1)

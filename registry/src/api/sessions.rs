@@ -8,7 +8,7 @@ use super::params::{self, Params, Path};
 use super::problem::Problem;
 use super::{App, AppState};
 use crate::access::Caller;
-use crate::sessions::{EndError, MAX_RENEWALS, Unreached};
+use crate::sessions::{CreateError, EndError, MAX_RENEWALS, Unreached};
 use axum::body::Body;
 use axum::extract::{RawQuery, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -33,6 +33,8 @@ fn document(app: &App, view: &SessionView) -> SessionDocument {
         headers(("Location" = String, description = "Where it is."))),
         (status = 403, description = "The caller may not act as this source.",
             body = fingerpost_catalog::document::ProblemDocument, content_type = "application/problem+json"),
+        (status = 429, description = "The caller has the most sessions that a registrar may have; or as everywhere.",
+            body = fingerpost_catalog::document::ProblemDocument, content_type = "application/problem+json"),
         WriteProblems, BodyProblems, OnlyJson))]
 pub(crate) async fn create_session(
     State(app): AppState,
@@ -48,7 +50,10 @@ pub(crate) async fn create_session(
     body::require_json(&headers)?;
     let new: NewSession = body::json(&body::read(body, MAX_BODY).await?)?;
     app.api.writer.heard(acting.source());
-    let view = app.api.sessions.create(&caller, acting.source(), new).await?;
+    let view = app.api.sessions.create(&caller, acting.source(), new).await.map_err(|error| match error {
+        CreateError::TooMany { .. } => Problem::new(StatusCode::TOO_MANY_REQUESTS, error),
+        CreateError::Write(error) => error.into(),
+    })?;
     let document = document(&app, &view);
     let mut response = reply(StatusCode::CREATED, &document, Some(document.revision));
     // Ids are hexadecimal digits.

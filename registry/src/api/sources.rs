@@ -68,7 +68,7 @@ pub(crate) async fn delete_source(
     Params::new(query.as_deref())?.finish()?;
     params::loaded(&app)?;
     let source: Source = source.parse().map_err(|error| Problem::parameter("source", error))?;
-    let known = app.api.live.read().source_stats().contains_key(&source);
+    let known = app.api.live.read().knows_source(&source);
     if !known {
         return Err(Problem::not_found(format_args!("source `{source}`")));
     }

@@ -157,6 +157,13 @@ fn http_fields(check: &Check) -> Result<(), Invalid> {
         if name.is_empty() || name.len() > 128 || !name.bytes().all(is_token) {
             return refuse("not the name of a header");
         }
+        // RFC 9110 §11.6.2, §11.7.2; RFC 6265 §5.4
+        if ["authorization", "proxy-authorization", "cookie"].iter().any(|own| name.eq_ignore_ascii_case(own)) {
+            return refuse(
+                "it would hold a secret, and every reader of the registry sees what a check declares: let the \
+                 instance answer the check without, or report to a check of type `ttl`",
+            );
+        }
         // These decide where a request ends.
         let framing =
             ["host", "connection", "content-length", "transfer-encoding", "upgrade", "te", "trailer", "expect"];
@@ -207,6 +214,7 @@ mod tests {
             (json!({"headers": {"a b": "c"}}), "/checks/0/headers/a b"),
             (json!({"headers": {"x": "a\r\nb: c"}}), "/checks/0/headers/x"),
             (json!({"headers": {"Content-Length": "3"}}), "/checks/0/headers/Content-Length"),
+            (json!({"headers": {"authorization": "Bearer x"}}), "/checks/0/headers/authorization"),
             (json!({"expect": [99]}), "/checks/0/expect/0"),
             (json!({"ttlSeconds": 3}), "/checks/0/ttlSeconds"),
             (json!({"tls": {}}), "/checks/0/tls"),

@@ -37,7 +37,7 @@ use crate::writes::{WriteError, Writer};
 use book::Book;
 use fingerpost_catalog::document::{NewSession, ProtectionDocument};
 use fingerpost_catalog::{
-    Effects, Key, Position, Record, Replica, Session, SessionState, SessionView, Source, Timestamp,
+    Effects, Key, Position, Record, Replica, Session, SessionState, SessionStats, SessionView, Source, Timestamp,
 };
 use parking_lot::Mutex;
 use std::sync::Arc;
@@ -84,6 +84,9 @@ pub struct SessionOptions {
     pub tick: Duration,
     /// Who has not run for this long has stood still, and can't know who renewed meanwhile.
     pub standstill: Duration,
+    /// Most sessions of one registrar, so that none fills every replica's memory, or has so many that what becomes of
+    /// its own counts as a mass expiry.
+    pub of_owner: usize,
 }
 
 impl Default for SessionOptions {
@@ -92,6 +95,7 @@ impl Default for SessionOptions {
             protection: Protection::default(),
             tick: Duration::from_millis(250),
             standstill: Duration::from_millis(1500),
+            of_owner: 10_000,
         }
     }
 }
@@ -120,6 +124,22 @@ impl std::fmt::Debug for Engine {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Engine").finish_non_exhaustive()
     }
+}
+
+/// Why a session was not begun.
+#[derive(Debug, thiserror::Error)]
+pub enum CreateError {
+    /// The caller has as many as anybody may have.
+    #[error("`{owner}` has {most} sessions, the most for one registrar; end some, or wait until some have expired")]
+    TooMany {
+        /// Who.
+        owner: Arc<str>,
+        /// The bound.
+        most: usize,
+    },
+    /// It can't be taken, or the store did not take it.
+    #[error(transparent)]
+    Write(#[from] WriteError),
 }
 
 /// Why a session was not ended.
@@ -188,8 +208,13 @@ impl Engine {
     }
 
     /// Begins a session.
-    pub async fn create(&self, caller: &Caller, source: &Source, new: NewSession) -> Result<SessionView, WriteError> {
-        validate(&new)?;
+    pub async fn create(&self, caller: &Caller, source: &Source, new: NewSession) -> Result<SessionView, CreateError> {
+        validate(&new).map_err(WriteError::from)?;
+        let most = self.options.of_owner;
+        // What others begin at the same moment is not seen yet; it is a bound, and need not be exact.
+        if matches!(caller.role, Role::Registrar { .. }) && self.live.read().sessions_of_owner(&caller.name) >= most {
+            return Err(CreateError::TooMany { owner: Arc::clone(&caller.name), most });
+        }
         let id: Arc<str> = format!("{:032x}", rand::random::<u128>()).into();
         let session = Session {
             name: new.name,
@@ -247,18 +272,9 @@ impl Engine {
 
     /// How the sessions do.
     pub fn summary(&self) -> Summary {
-        let mut summary = Summary::default();
-        for (_, session) in self.live.read().all_sessions() {
-            *match session.state {
-                SessionState::Alive => &mut summary.alive,
-                SessionState::Suspect => &mut summary.suspect,
-                SessionState::Expired => &mut summary.expired,
-            } += 1;
-        }
+        let SessionStats { alive, suspect, expired } = self.live.read().session_stats();
         let book = self.book.lock();
-        summary.home = book.len();
-        summary.home_held = book.held_here();
-        summary
+        Summary { alive, suspect, expired, home: book.len(), home_held: book.held_here() }
     }
 
     /// Notes that this process runs; see [`Book::wake`].

@@ -117,6 +117,12 @@ pub enum CommitError {
     /// The commit breaks a rule of the store (too many operations, a key twice); nothing was changed.
     #[error("{0}")]
     Malformed(String),
+    /// The commit has more bytes than the store takes at once; nothing was changed.
+    #[error("what is written at once has at most {most} bytes in this store: write fewer or smaller objects at once")]
+    TooLarge {
+        /// The store's bound.
+        most: usize,
+    },
     /// No room; nothing was changed. Writes succeed again when there is room.
     #[error("the disk is full: make room in the data folder, or in etcd; writes succeed again without a restart")]
     Full,

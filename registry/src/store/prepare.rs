@@ -70,7 +70,7 @@ pub(super) fn prepare(commit: Commit, hasher: &KeyHasher, max_bytes: usize) -> R
         };
         bytes += 7 + text.len() + value.as_ref().map_or(0, |(_, encoded)| encoded.len());
         if bytes > max_bytes {
-            return malformed(format!("a commit has at most {max_bytes} bytes: split it"));
+            return Err(CommitError::TooLarge { most: max_bytes });
         }
         let hash = hasher.hash(text.as_bytes());
         if !seen.insert(hash) {

@@ -5,7 +5,7 @@ use crate::world::{Node, Wires, a_moment, sleep};
 use fingerpost_catalog::document::{NewSession, RenewalState};
 use fingerpost_catalog::{SessionState, Source};
 use fingerpost_registry::access::{Caller, Role};
-use fingerpost_registry::sessions::{EndError, OwnRenewal, Unreached};
+use fingerpost_registry::sessions::{CreateError, EndError, OwnRenewal, SessionOptions, Unreached};
 use fingerpost_registry::store::CommitError;
 use fingerpost_registry::writes::WriteError;
 use std::sync::Arc;
@@ -189,6 +189,31 @@ async fn who_is_behind_asks_whose_a_session_is_before_ending_it() {
     assert_eq!(a.state(&id), Some(SessionState::Alive));
     let renewed = b.engine.renew(&other, std::slice::from_ref(&id)).await.unwrap();
     assert_eq!(renewed[0].state, RenewalState::Unknown);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_registrar_has_so_many_sessions_at_most() {
+    let options = SessionOptions { of_owner: 2, ..SessionOptions::default() };
+    let (shared, wires) = (Shared::new(), Arc::default());
+    let a = Node::start_with(&shared, &wires, "a", &["a", "b"], options).await;
+    let b = Node::start_with(&shared, &wires, "b", &["a", "b"], options).await;
+    let ci = registrar("ci", "api/*");
+    let first = begin(&a, &ci, "api/ci").await;
+    begin(&b, &ci, "api/other").await;
+    a.live.wait_for(b.live.position(), Duration::from_secs(5)).await.unwrap();
+    let again = async |node: &Node, caller: &Caller| {
+        let new = NewSession { name: "test".to_owned(), ttl_seconds: 15, grace_seconds: 60 };
+        node.engine.create(caller, &"api/ci".parse().unwrap(), new).await
+    };
+    let refused = again(&a, &ci).await.unwrap_err();
+    assert!(matches!(refused, CreateError::TooMany { most: 2, .. }), "{refused:?}");
+    // Others may, and administrators have no such bound.
+    begin(&a, &registrar("other", "api/*"), "api/ci").await;
+    for _ in 0..3 {
+        again(&a, &Caller::anonymous()).await.unwrap();
+    }
+    a.engine.end(&ci, &first).await.unwrap();
+    again(&a, &ci).await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]

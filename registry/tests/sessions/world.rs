@@ -104,11 +104,22 @@ impl Node {
 
     /// The replica `own` among those that live.
     pub async fn start(shared: &Arc<Shared>, wires: &Arc<Wires>, own: &str, live: &[&str]) -> Self {
+        Self::start_with(shared, wires, own, live, SessionOptions::default()).await
+    }
+
+    /// The same with other options.
+    pub async fn start_with(
+        shared: &Arc<Shared>,
+        wires: &Arc<Wires>,
+        own: &str,
+        live: &[&str],
+        options: SessionOptions,
+    ) -> Self {
         let store = Handle::new(shared, members(own, live));
         let replica = LiveReplica::new("default");
         let as_store = || Arc::clone(&store) as Arc<dyn Store>;
         let peers = Arc::clone(wires) as Arc<dyn Peers>;
-        let engine = Engine::new(as_store(), Arc::clone(&replica), peers, SessionOptions::default());
+        let engine = Engine::new(as_store(), Arc::clone(&replica), peers, options);
         wires.engines.lock().insert(own.into(), Arc::downgrade(&engine));
         let stop = CancellationToken::new();
         let witness = Arc::new(Witness::default());
