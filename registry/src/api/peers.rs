@@ -44,7 +44,9 @@ async fn renew(State(app): AppState, body: Body) -> Result<Response, Problem> {
 /// What the sessions count that are at home here.
 async fn count(State(app): AppState) -> Result<Response, Problem> {
     params::loaded(&app)?;
-    Ok(reply(StatusCode::OK, &app.api.sessions.counts(), None))
+    let out_of_touch = || Problem::new(StatusCode::SERVICE_UNAVAILABLE, "this replica is out of touch with the store");
+    let counts = app.api.sessions.counts().ok_or_else(out_of_touch)?;
+    Ok(reply(StatusCode::OK, &counts, None))
 }
 
 /// Reports to TTL checks that are at home here.

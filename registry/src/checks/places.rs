@@ -166,6 +166,17 @@ impl Places {
         for group in self.lines.lines.keys().cloned().collect::<Vec<_>>() {
             self.lines.change(&group, |line| line.waiting.retain(&keep));
         }
+        // Where nobody is under way, no end will let those go on who wait for their address.
+        let mut free = Vec::new();
+        self.addresses.retain(|_, address| {
+            if address.under_way == 0 {
+                free.extend(address.held.drain(..));
+            }
+            address.under_way > 0
+        });
+        for waiting in free {
+            self.lines.change(&group(&waiting.key), |line| line.waiting.push_back(waiting));
+        }
         self.waiting = self.lines.lines.values().map(|line| line.waiting.len()).sum::<usize>()
             + self.addresses.values().map(|address| address.held.len()).sum::<usize>();
     }

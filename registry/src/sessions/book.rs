@@ -113,13 +113,14 @@ impl Entry {
     }
 }
 
-/// What is known of a write that ends or holds a session.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Write {
-    /// It is on its way.
-    UnderWay,
-    /// It may have been applied, or may yet be: the store could not say. It can't be any more once the record has changed.
-    Open,
+/// What is known of the writes that end or hold a session.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+struct Write {
+    /// One is on its way.
+    under_way: bool,
+    /// An earlier one may have been applied, or may yet be: the store could not say. It can't be any more once the record has
+    /// changed.
+    open: bool,
 }
 
 /// What a renewal finds at home.
@@ -234,8 +235,16 @@ impl Book {
         // Who lost its place and took another one in between has missed renewals, whether it saw itself gone or not.
         let grant = grant || members.fence.place != self.members.fence.place;
         let mut former = std::mem::take(&mut self.entries);
+        let mut open = std::mem::take(&mut self.writes);
         self.held.clear();
         for (id, session) in sessions {
+            // Where somebody else has become the home, the store refuses what was left open. Who was only out of touch for a
+            // while has left it open still.
+            if let Some(write) = open.remove(id)
+                && (write.under_way || members.home_of(id).is_some_and(|home| home.id == members.own))
+            {
+                self.writes.insert(Arc::clone(id), write);
+            }
             if session.state == SessionState::Suspect {
                 self.held.insert(Arc::clone(id));
             }
@@ -246,8 +255,6 @@ impl Book {
         }
         self.members = members;
         self.ended.retain(|id, _| self.members.is_home(id));
-        // Where somebody else has become the home, the store refuses what was left open.
-        self.writes.retain(|id, write| *write == Write::UnderWay || self.entries.contains_key(id));
         self.due = Some(now);
         self.note_held(now);
     }
@@ -280,8 +287,11 @@ impl Book {
             _ => self.held.remove(id),
         };
         self.note_held(now);
-        if self.writes.get(id) == Some(&Write::Open) {
-            self.writes.remove(id);
+        if let Some(write) = self.writes.get_mut(id) {
+            write.open = false;
+            if !write.under_way {
+                self.writes.remove(id);
+            }
         }
         let Some(session) = after else {
             self.entries.remove(id);
@@ -425,27 +435,30 @@ impl Book {
     pub(super) fn begin_writing(&mut self, id: &Arc<str>, now: Instant) -> bool {
         let overdue = self.entries.get(id).is_some_and(|entry| entry.is_overdue(now));
         if overdue {
-            self.writes.insert(Arc::clone(id), Write::UnderWay);
+            self.writes.entry(Arc::clone(id)).or_default().under_way = true;
         }
         overdue
     }
 
     /// What was written about the session has come to its end; `decided` if it is known to which, and seen here.
     pub(super) fn finish_writing(&mut self, id: &str, decided: bool) {
-        match self.writes.get_mut(id) {
-            Some(write) if !decided && self.entries.contains_key(id) => *write = Write::Open,
-            _ => drop(self.writes.remove(id)),
+        let Some(write) = self.writes.get_mut(id) else { return };
+        write.under_way = false;
+        // What an earlier one may yet do is not undone by this one's end.
+        write.open |= !decided;
+        if !write.open {
+            self.writes.remove(id);
         }
     }
 
     /// Whether what is written about the session is on its way still.
     pub(super) fn is_writing(&self, id: &str) -> bool {
-        self.writes.get(id) == Some(&Write::UnderWay)
+        self.writes.get(id).is_some_and(|write| write.under_way)
     }
 
     /// Whether what was written about the session may yet be applied, or has been, unseen.
     pub(super) fn is_open(&self, id: &str) -> bool {
-        self.writes.get(id) == Some(&Write::Open)
+        self.writes.get(id).is_some_and(|write| write.open && !write.under_way)
     }
 
     /// The session expired without having been held.

@@ -76,12 +76,16 @@ impl Counts {
 }
 
 impl Engine {
-    /// What the sessions at home here count. Another replica may ask so.
-    pub fn counts(&self) -> Counts {
+    /// What the sessions at home here count. Another replica may ask so. None while this one is out of touch, and so at home
+    /// for none: to say that there are none would be wrong.
+    pub fn counts(&self) -> Option<Counts> {
+        if !self.members().in_touch {
+            return None;
+        }
         let now = Instant::now();
         let mut book = self.book.lock();
         self.wake(&mut book, now);
-        book.counts(now)
+        Some(book.counts(now))
     }
 
     /// What the other homes count, beside `own`.

@@ -161,7 +161,7 @@ impl Engine {
                 future::join_all(there.into_values().map(|(home, ids)| self.pass_on(&members, home, ids))),
             )
             .await;
-            let mut note = nowhere;
+            let (mut note, mut failed) = (nowhere, false);
             for (id, outcome) in here.into_iter().zip(own.into_iter().map(Some)).chain(passed.into_iter().flatten()) {
                 match outcome {
                     Some(OwnRenewal::Alive) => drop(states.insert(id, RenewalState::Alive)),
@@ -169,11 +169,15 @@ impl Engine {
                     Some(OwnRenewal::Restored) => drop(states.insert(id, RenewalState::Restored)),
                     Some(OwnRenewal::Unknown) => drop(states.insert(id, RenewalState::Unknown)),
                     Some(OwnRenewal::Elsewhere) => rest.push(id),
-                    Some(OwnRenewal::Failed) => return Err(Unreached),
+                    Some(OwnRenewal::Failed) => failed = true,
                     None => note.push(id),
                 }
             }
+            // Those of others are noted even so.
             states.extend(self.note_away(note).await?);
+            if failed {
+                return Err(Unreached);
+            }
         }
         states.extend(self.note_away(rest).await?);
         Ok(states)

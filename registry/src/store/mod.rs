@@ -189,7 +189,7 @@ pub enum FollowError {
     Closed,
 }
 
-/// Reads change sets in order, without gaps or repetition.
+/// Reads change sets in order, without gaps or repetition. A set without changes only says how far the store is.
 pub trait Follower: Send {
     /// The next change set; waits for one. Cancel-safe.
     fn next(&mut self) -> BoxFuture<'_, Result<Arc<ChangeSet>, FollowError>>;

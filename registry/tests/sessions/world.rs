@@ -46,10 +46,8 @@ impl Peers for Wires {
     fn counts<'a>(&'a self, home: &'a Member, _: &'a Secret) -> BoxFuture<'a, Result<Counts, PeerError>> {
         async move {
             let engine = self.engines.lock().get(&home.id).and_then(Weak::upgrade);
-            match engine.filter(|_| !self.cut.load(Ordering::SeqCst)) {
-                Some(engine) => Ok(engine.counts()),
-                None => Err(PeerError::Unreachable(Arc::clone(&home.id), "cut".to_owned())),
-            }
+            let counts = engine.filter(|_| !self.cut.load(Ordering::SeqCst)).and_then(|engine| engine.counts());
+            counts.ok_or_else(|| PeerError::Unreachable(Arc::clone(&home.id), "cut".to_owned()))
         }
         .boxed()
     }

@@ -14,7 +14,7 @@ pub async fn follows_from_what_was_read<H: Harness>(harness: H) {
     let mut changed: Vec<String> = set.changes.iter().map(|change| change.key.to_string()).collect();
     changed.sort();
     assert_eq!(changed, [key(3).to_string(), key(4).to_string()]);
-    assert!(follower.try_next().unwrap().is_none());
+    nothing_more(&mut *follower);
 }
 
 pub async fn resumes_exactly<H: Harness>(mut harness: H) {
@@ -29,7 +29,7 @@ pub async fn resumes_exactly<H: Harness>(mut harness: H) {
             for expected in &made[place + 1..] {
                 assert_eq!(next(&mut *follower).await.unwrap().position, *expected);
             }
-            assert!(follower.try_next().unwrap().is_none());
+            nothing_more(&mut *follower);
         }
     };
     check(&*store).await;
@@ -233,7 +233,9 @@ pub async fn dropped_waits_lose_nothing<H: Harness>(harness: H) {
     let mut seen = Vec::new();
     while seen.len() < 50 {
         if let Ok(set) = tokio::time::timeout(Duration::from_micros(300), follower.next()).await {
-            seen.push(set.unwrap().position);
+            // One without changes only says how far the store is.
+            let set = set.unwrap();
+            seen.extend((!set.changes.is_empty()).then_some(set.position));
         }
     }
     assert_eq!(seen, writer.await.unwrap());

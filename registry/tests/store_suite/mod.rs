@@ -134,7 +134,7 @@ pub async fn latest(store: &dyn Store) -> State {
         };
         let mut compacted = false;
         while position.number < target.number {
-            match next(&mut *follower).await {
+            match next_set(&mut *follower).await {
                 Ok(set) => {
                     apply(&mut state, &set);
                     position = set.position;
@@ -152,9 +152,26 @@ pub async fn latest(store: &dyn Store) -> State {
     }
 }
 
-/// The next change set, soon.
+/// The next change set, soon; one without changes only says how far the store is.
+pub async fn next_set(follower: &mut dyn Follower) -> Result<Arc<ChangeSet>, FollowError> {
+    tokio::time::timeout(Duration::from_secs(10), follower.next()).await.expect("nothing came")
+}
+
+/// The next change set with changes, soon.
 pub async fn next(follower: &mut dyn Follower) -> Result<Arc<ChangeSet>, FollowError> {
-    tokio::time::timeout(Duration::from_secs(10), follower.next()).await.expect("no change came")
+    loop {
+        let set = next_set(follower).await?;
+        if !set.changes.is_empty() {
+            return Ok(set);
+        }
+    }
+}
+
+/// Makes sure that there is no further change.
+pub fn nothing_more(follower: &mut dyn Follower) {
+    while let Some(set) = follower.try_next().unwrap() {
+        assert!(set.changes.is_empty(), "{set:?}");
+    }
 }
 
 pub async fn done(store: &dyn Store, commit: Commit) -> Committed {

@@ -135,6 +135,7 @@ async fn deliver(core: &Core, slot: &mut Slot, group: &[Planned]) -> Delivered {
                 Answer::Applied(revision, verdicts) => {
                     slot.at = i64::try_from(revision).unwrap_or(i64::MAX);
                     core.wrote(sent.elapsed());
+                    core.works();
                     if revision <= before || is_elsewhere(core, &response) {
                         core.mirror.doubt.notify_one();
                         let why = "etcd was replaced by an older state of it meanwhile";
@@ -148,7 +149,13 @@ async fn deliver(core: &Core, slot: &mut Slot, group: &[Planned]) -> Delivered {
                     if value == id.as_bytes() {
                         return recovered(group, at);
                     }
-                    // It has moved on from where everything sent so far expected it.
+                    // It has moved on from where everything sent so far expected it; unless somebody has cleared it away, as is
+                    // done with what a dead replica left.
+                    if open && at == 0 {
+                        return Delivered::Not(CommitError::Unknown(
+                            "this process was taken for dead meanwhile".to_owned(),
+                        ));
+                    }
                     if open && begun.elapsed() > BELIEF {
                         return Delivered::Not(CommitError::Unknown("this process was stopped meanwhile".to_owned()));
                     }
@@ -159,8 +166,11 @@ async fn deliver(core: &Core, slot: &mut Slot, group: &[Planned]) -> Delivered {
                     continue;
                 }
             },
-            // What was sent before may still be applied, as long as it is not known to be out of the way.
-            Err(failure) if transaction::is_unmet(&failure) && !open => return unmet(group),
+            Err(failure) if transaction::is_unmet(&failure) => {
+                // What was sent before may still be applied, as long as it is not known to be out of the way.
+                let closed = if open { close_off(core, slot, &id).await } else { Closed::NotApplied };
+                return closed.or(group, failure, unmet(group));
+            }
             Err(failure) => failure,
         };
         match failure.outcome {
@@ -200,7 +210,49 @@ async fn look(core: &Core, slot: &Slot, id: &str) -> Result<Option<i64>, Failure
     Ok(kv.filter(|kv| kv.value() == id.as_bytes()).map(etcd_client::KeyValue::mod_revision))
 }
 
+/// What became of everything that was sent so far.
+enum Closed {
+    /// None of it was applied, or will be.
+    NotApplied,
+    /// It was applied at that revision of the slot.
+    Applied(i64),
+    Unknown,
+}
+
+impl Closed {
+    /// What came of the group, if `nothing` is what came of it where nothing was applied.
+    fn or(self, group: &[Planned], failure: Failure, nothing: Delivered) -> Delivered {
+        match self {
+            Closed::NotApplied => nothing,
+            Closed::Applied(at) => recovered(group, at),
+            Closed::Unknown => Delivered::Not(CommitError::Unknown(failure.text)),
+        }
+    }
+}
+
 /// Makes sure that what was sent is not applied later, so that there is an outcome at all.
+async fn close_off(core: &Core, slot: &mut Slot, id: &str) -> Closed {
+    for _ in 0..core.endpoints.urls().len().min(3) {
+        let fence = transaction::fence_off(&slot.key, slot.at);
+        let Ok(response) = core.endpoints.once(REQUEST, |client| send(client, fence)).await else { continue };
+        if response.succeeded() {
+            slot.at = response.header().map_or(0, |header| header.revision());
+            return Closed::NotApplied;
+        }
+        let (at, value) = transaction::slot_of(&response.op_responses());
+        slot.at = at;
+        return match at {
+            // Somebody has cleared it away.
+            0 => Closed::Unknown,
+            _ if value == id.as_bytes() => Closed::Applied(at),
+            // Fenced by a request before, whose answer was lost.
+            _ => Closed::NotApplied,
+        };
+    }
+    Closed::Unknown
+}
+
+/// There was no answer for too long.
 async fn give_up(
     core: &Core,
     slot: &mut Slot,
@@ -209,27 +261,9 @@ async fn give_up(
     begun: Instant,
     failure: Failure,
 ) -> Delivered {
-    let unknown = Delivered::Not(CommitError::Unknown(failure.text.clone()));
-    if begun.elapsed() > BELIEF {
-        return unknown;
-    }
-    for _ in 0..core.endpoints.urls().len().min(3) {
-        let fence = transaction::fence_off(&slot.key, slot.at);
-        let Ok(response) = core.endpoints.once(REQUEST, |client| send(client, fence)).await else { continue };
-        if response.succeeded() {
-            slot.at = response.header().map_or(0, |header| header.revision());
-            return Delivered::Not(CommitError::Unavailable(failure.text));
-        }
-        let (at, value) = transaction::slot_of(&response.op_responses());
-        slot.at = at;
-        return if value == id.as_bytes() {
-            recovered(group, at)
-        } else {
-            // Fenced by a request before, whose answer was lost.
-            Delivered::Not(CommitError::Unavailable(failure.text))
-        };
-    }
-    unknown
+    let closed = if begun.elapsed() > BELIEF { Closed::Unknown } else { close_off(core, slot, id).await };
+    let unavailable = Delivered::Not(CommitError::Unavailable(failure.text.clone()));
+    closed.or(group, failure, unavailable)
 }
 
 /// A transaction was applied at a revision, though its answer was lost.
@@ -289,7 +323,8 @@ async fn judge(core: &Core, group: &[Planned], applied: &mut Applied) -> Found {
 /// for, so that it does not try again with the same old knowledge.
 fn must_show(planned: &Planned, told: &Told, found: &Found, revision: u64) -> u64 {
     match told {
-        Told::Applied(true) if !planned.writes.is_empty() => revision,
+        // Also where there was nothing left to delete: this replica may not know that yet.
+        Told::Applied(_) if !planned.writes.is_empty() => revision,
         // Who only asks wants to know what holds now, and to see it here.
         Told::Applied(_) if planned.job.commit.operations.is_empty() => revision,
         Told::Failed => {
@@ -323,7 +358,6 @@ async fn settle(core: &Core, group: Vec<Planned>, delivered: Delivered, reports:
                 }
                 core.mirror.wait_for(due, RETURN).await;
             }
-            core.works();
             let (epoch, head) = (core.mirror.epoch(), core.mirror.head());
             let behind = core.mirror.applied() < revision;
             for (mut planned, told) in group.into_iter().zip(told) {

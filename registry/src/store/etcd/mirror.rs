@@ -147,6 +147,7 @@ impl Mirror {
 
     /// Starts over from everything at a later revision: followers have to, too.
     pub(super) fn reload(&self, loaded: Loaded, meta: &Meta) {
+        let revision = loaded.revision;
         {
             let mut state = self.state.write();
             state.index = loaded.index;
@@ -163,8 +164,8 @@ impl Mirror {
             }
             self.history.restart(Position::new(state.epoch, loaded.revision));
         }
-        self.applied.send_replace(loaded.revision);
         self.tell_members();
+        self.applied.send_replace(revision);
     }
 
     /// Applies what the watch brought, in its order.
@@ -214,10 +215,11 @@ impl Mirror {
             sets.finish(state.epoch, last);
             self.history.publish(sets.take());
         }
-        self.reached(revision.max(last));
+        // Whoever sees how far this is also sees who is alive then.
         if members {
             self.tell_members();
         }
+        self.reached(revision.max(last));
         broken
     }
 

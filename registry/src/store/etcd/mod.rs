@@ -194,7 +194,11 @@ impl Core {
     fn vital(self: &Arc<Self>, what: &'static str, task: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
         let core = Arc::clone(self);
         self.tasks.spawn(async move {
-            if AssertUnwindSafe(task).catch_unwind().await.is_err() {
+            let panicked = tokio::select! {
+                ended = AssertUnwindSafe(task).catch_unwind() => ended.is_err(),
+                () = core.dead.cancelled() => false,
+            };
+            if panicked {
                 core.end(&format!("{what} panicked"));
             }
         })

@@ -96,9 +96,11 @@ pub(super) async fn run(core: Arc<Core>, slots: usize) {
     expiry.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut sequencer = Sequencer { core, queue, busy: Busy::default(), slots, under_way: 0, reports };
     loop {
+        // What is added before it closes is taken.
+        let closing = sequencer.core.inbox.closing();
         sequencer.take();
         sequencer.send_groups();
-        if sequencer.core.inbox.closing() && sequencer.queue.is_empty() && sequencer.under_way == 0 {
+        if closing && sequencer.queue.is_empty() && sequencer.under_way == 0 {
             return;
         }
         let core = Arc::clone(&sequencer.core);
@@ -113,7 +115,7 @@ pub(super) async fn run(core: Arc<Core>, slots: usize) {
                 }
             }
             () = core.inbox.ready.notified() => {}
-            () = core.dead.cancelled() => return,
+            () = core.dead.cancelled() => return sequencer.refuse(),
             _ = expiry.tick(), if waits => sequencer.expire(),
         }
     }
@@ -143,6 +145,14 @@ impl Sequencer {
                     self.queue.push_front(job);
                 }
             }
+        }
+    }
+
+    /// The store has ended.
+    fn refuse(mut self) {
+        self.take();
+        for job in self.queue {
+            job.answer(Err(super::closed()));
         }
     }
 

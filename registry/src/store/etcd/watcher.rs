@@ -3,8 +3,9 @@
 use super::Core;
 use super::endpoints::{MAX_MESSAGE, Pause, Way};
 use super::failure::Failure;
+use super::load;
+use super::meta::{self, Meta};
 use super::mirror::{Broken, Event};
-use super::{load, meta};
 use etcd_client::{EventType, WatchOptions, WatchResponse};
 use std::sync::Arc;
 use std::time::Duration;
@@ -54,7 +55,7 @@ pub(super) async fn run(core: Arc<Core>) {
         let mut reload: Option<&'static str> = None;
         loop {
             let end = match reload {
-                Some(why) => match again(&core, why).await {
+                Some(_) => match again(&core).await {
                     Ok(()) => {
                         reload = None;
                         continue;
@@ -66,23 +67,22 @@ pub(super) async fn run(core: Arc<Core>) {
                     session(&core).await
                 }
             };
-            let steady = begun.elapsed() > STEADY;
-            let why = match end {
-                End::Failed(failure) => failure.text,
-                End::Reload(why) => {
-                    // What reading again does not mend is not tried in a loop.
-                    let mended = reload.replace(why).is_none() && steady;
-                    if mended {
-                        pause = Pause::new();
-                        continue;
-                    }
-                    why.to_owned()
-                }
-                End::TooNew(found) => return core.schema_is_too_new(found),
-            };
-            core.lost_touch(&why);
+            // What reading again does not mend is not tried in a loop.
+            let steady = reload.is_none() && begun.elapsed() > STEADY;
             if steady {
                 pause = Pause::new();
+            }
+            match end {
+                End::Failed(failure) => core.lost_touch(&failure.text),
+                End::Reload(why) => {
+                    core.lost_touch(why);
+                    tracing::warn!(why, "the store in etcd is to be read again");
+                    reload = Some(why);
+                    if steady {
+                        continue;
+                    }
+                }
+                End::TooNew(found) => return core.schema_is_too_new(found),
             }
             pause.wait().await;
         }
@@ -94,10 +94,13 @@ pub(super) async fn run(core: Arc<Core>) {
 }
 
 /// Reads everything again. Followers that are behind are told to do the same.
-async fn again(core: &Core, why: &str) -> Result<(), Failure> {
-    tracing::warn!(why, "the store in etcd is read again");
+async fn again(core: &Core) -> Result<(), Failure> {
     let (endpoints, mirror) = (&core.endpoints, &core.mirror);
-    let meta = meta::complete(endpoints, &mirror.keys, core.schema, Instant::now() + LOOK).await?;
+    let mut meta = meta::complete(endpoints, &mirror.keys, core.schema, Instant::now() + LOOK).await?;
+    if let Some(why) = broken_history(core, &meta) {
+        begin_anew(core, &meta, why).await?;
+        meta = meta::complete(endpoints, &mirror.keys, core.schema, Instant::now() + LOOK).await?;
+    }
     if meta.schema.is_none() {
         let key = mirror.keys.schema();
         return Err(Failure::other(format!("`{key}` in etcd is no number; it was {} before", mirror.schema())));
@@ -114,24 +117,36 @@ async fn check(core: &Core) -> Result<u64, End> {
     if let Some(found) = meta.schema.filter(|schema| *schema > core.schema) {
         return Err(End::TooNew(found));
     }
-    let Some((epoch, cluster)) = meta.epoch else { return Err(End::Reload("its epoch is gone")) };
+    let Some((epoch, _)) = meta.epoch else { return Err(End::Reload("its epoch is gone")) };
     if meta.schema.is_none() || meta.secret.is_none() {
         return Err(End::Reload("what it says of itself is gone"));
     }
-    let mirror = &core.mirror;
-    let less = meta.revision < mirror.applied();
-    if cluster != meta.cluster || (less && epoch == mirror.epoch()) {
-        let why = if less { "it has less than it had" } else { "it is in another etcd cluster" };
-        tracing::warn!(why, revision = meta.revision, seen = mirror.applied(), "a new history of the store begins");
-        meta::renew(&core.endpoints, &mirror.keys, &meta, Instant::now() + LOOK).await?;
+    if let Some(why) = broken_history(core, &meta) {
+        begin_anew(core, &meta, why).await?;
         return Err(End::Reload(why));
     }
+    let mirror = &core.mirror;
+    let less = meta.revision < mirror.applied();
     // Somebody else has noticed the same. The numbers went backwards in between, and may be beyond ours again by now.
     if less || meta.cluster != mirror.cluster() || epoch != mirror.epoch() {
         return Err(End::Reload("another history of it has begun"));
     }
     mirror.history.know(meta.revision);
     Ok(meta.revision)
+}
+
+/// Why the store's positions are not what they were, though its epoch is, if so.
+fn broken_history(core: &Core, meta: &Meta) -> Option<&'static str> {
+    let (epoch, cluster) = meta.epoch?;
+    if epoch == core.mirror.epoch() && meta.revision < core.mirror.applied() {
+        return Some("it has less than it had");
+    }
+    (cluster != meta.cluster).then_some("it is in another etcd cluster")
+}
+
+async fn begin_anew(core: &Core, meta: &Meta, why: &str) -> Result<(), Failure> {
+    tracing::warn!(why, revision = meta.revision, seen = core.mirror.applied(), "a new history of the store begins");
+    meta::renew(&core.endpoints, &core.mirror.keys, meta, Instant::now() + LOOK).await
 }
 
 async fn session(core: &Core) -> End {
@@ -179,6 +194,8 @@ async fn listen(core: &Core, way: &Way, goal: u64) -> Result<std::convert::Infal
     }
     let mut next = Instant::now() + core.progress;
     let mut hurried = Instant::now();
+    // When to ask because somebody waits.
+    let mut hurry: Option<Instant> = None;
     loop {
         let timer = asked.map_or(next, |asked| asked + ANSWER);
         tokio::select! {
@@ -197,12 +214,12 @@ async fn listen(core: &Core, way: &Way, goal: u64) -> Result<std::convert::Infal
                 next = Instant::now() + core.progress;
             }
             () = mirror.doubt.notified() => return Err(Failure::other("etcd is not what it was").into()),
-            () = mirror.hurry.notified() => {
-                if hurried.elapsed() >= HURRY {
-                    hurried = Instant::now();
-                    request(&mut stream).await?;
-                    asked = asked.or(Some(hurried));
-                }
+            () = mirror.hurry.notified(), if hurry.is_none() => hurry = Some(hurried + HURRY),
+            () = tokio::time::sleep_until(hurry.unwrap_or(timer)), if hurry.is_some() => {
+                hurry = None;
+                hurried = Instant::now();
+                request(&mut stream).await?;
+                asked = asked.or(Some(hurried));
             }
             () = tokio::time::sleep_until(timer) => {
                 if asked.is_some() {
