@@ -90,12 +90,17 @@ async fn keep(at: SocketAddr, mine: Vec<(usize, String)>, ttl: Duration, keepers
     }
 }
 
-async fn sessions(connection: &mut http::Connection) -> Result<Value> {
-    Ok(call(connection, "GET", "/v1/status", "").await?["sessions"].clone())
+/// Each over a connection of its own: one that is idle for long is closed.
+async fn status(at: SocketAddr) -> Result<Value> {
+    call(&mut http::Connection::open(at).await?, "GET", "/v1/status", "").await
 }
 
-async fn critical(connection: &mut http::Connection) -> Result<u64> {
-    call(connection, "GET", "/v1/status", "").await?["catalog"]["health"]["critical"].as_u64().context("no figure")
+async fn sessions(at: SocketAddr) -> Result<Value> {
+    Ok(status(at).await?["sessions"].clone())
+}
+
+async fn critical(at: SocketAddr) -> Result<u64> {
+    status(at).await?["catalog"]["health"]["critical"].as_u64().context("no figure")
 }
 
 pub(crate) async fn run(options: Options) -> Result<()> {
@@ -133,7 +138,7 @@ pub(crate) async fn run(options: Options) -> Result<()> {
         keeping.push(tokio::spawn(keep(at, mine, ttl, Arc::clone(&keepers))));
     }
     println!("  made in {:.1} s", begun.elapsed().as_secs_f64());
-    let mut connection = http::Connection::open(replicas[0].http).await?;
+    let at = replicas[0].http;
     tokio::time::sleep(ttl).await;
 
     let revision = || async {
@@ -160,36 +165,32 @@ pub(crate) async fn run(options: Options) -> Result<()> {
     // All fall silent at once.
     keepers.living.store(0, Ordering::Relaxed);
     tokio::time::sleep(ttl + Duration::from_secs(5)).await;
-    let held = sessions(&mut connection).await?;
-    let lost = critical(&mut connection).await?;
+    let held = sessions(at).await?;
+    let lost = critical(at).await?;
     println!(
         "  all silent for {} s: {lost} instances critical (goal: 0); {held}",
         (ttl + Duration::from_secs(5)).as_secs()
     );
     keepers.living.store(options.sessions, Ordering::Relaxed);
     tokio::time::sleep(ttl * 3).await;
-    println!("  all back: {}", sessions(&mut connection).await?);
+    println!("  all back: {}", sessions(at).await?);
 
     // One in a hundred dies.
     let dead = options.sessions / 100;
     let each = (options.instances / options.sessions) as u64;
-    let before = critical(&mut connection).await?;
+    let before = critical(at).await?;
     keepers.living.store(options.sessions - dead, Ordering::Relaxed);
     let died = Instant::now();
     let wanted = before + dead as u64 * each;
-    while critical(&mut connection).await? < wanted {
+    while critical(at).await? < wanted {
         if died.elapsed() > ttl * 4 {
-            bail!(
-                "only {} of {wanted} instances are critical after {:?}",
-                critical(&mut connection).await?,
-                died.elapsed()
-            );
+            bail!("only {} of {wanted} instances are critical after {:?}", critical(at).await?, died.elapsed());
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     let noticed = died.elapsed();
     tokio::time::sleep(ttl).await;
-    let after = critical(&mut connection).await?;
+    let after = critical(at).await?;
     println!(
         "  1 % dead at once: all {} instances critical {:.1} s after their last renewal could have been sent (goal: within \
          {} s); {} others disturbed (goal: 0), {} renewals lost",

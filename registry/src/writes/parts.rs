@@ -4,7 +4,8 @@
 //! is room, and are cleared away behind it where there is none; and before one of the same key comes to be, whatever is
 //! left of its predecessor is removed. So an instance inherits nothing from one that was.
 
-use super::{ATTEMPTS, Guard, WriteError, Writer, Written, described};
+use super::identity::described;
+use super::{ATTEMPTS, Guard, WriteError, Writer, Written};
 use crate::store::{Action, Commit, CommitError, Condition, Expect, MAX_OPERATIONS, Operation};
 use crate::validate::{self, Invalid};
 use fingerpost_catalog::{CheckResult, CheckType, Drain, InstanceKey, Key, Record, Timestamp};

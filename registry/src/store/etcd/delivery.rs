@@ -126,12 +126,22 @@ async fn deliver(core: &Core, slot: &mut Slot, group: &[Planned]) -> Delivered {
     let mut pause = Pause::new();
     // Whether something was sent that may have been applied, or may still be.
     let mut open = false;
+    let mut flat = is_flat(group);
     loop {
-        let txn = transaction::write(group, keys, &core.id, (&slot.key, slot.at), &id);
+        let place = (slot.key.as_str(), slot.at);
+        let txn = match flat {
+            true => transaction::write_flat(group, keys, &core.id, place, &id),
+            false => transaction::write(group, keys, &core.id, place, &id),
+        };
         let before = core.mirror.applied();
         let sent = Instant::now();
         let failure = match core.endpoints.once(REQUEST, |client| send(client, txn)).await {
-            Ok(response) => match transaction::answer(&response, group.len(), 1) {
+            Ok(response) => match answer(&response, group, flat) {
+                // A check does not hold: one by one, then.
+                Answer::Elsewhere(at, _) if flat && at == slot.at => {
+                    flat = false;
+                    continue;
+                }
                 Answer::Applied(revision, verdicts) => {
                     slot.at = i64::try_from(revision).unwrap_or(i64::MAX);
                     core.wrote(sent.elapsed());
@@ -195,6 +205,16 @@ async fn deliver(core: &Core, slot: &mut Slot, group: &[Planned]) -> Delivered {
         }
         pause.wait().await;
     }
+}
+
+/// Whether a group is tried in the form in which one failing check fails all. One that did not hold before may not hold
+/// again.
+fn is_flat(group: &[Planned]) -> bool {
+    group.iter().all(|planned| planned.demands().is_empty() && planned.job.surprises == 0)
+}
+
+fn answer(response: &TxnResponse, group: &[Planned], flat: bool) -> Answer {
+    if flat { transaction::answer_flat(response, group) } else { transaction::answer(response, group.len(), 1) }
 }
 
 /// Whether an answer is of another etcd cluster than the one that is followed.

@@ -161,9 +161,9 @@ impl Planned {
         !self.checks.is_empty() || self.fence.is_some()
     }
 
-    /// How much of etcd's limit of operations it takes in its own transaction: compares or writes, whichever are more.
-    pub(super) fn depth(&self) -> usize {
-        (self.gate().len() + self.fence.map_or(0, |_| 2)).max(self.writes.len())
+    /// How many compares it takes, but for what is demanded apart.
+    pub(super) fn compares(&self) -> usize {
+        self.gate().len() + self.fence.map_or(0, |_| 2)
     }
 
     /// About how many bytes it takes in a request.

@@ -236,28 +236,33 @@ impl Sequencer {
 /// A transaction in the making.
 struct Group {
     jobs: Vec<Planned>,
-    /// Operations of the outer transaction before those of the commits.
+    /// Operations and compares of the outer transaction beside those of the commits.
     outer: usize,
+    /// The most that one commit takes of etcd's limit, and what all take together.
     depth: usize,
+    checks: usize,
+    writes: usize,
     bytes: usize,
     full: bool,
 }
 
 impl Group {
     fn new(outer: usize) -> Self {
-        Self { jobs: Vec::new(), outer, depth: 0, bytes: 256, full: false }
+        Self { jobs: Vec::new(), outer, depth: 0, checks: 0, writes: 0, bytes: 256, full: false }
     }
 
-    /// Whether one more fits, and if so, makes room for it.
+    /// Whether one more fits, in both of a transaction's forms; and if so, makes room for it.
     fn takes(&mut self, planned: &Planned, root: usize) -> bool {
-        let depth = self.depth.max(planned.depth());
+        let (checks, writes) = (self.checks + planned.compares(), self.writes + planned.writes.len());
+        let depth = self.depth.max(planned.compares().max(planned.writes.len()));
         let bytes = self.bytes + planned.bytes(root);
         // What is demanded would fail all others, too.
         let alone = !planned.demands().is_empty();
-        let operations = self.outer + self.jobs.len() + 1 + depth;
-        let fits = self.jobs.is_empty() || (!alone && operations <= MAX_OPERATIONS && bytes <= MAX_BYTES);
+        let flat = self.outer + checks.max(writes);
+        let nested = self.outer + self.jobs.len() + 1 + depth;
+        let fits = self.jobs.is_empty() || (!alone && flat.max(nested) <= MAX_OPERATIONS && bytes <= MAX_BYTES);
         if fits {
-            (self.depth, self.bytes) = (depth, bytes);
+            (self.depth, self.checks, self.writes, self.bytes) = (depth, checks, writes, bytes);
         }
         self.full = !fits || alone;
         fits

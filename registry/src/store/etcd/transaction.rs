@@ -5,6 +5,17 @@
 //!
 //! ```text
 //! If   slot is at the revision known
+//!      the checks of all commits hold
+//! Then put the slot = id of this write
+//!      the operations of all commits
+//! Else read the slot
+//! ```
+//!
+//! That is the *flat* form, the cheapest one for etcd. Where the slot is as it should be, but a check does not hold, nothing
+//! was applied, and the same is asked in the *nested* form, in which one commit does not stand in another's way:
+//!
+//! ```text
+//! If   slot is at the revision known
 //! Then put the slot = id of this write
 //!      for each commit: If its checks hold Then its operations
 //! Else read the slot
@@ -120,22 +131,26 @@ pub(super) fn nobody_joined(keys: &Keys, since: u64) -> Compare {
     Compare::mod_revision(keys.joins(), CompareOp::Equal, revision(since))
 }
 
-fn nested(planned: &Planned, keys: &Keys, own: &str) -> TxnOp {
-    let operations: Vec<TxnOp> = planned
-        .writes
-        .iter()
-        .map(|&place| {
-            let operation = &planned.job.commit.operations[place];
-            let key = keys.record(&operation.text);
-            match &operation.value {
-                Some((_, value)) => TxnOp::put(key, value.as_slice(), None),
-                None => TxnOp::delete(key, None::<DeleteOptions>),
-            }
-        })
-        .collect();
+fn operations<'a>(planned: &'a Planned, keys: &'a Keys) -> impl Iterator<Item = TxnOp> + 'a {
+    planned.writes.iter().map(|&place| {
+        let operation = &planned.job.commit.operations[place];
+        let key = keys.record(&operation.text);
+        match &operation.value {
+            Some((_, value)) => TxnOp::put(key, value.as_slice(), None),
+            None => TxnOp::delete(key, None::<DeleteOptions>),
+        }
+    })
+}
+
+/// Everything that must hold for a commit, but for what is demanded apart.
+fn gate<'a>(planned: &'a Planned, keys: &'a Keys, own: &'a str) -> impl Iterator<Item = Compare> + 'a {
     let fence = planned.fence.into_iter().flat_map(|fence| fence_compares(fence, keys, own));
-    let compares: Vec<Compare> = compares(planned, planned.gate(), keys).chain(fence).collect();
-    TxnOp::txn(Txn::new().when(compares).and_then(operations))
+    compares(planned, planned.gate(), keys).chain(fence)
+}
+
+fn nested(planned: &Planned, keys: &Keys, own: &str) -> TxnOp {
+    let compares: Vec<Compare> = gate(planned, keys, own).collect();
+    TxnOp::txn(Txn::new().when(compares).and_then(operations(planned, keys).collect::<Vec<_>>()))
 }
 
 /// What fails the whole request where a check does not hold.
@@ -154,7 +169,18 @@ pub(super) fn is_unmet(failure: &Failure) -> bool {
     failure.outcome == Outcome::Refused && failure.text.contains("future revision")
 }
 
-/// The transaction of a group that writes.
+/// The transaction of a group that writes, in its flat form.
+pub(super) fn write_flat(group: &[Planned], keys: &Keys, own: &str, (slot, at): (&str, i64), id: &str) -> Txn {
+    let slot_is = Compare::mod_revision(slot, CompareOp::Equal, at);
+    let checks = group.iter().flat_map(|planned| gate(planned, keys, own));
+    let puts = group.iter().flat_map(|planned| operations(planned, keys));
+    Txn::new()
+        .when(std::iter::once(slot_is).chain(checks).collect::<Vec<_>>())
+        .and_then(std::iter::once(TxnOp::put(slot, id, None)).chain(puts).collect::<Vec<_>>())
+        .or_else([TxnOp::get(slot, None)])
+}
+
+/// The transaction of a group that writes, in its nested form.
 pub(super) fn write(group: &[Planned], keys: &Keys, own: &str, (slot, at): (&str, i64), id: &str) -> Txn {
     let mut then = Vec::with_capacity(1 + group.len());
     then.push(TxnOp::put(slot, id, None));
@@ -194,17 +220,35 @@ pub(super) fn look_back<'a>(commits: impl Iterator<Item = &'a Planned>, keys: &K
     reads.chunks(READS).map(|reads| Txn::new().and_then(reads)).collect()
 }
 
+fn has_changed(responses: &[TxnOpResponse]) -> bool {
+    responses.iter().any(|response| match response {
+        TxnOpResponse::Delete(delete) => delete.deleted() > 0,
+        _ => true,
+    })
+}
+
 fn verdict(response: &TxnOpResponse) -> Verdict {
     match response {
-        TxnOpResponse::Txn(inner) if inner.succeeded() => {
-            let changed = inner.op_responses().iter().any(|response| match response {
-                TxnOpResponse::Delete(delete) => delete.deleted() > 0,
-                _ => true,
-            });
-            Verdict::Applied(changed)
-        }
+        TxnOpResponse::Txn(inner) if inner.succeeded() => Verdict::Applied(has_changed(&inner.op_responses())),
         _ => Verdict::Failed,
     }
+}
+
+/// Reads the answer to [`write_flat()`].
+pub(super) fn answer_flat(response: &TxnResponse, group: &[Planned]) -> Answer {
+    let responses = response.op_responses();
+    if !response.succeeded() {
+        let (at, value) = slot_of(&responses);
+        return Answer::Elsewhere(at, value);
+    }
+    let revision = response.header().map_or(0, |header| header.revision().unsigned_abs());
+    let mut rest = responses.get(1..).unwrap_or_default();
+    let verdicts = group.iter().map(|planned| {
+        let (own, others) = rest.split_at(planned.writes.len().min(rest.len()));
+        rest = others;
+        Verdict::Applied(has_changed(own))
+    });
+    Answer::Applied(revision, verdicts.collect())
 }
 
 /// Reads the answer to [`write()`] or [`verify()`] for so many commits; the former's first operation is the slot's.
