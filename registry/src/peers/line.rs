@@ -19,6 +19,10 @@ use tokio::time::Instant;
 
 /// A peer that could not be reached is not tried again for this long.
 pub(super) const PAUSE: Duration = Duration::from_secs(1);
+/// Where calls follow each other this closely, each waits a little for company: nothing that is told here is so urgent that a
+/// call of its own would be worth more than what it costs both sides.
+const BUSY: Duration = Duration::from_millis(50);
+const GATHER: Duration = Duration::from_millis(5);
 /// Most items that wait for one peer.
 const MAX_WAITING: usize = 20_000;
 
@@ -56,6 +60,8 @@ struct State<C: Call> {
     calling: bool,
     /// Not to be called before this time.
     pause: Option<(Instant, PeerError)>,
+    /// When the last call ended.
+    called: Option<Instant>,
     used: Instant,
 }
 
@@ -117,8 +123,8 @@ impl<C: Call> Lines<C> {
             lines.retain(|_, line| now.saturating_duration_since(line.0.lock().used) < Duration::from_secs(60));
         }
         let line = lines.entry(Arc::clone(&peer.id)).or_insert_with(|| {
-            let (waiting, calling, pause) = (VecDeque::new(), false, None);
-            Arc::new(Line(Mutex::new(State { waiting, calling, pause, used: now })))
+            let waiting = VecDeque::new();
+            Arc::new(Line(Mutex::new(State { waiting, calling: false, pause: None, called: None, used: now })))
         });
         line.0.lock().used = now;
         Arc::clone(line)
@@ -157,12 +163,13 @@ struct Caller<C: Call> {
 impl<C: Call> Caller<C> {
     /// Calls with what waits, until nothing does.
     async fn run(mut self) {
-        while let Some(batch) = self.next_batch() {
+        while let Some(batch) = self.next_batch().await {
             let (items, waiting): (Vec<_>, Vec<_>) =
                 batch.into_iter().map(|Waiting { items, reply }| (items, reply)).unzip();
             let counts: Vec<usize> = items.iter().map(Vec::len).collect();
             let body = C::Body::from(items.into_iter().flatten().collect());
             let replied = call::<C::Reply>(&self.client, &self.peer, &self.secret, C::PATH, &body).await;
+            self.line.0.lock().called = Some(Instant::now());
             let answer = replied.map(Into::<Vec<_>>::into).and_then(|outcomes: Vec<C::Outcome>| {
                 match outcomes.len() == counts.iter().sum::<usize>() {
                     true => Ok(outcomes),
@@ -185,7 +192,14 @@ impl<C: Call> Caller<C> {
     }
 
     /// None where nothing waits: whoever comes from then on calls again.
-    fn next_batch(&mut self) -> Option<Vec<Waiting<C>>> {
+    async fn next_batch(&mut self) -> Option<Vec<Waiting<C>>> {
+        let busy = {
+            let state = self.line.0.lock();
+            !state.waiting.is_empty() && state.called.is_some_and(|called| called.elapsed() < BUSY)
+        };
+        if busy {
+            tokio::time::sleep(GATHER).await;
+        }
         let mut state = self.line.0.lock();
         let batch = state.take_batch();
         self.done = batch.is_empty();
