@@ -109,7 +109,7 @@ pub(super) async fn verify(core: Arc<Core>, slot: Slot, group: Vec<Planned>, rep
             }
         },
         Err(failure) if transaction::is_unmet(&failure) => unmet(&group),
-        Err(failure) => Delivered::Not(CommitError::Unavailable(failure.text)),
+        Err(failure) => Delivered::Not(CommitError::Unavailable(failure.reason())),
     };
     let _ = reports.send(Report::Free(slot));
     settle(&core, group, delivered, &reports).await;
@@ -193,12 +193,12 @@ async fn deliver(core: &Core, slot: &mut Slot, group: &[Planned]) -> Delivered {
                 Ok(None) | Err(_) => open = true,
             },
             Outcome::Compacted | Outcome::Denied | Outcome::Certificate | Outcome::Refused if !open => {
-                return Delivered::Not(CommitError::Unavailable(failure.text));
+                return Delivered::Not(CommitError::Unavailable(failure.reason()));
             }
             Outcome::Compacted | Outcome::Denied | Outcome::Certificate | Outcome::Refused => {}
         }
         if !open && begun.elapsed() > AWAY {
-            return Delivered::Not(CommitError::Unavailable(failure.text));
+            return Delivered::Not(CommitError::Unavailable(failure.reason()));
         }
         if open && begun.elapsed() > BUDGET {
             return give_up(core, slot, group, &id, begun, failure).await;
@@ -245,7 +245,7 @@ impl Closed {
         match self {
             Closed::NotApplied => nothing,
             Closed::Applied(at) => recovered(group, at),
-            Closed::Unknown => Delivered::Not(CommitError::Unknown(failure.text)),
+            Closed::Unknown => Delivered::Not(CommitError::Unknown(failure.reason())),
         }
     }
 }
@@ -282,7 +282,7 @@ async fn give_up(
     failure: Failure,
 ) -> Delivered {
     let closed = if begun.elapsed() > BELIEF { Closed::Unknown } else { close_off(core, slot, id).await };
-    let unavailable = Delivered::Not(CommitError::Unavailable(failure.text.clone()));
+    let unavailable = Delivered::Not(CommitError::Unavailable(failure.reason()));
     closed.or(group, failure, unavailable)
 }
 
@@ -324,7 +324,7 @@ async fn judge(core: &Core, group: &[Planned], applied: &mut Applied) -> Found {
                 }
                 found.add(response.op_responses(), &core.mirror.keys);
             }
-            Err(failure) => failed = Some(failure.text),
+            Err(failure) => failed = Some(failure.reason()),
         }
     }
     for (planned, told) in group.iter().zip(&mut applied.told) {

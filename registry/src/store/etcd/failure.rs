@@ -55,6 +55,16 @@ impl Failure {
         self.text.contains("message length too large")
     }
 
+    /// The same for whoever asked for a write, and may not know what it was for.
+    pub(super) fn reason(&self) -> String {
+        let text = &self.text;
+        match self.outcome {
+            Outcome::NotSent => format!("etcd can't be reached: {text}"),
+            Outcome::Unknown => format!("etcd gave no clear answer: {text}"),
+            _ => format!("etcd refused: {text}"),
+        }
+    }
+
     /// Whether trying again, perhaps elsewhere, may help.
     pub(super) fn passes(&self) -> bool {
         matches!(self.outcome, Outcome::NotSent | Outcome::Unknown)
