@@ -245,7 +245,7 @@ pub async fn closing_ends_followers<H: Harness>(harness: H) {
     let store = harness.store();
     let made = done(&*store, commit([put(1, 1)])).await.position;
     let mut follower = store.follow(made).unwrap();
-    let waiting = tokio::spawn(async move { follower.next().await });
+    let waiting = tokio::spawn(async move { next(&mut *follower).await });
     tokio::time::sleep(Duration::from_millis(20)).await;
     store.close().await;
     store.close().await;
