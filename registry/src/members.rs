@@ -75,6 +75,12 @@ impl Members {
         Self { own, live: vec![member], in_touch: true, secret: Secret::default(), fence: Fence::default() }
     }
 
+    /// Whether only this process ever writes to the store. That no other replica is known to live does not mean that: one that
+    /// lost its place writes on, but for what is a home's alone to write.
+    pub fn are_alone(&self) -> bool {
+        self.secret.0.is_empty()
+    }
+
     /// The replica that is at home for what `name` names; none while nobody is known to live.
     pub fn home_of(&self, name: &str) -> Option<&Member> {
         self.live.iter().max_by_key(|member| (score(&member.id, name), &member.id))

@@ -91,7 +91,7 @@ impl Engine {
         }
         unseen.sort_unstable();
         unseen.dedup();
-        if unseen.len() > QUESTIONS && self.members().live.len() > 1 {
+        if unseen.len() > QUESTIONS && !self.members().are_alone() {
             // One question for all of them.
             self.writer.catch_up(NOTE_TIMEOUT).await.map_err(|_| Unreached)?;
             let replica = self.live.read();
@@ -273,7 +273,7 @@ impl Engine {
             return Ok(Some(session));
         }
         // What only this process writes, it shows before it says so.
-        if self.members().live.len() <= 1 && self.members().in_touch {
+        if self.members().are_alone() {
             return Ok(None);
         }
         let key = Key::Session { id: id.into() };

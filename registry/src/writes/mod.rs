@@ -254,9 +254,8 @@ impl Writer {
         if !unseen {
             return Ok(());
         }
-        let members = Arc::clone(&self.store.members().borrow());
         // What only this process writes, it shows before it says so.
-        if members.live.len() <= 1 && members.in_touch {
+        if self.store.members().borrow().are_alone() {
             return Ok(());
         }
         self.catch_up(CATCH_UP_TIMEOUT).await
