@@ -9,8 +9,8 @@ mod session;
 use crate::check::Check;
 use crate::health::{Health, HealthParts};
 use crate::labels::Labels;
-use crate::object::{AllCritical, Attachment, Conditions, Pod, Port, ServiceType};
-use crate::record::Kind;
+use crate::object::{AllCritical, Attachment, Conditions, Instance, Pod, Port, ServiceType};
+use crate::record::{InstanceKey, Kind};
 use crate::view::{InstanceView, NamespaceView, ServiceView};
 use crate::{Epoch, Position, Source, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -366,14 +366,13 @@ impl ServiceDocument {
 }
 
 impl InstanceDocument {
-    /// The reply for a view read in `epoch`.
-    pub fn from_view(view: &InstanceView, epoch: Epoch) -> Self {
-        let instance = &view.instance;
+    /// The document that would make this declaration, but for what was reported of its health.
+    pub fn of(key: &InstanceKey, instance: &Instance) -> Self {
         Self {
-            namespace: Some(view.key.namespace.to_string()),
-            service: view.key.service.as_deref().map(str::to_owned),
-            id: Some(view.key.id.to_string()),
-            source: Some(view.key.source.clone()),
+            namespace: Some(key.namespace.to_string()),
+            service: key.service.as_deref().map(str::to_owned),
+            id: Some(key.id.to_string()),
+            source: Some(key.source.clone()),
             addresses: instance.addresses.clone(),
             ports: instance.ports.clone(),
             labels: instance.labels.clone(),
@@ -381,16 +380,24 @@ impl InstanceDocument {
             zone: instance.zone.clone(),
             node: instance.node.clone(),
             hostname: instance.hostname.clone(),
-            health: Some(view.reported),
             conditions: instance.conditions,
             pod: instance.pod.clone(),
             attachment: instance.attachment.clone(),
             session: instance.session.clone(),
             checks: known(&instance.checks),
+            ..Self::default()
+        }
+    }
+
+    /// The reply for a view read in `epoch`.
+    pub fn from_view(view: &InstanceView, epoch: Epoch) -> Self {
+        Self {
+            health: Some(view.reported),
             effective_health: Some(view.effective),
             health_parts: (view.parts != HealthParts::default()).then(|| view.parts.clone()),
             shadowed: view.shadowed.clone(),
             revision: Some(Position::new(epoch, view.revision)),
+            ..Self::of(&view.key, &view.instance)
         }
     }
 }

@@ -10,13 +10,12 @@ use crate::store::{
     Action, Commit, CommitError, Contents, MAX_OPERATIONS, Operation, ReadAt, StoreError, StoredRecord,
 };
 use crate::validate::{self, Invalid};
-use crate::writes::instance_document;
 use axum::body::Body;
 use axum::extract::{RawQuery, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::{BufMut, Bytes, BytesMut};
-use fingerpost_catalog::document::{NamespaceDocument, ServiceDocument};
+use fingerpost_catalog::document::{InstanceDocument, NamespaceDocument, ServiceDocument};
 use fingerpost_catalog::{Key, Position, Record};
 use futures_util::stream::{FuturesOrdered, StreamExt};
 use serde::{Deserialize, Serialize};
@@ -145,7 +144,7 @@ fn check(key: &Key, record: &Record) -> Result<(), Invalid> {
             if let Some(report) = &instance.report {
                 validate::note(&report.note)?;
             }
-            validate::instance(instance_document(key, instance)).map(drop)
+            validate::instance(InstanceDocument::of(key, instance)).map(drop)
         }
         _ => Ok(()),
     }

@@ -42,7 +42,7 @@ impl Writer {
         self.see_sessions(patch.get("session").and_then(serde_json::Value::as_str).into_iter()).await?;
         self.update_instance(acting, key.clone(), guard, false, |present| {
             let Some(present) = present else { return Ok(None) };
-            let mut document = serde_json::to_value(instance_document(&key, present))
+            let mut document = serde_json::to_value(InstanceDocument::of(&key, present))
                 .map_err(|error| Invalid::new("", format!("the instance can't be patched: {error}")))?;
             merge_patch(&mut document, patch);
             let document: InstanceDocument = crate::api::json_value(document)?;
@@ -170,33 +170,6 @@ pub(super) fn keep_report(health: Option<Health>, present: Option<&Instance>) ->
         // Passing is what an instance is that never said anything.
         (Some(Health::Passing), None) => None,
         (Some(health), _) => Some(Report { health, ..Report::default() }),
-    }
-}
-
-/// An instance's record as the document that would make it.
-pub fn instance_document(key: &InstanceKey, instance: &Instance) -> InstanceDocument {
-    InstanceDocument {
-        namespace: Some(key.namespace.to_string()),
-        service: key.service.as_deref().map(str::to_owned),
-        id: Some(key.id.to_string()),
-        source: Some(key.source.clone()),
-        addresses: instance.addresses.clone(),
-        ports: instance.ports.clone(),
-        labels: instance.labels.clone(),
-        weight: instance.weight,
-        zone: instance.zone.clone(),
-        node: instance.node.clone(),
-        hostname: instance.hostname.clone(),
-        health: None,
-        conditions: instance.conditions,
-        pod: instance.pod.clone(),
-        attachment: instance.attachment.clone(),
-        session: instance.session.clone(),
-        checks: fingerpost_catalog::document::known(&instance.checks),
-        effective_health: None,
-        health_parts: None,
-        shadowed: Vec::new(),
-        revision: None,
     }
 }
 

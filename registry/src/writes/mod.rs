@@ -15,7 +15,6 @@ mod sets;
 
 pub(crate) use identity::is_session_id;
 pub use identity::{instance_key, namespace_key, service_key};
-pub use instances::instance_document;
 
 use crate::access::Forbidden;
 use crate::checks::{TargetRules, declaration};

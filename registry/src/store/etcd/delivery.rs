@@ -1,11 +1,12 @@
 //! Bringing a group of commits to etcd, whatever happens on the way, and telling its callers.
 
 use super::Core;
+use super::decode;
 use super::endpoints::{Pause, REQUEST};
 use super::failure::{Failure, Outcome};
 use super::plan::{Check, Job, Planned};
 use super::sequencer::Report;
-use super::transaction::{self, Answer, Found, Verdict};
+use super::transaction::{self, Answer, Form, Found, Verdict};
 use crate::store::{CommitError, Committed};
 use etcd_client::{Txn, TxnResponse};
 use fingerpost_catalog::Position;
@@ -98,16 +99,12 @@ pub(super) async fn verify(core: Arc<Core>, slot: Slot, group: Vec<Planned>, rep
     let txn = transaction::verify(&group, &core.mirror.keys, &core.id);
     let until = Instant::now() + AWAY;
     let delivered = match core.endpoints.repeat(REQUEST, until, |client| send(client, txn.clone())).await {
-        Ok(response) => match transaction::answer(&response, group.len(), 0) {
-            Answer::Applied(revision, verdicts) => {
-                core.mirror.history.know(revision);
-                let told = verdicts.into_iter().map(Told::from).collect();
-                Delivered::Applied(Applied { revision, judged: revision, told })
-            }
-            Answer::Elsewhere(..) => {
-                Delivered::Not(CommitError::Unavailable("etcd's answer makes no sense".to_owned()))
-            }
-        },
+        Ok(response) => {
+            let (revision, verdicts) = transaction::verified(&response, &group);
+            core.mirror.history.know(revision);
+            let told = verdicts.into_iter().map(Told::from).collect();
+            Delivered::Applied(Applied { revision, judged: revision, told })
+        }
         Err(failure) if transaction::is_unmet(&failure) => unmet(&group),
         Err(failure) => Delivered::Not(CommitError::Unavailable(failure.reason())),
     };
@@ -126,20 +123,17 @@ async fn deliver(core: &Core, slot: &mut Slot, group: &[Planned]) -> Delivered {
     let mut pause = Pause::new();
     // Whether something was sent that may have been applied, or may still be.
     let mut open = false;
-    let mut flat = is_flat(group);
+    let mut form = first_form(group);
     loop {
         let place = (slot.key.as_str(), slot.at);
-        let txn = match flat {
-            true => transaction::write_flat(group, keys, &core.id, place, &id),
-            false => transaction::write(group, keys, &core.id, place, &id),
-        };
+        let txn = transaction::write(form, group, keys, &core.id, place, &id);
         let before = core.mirror.applied();
         let sent = Instant::now();
         let failure = match core.endpoints.once(REQUEST, |client| send(client, txn)).await {
-            Ok(response) => match answer(&response, group, flat) {
+            Ok(response) => match transaction::answer(form, &response, group) {
                 // A check does not hold: one by one, then.
-                Answer::Elsewhere(at, _) if flat && at == slot.at => {
-                    flat = false;
+                Answer::Elsewhere(at, _) if form == Form::Flat && at == slot.at => {
+                    form = Form::Nested;
                     continue;
                 }
                 Answer::Applied(revision, verdicts) => {
@@ -207,14 +201,11 @@ async fn deliver(core: &Core, slot: &mut Slot, group: &[Planned]) -> Delivered {
     }
 }
 
-/// Whether a group is tried in the form in which one failing check fails all. One that did not hold before may not hold
-/// again.
-fn is_flat(group: &[Planned]) -> bool {
-    group.iter().all(|planned| planned.demands().is_empty() && planned.job.surprises == 0)
-}
-
-fn answer(response: &TxnResponse, group: &[Planned], flat: bool) -> Answer {
-    if flat { transaction::answer_flat(response, group) } else { transaction::answer(response, group.len(), 1) }
+/// A group is tried first in the form in which one failing check fails all, unless one did not hold before, and may not
+/// hold again.
+fn first_form(group: &[Planned]) -> Form {
+    let hopeful = group.iter().all(|planned| planned.demands().is_empty() && planned.job.surprises == 0);
+    if hopeful { Form::Flat } else { Form::Nested }
 }
 
 /// Whether an answer is of another etcd cluster than the one that is followed.
@@ -319,8 +310,7 @@ async fn judge(core: &Core, group: &[Planned], applied: &mut Applied) -> Found {
         match read {
             Ok(response) => {
                 if applied.judged == 0 {
-                    let seen = response.header().map_or(0, |header| header.revision().unsigned_abs());
-                    applied.revision = applied.revision.max(seen);
+                    applied.revision = applied.revision.max(decode::revision(response.header()));
                 }
                 found.add(response.op_responses(), &core.mirror.keys);
             }

@@ -3,17 +3,16 @@
 //! Pages are large: for each, etcd counts all keys that follow, so many small ones would cost the square of their number.
 //! While one page is on its way, the one before it is decoded on threads of its own.
 
+use super::decode;
 use super::endpoints::{Endpoints, MAX_MESSAGE, Pause};
 use super::failure::Failure;
-use super::foreign::Foreign;
 use super::keys::{Keys, Place, end_of};
 use super::meta::{StoredEpoch, read_secret};
 use super::mirror::{Entry, Loaded};
 use crate::members::Member;
 use crate::store::StoredRecord;
-use crate::store::hashed::{HashedMap, KeyHash, KeyHasher};
+use crate::store::hashed::{KeyHash, KeyHasher};
 use etcd_client::{GetOptions, KeyValue};
-use fingerpost_catalog::{Key, Record};
 use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -137,28 +136,23 @@ fn decode(page: Vec<KeyValue>, keys: &Keys, hasher: &KeyHasher) -> Page {
     for kv in page {
         match keys.place(kv.key()) {
             Place::Record(text) => {
-                let read = text.parse::<Key>().and_then(|key| {
-                    let record = Record::decode(&key, kv.value())?;
-                    Ok((key, record))
-                });
-                match read {
-                    Ok((key, record)) => {
-                        let revision = kv.mod_revision().unsigned_abs();
-                        let entry = Entry { revision, value: hasher.hash(kv.value()) };
-                        decoded.entries.push((hasher.hash(text.as_bytes()), entry));
+                let (hash, revision) = (hasher.hash(text.as_bytes()), kv.mod_revision().unsigned_abs());
+                match decode::record(text, kv.value(), hasher) {
+                    Ok((key, record, value)) => {
+                        decoded.entries.push((hash, Entry { revision, value }));
                         decoded.records.push(StoredRecord { key, record, revision });
                     }
                     Err(error) => decoded.unreadable.push(Unreadable {
                         key: kv.key().to_vec(),
-                        record: hasher.hash(text.as_bytes()),
-                        revision: kv.mod_revision().unsigned_abs(),
+                        record: hash,
+                        revision,
                         why: error.to_string(),
                     }),
                 }
             }
-            Place::Replica(id) => match serde_json::from_slice::<Member>(kv.value()) {
-                Ok(member) if &*member.id == id => decoded.live.push((member, kv.create_revision().unsigned_abs())),
-                _ => decoded.foreign.push((kv.key().to_vec(), "not a replica of Fingerpost".to_owned())),
+            Place::Replica(id) => match decode::member(id, kv.value()) {
+                Some(member) => decoded.live.push((member, kv.create_revision().unsigned_abs())),
+                None => decoded.foreign.push((kv.key().to_vec(), "not a replica of Fingerpost".to_owned())),
             },
             Place::Epoch | Place::Schema | Place::Secret | Place::Joins => decoded.others.push(kv),
             Place::Foreign => decoded.foreign.push((kv.key().to_vec(), "not a key of Fingerpost".to_owned())),
@@ -197,7 +191,7 @@ pub(super) async fn everything(
     until: Instant,
     mut staged: impl FnMut(Vec<StoredRecord>),
 ) -> Result<Loaded, Failure> {
-    let mut loaded = Loaded { index: HashedMap::default(), foreign: Foreign::default(), ..Loaded::empty(revision) };
+    let mut loaded = Loaded::empty(revision);
     let mut pages = Pages::new(endpoints, keys, hasher, keys.watched(), revision, until);
     while let Some(mut page) = pages.next().await? {
         loaded.add(&mut page, keys, hasher);

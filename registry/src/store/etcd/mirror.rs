@@ -3,13 +3,15 @@
 //! No keys and no values of records are kept, only hashes: enough to tell what an operation would change. The changes
 //! themselves go into the history, from which followers read.
 
+use super::decode;
 use super::foreign::Foreign;
 use super::keys::{Keys, Place};
 use super::meta::{Meta, StoredEpoch, read_secret};
 use crate::members::{Fence, Member, Members, Secret};
 use crate::store::hashed::{HashedMap, KeyHash, KeyHasher};
 use crate::store::history::History;
-use fingerpost_catalog::{Change, ChangeSet, Epoch, Key, Position, Record};
+use etcd_client::EventType;
+use fingerpost_catalog::{Change, ChangeSet, DecodeError, Epoch, Position};
 use parking_lot::RwLock;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -34,6 +36,19 @@ pub(super) struct Event<'a> {
     pub(super) revision: u64,
     /// The revision at which it came to be.
     pub(super) created: u64,
+}
+
+impl<'a> Event<'a> {
+    /// As the watch tells it.
+    pub(super) fn of(event: &'a etcd_client::Event) -> Option<Self> {
+        let kv = event.kv()?;
+        Some(Self {
+            key: kv.key(),
+            value: (event.event_type() == EventType::Put).then(|| kv.value()),
+            revision: kv.mod_revision().unsigned_abs(),
+            created: kv.create_revision().unsigned_abs(),
+        })
+    }
 }
 
 /// Who is alive, by id, each with the revision at which it took its place.
@@ -171,42 +186,42 @@ impl Mirror {
     /// Applies what the watch brought, in its order.
     pub(super) fn apply<'a>(&self, events: impl Iterator<Item = Event<'a>>, revision: u64) -> Result<(), Broken> {
         // Decoded before anybody has to wait for it.
-        let told: Vec<(Event<'a>, Told<'a>)> = events.map(|event| (event, Told::by(&event, self))).collect();
+        let decoded: Vec<(Event<'a>, Decoded<'a>)> = events.map(|event| (event, Decoded::of(&event, self))).collect();
         let mut broken = Ok(());
         let mut members = false;
         let mut last = 0;
         {
             let mut state = self.state.write();
             let mut sets = Sets::default();
-            for (event, told) in told {
+            for (event, decoded) in decoded {
                 if event.revision != last {
                     sets.finish(state.epoch, last);
                     last = event.revision;
                 }
-                match told {
-                    Told::Record(told) => sets.changes.extend(state.record(&event, told, &self.hasher)),
-                    Told::Replica(id, member) => members |= state.member(&event, id, member, &self.hasher),
-                    Told::Epoch(Some(epoch)) if epoch == state.epoch => {}
-                    Told::Epoch(Some(epoch)) => {
+                match decoded {
+                    Decoded::Record(record) => sets.changes.extend(state.record(&event, record, &self.hasher)),
+                    Decoded::Replica(id, member) => members |= state.member(&event, id, member, &self.hasher),
+                    Decoded::Epoch(Some(epoch)) if epoch == state.epoch => {}
+                    Decoded::Epoch(Some(epoch)) => {
                         tracing::warn!(%epoch, "another replica has begun a new history of the store");
                         sets.finish(state.epoch, last);
                         self.history.publish(sets.take());
                         state.epoch = epoch;
                         self.history.restart(Position::new(epoch, event.revision));
                     }
-                    Told::Epoch(None) => broken = Err(Broken("its epoch was removed or can't be read")),
-                    Told::Schema(Some(schema)) => state.schema = schema,
-                    Told::Schema(None) => broken = Err(Broken("its schema was removed or can't be read")),
-                    Told::Secret(Some(secret)) => {
+                    Decoded::Epoch(None) => broken = Err(Broken("its epoch was removed or can't be read")),
+                    Decoded::Schema(Some(schema)) => state.schema = schema,
+                    Decoded::Schema(None) => broken = Err(Broken("its schema was removed or can't be read")),
+                    Decoded::Secret(Some(secret)) => {
                         state.secret = secret;
                         members = true;
                     }
-                    Told::Secret(None) => broken = Err(Broken("its replicas' secret was removed or can't be read")),
-                    Told::Joins => {
+                    Decoded::Secret(None) => broken = Err(Broken("its replicas' secret was removed or can't be read")),
+                    Decoded::Joins => {
                         state.joins = event.value.map_or(0, |_| event.revision);
                         members = true;
                     }
-                    Told::Foreign => match event.value {
+                    Decoded::Foreign => match event.value {
                         Some(_) => state.foreign.note(event.key, "not a key of Fingerpost", &self.hasher),
                         None => state.foreign.forget(event.key, &self.hasher),
                     },
@@ -326,9 +341,9 @@ impl Mirror {
 }
 
 /// An event, decoded.
-enum Told<'a> {
-    Record(ToldRecord<'a>),
-    Replica(&'a str, Option<Result<Member, serde_json::Error>>),
+enum Decoded<'a> {
+    Record(DecodedRecord<'a>),
+    Replica(&'a str, Option<Option<Member>>),
     Epoch(Option<Epoch>),
     Schema(Option<u32>),
     Secret(Option<Secret>),
@@ -337,34 +352,30 @@ enum Told<'a> {
 }
 
 /// What an event says of a record.
-struct ToldRecord<'a> {
+struct DecodedRecord<'a> {
     text: &'a str,
     hash: KeyHash,
-    /// None where it was removed; with the value's hash otherwise.
-    value: Option<Result<Readable, String>>,
+    /// None where it was removed; the change and the value's hash otherwise.
+    value: Option<Result<(Change, u128), DecodeError>>,
 }
 
-/// A record's key and value, and the value's hash.
-type Readable = (Key, Arc<Record>, u128);
-
-impl<'a> Told<'a> {
-    fn by(event: &Event<'a>, mirror: &Mirror) -> Self {
+impl<'a> Decoded<'a> {
+    fn of(event: &Event<'a>, mirror: &Mirror) -> Self {
         match mirror.keys.place(event.key) {
             Place::Record(text) => {
-                let read = |value: &[u8]| {
-                    let key = text.parse::<Key>().map_err(|error| error.to_string())?;
-                    let record = Record::decode(&key, value).map_err(|error| error.to_string())?;
-                    Ok((key, Arc::new(record), mirror.hasher.hash(value)))
+                let read = |value| {
+                    let (key, record, hash) = decode::record(text, value, &mirror.hasher)?;
+                    Ok((Change { key, record: Some(Arc::new(record)) }, hash))
                 };
-                let hash = mirror.hasher.hash(text.as_bytes());
-                Told::Record(ToldRecord { text, hash, value: event.value.map(read) })
+                let value = event.value.map(read);
+                Decoded::Record(DecodedRecord { text, hash: mirror.hasher.hash(text.as_bytes()), value })
             }
-            Place::Replica(id) => Told::Replica(id, event.value.map(serde_json::from_slice)),
-            Place::Epoch => Told::Epoch(event.value.and_then(StoredEpoch::read).map(|(epoch, _)| epoch)),
-            Place::Schema => Told::Schema(event.value.and_then(|value| serde_json::from_slice(value).ok())),
-            Place::Secret => Told::Secret(event.value.and_then(read_secret)),
-            Place::Joins => Told::Joins,
-            Place::Foreign => Told::Foreign,
+            Place::Replica(id) => Decoded::Replica(id, event.value.map(|value| decode::member(id, value))),
+            Place::Epoch => Decoded::Epoch(event.value.and_then(StoredEpoch::read).map(|(epoch, _)| epoch)),
+            Place::Schema => Decoded::Schema(event.value.and_then(|value| serde_json::from_slice(value).ok())),
+            Place::Secret => Decoded::Secret(event.value.and_then(read_secret)),
+            Place::Joins => Decoded::Joins,
+            Place::Foreign => Decoded::Foreign,
         }
     }
 }
@@ -393,39 +404,33 @@ impl Sets {
 }
 
 impl State {
-    fn record(&mut self, event: &Event<'_>, told: ToldRecord<'_>, hasher: &KeyHasher) -> Option<(Change, usize)> {
-        let ToldRecord { text, hash, value } = told;
+    fn record(&mut self, event: &Event<'_>, record: DecodedRecord<'_>, hasher: &KeyHasher) -> Option<(Change, usize)> {
+        let DecodedRecord { text, hash, value } = record;
         match value {
-            Some(Ok((key, record, value))) => {
+            Some(Ok((change, value))) => {
                 self.foreign.forget_record(event.key, hash, hasher);
                 self.index.insert(hash, Entry { revision: event.revision, value });
                 // In memory it takes about three times its encoding.
                 let size = 128 + 3 * (text.len() + event.value.map_or(0, <[u8]>::len));
-                return Some((Change { key, record: Some(record) }, size));
+                return Some((change, size));
             }
             // Removed, or overwritten with what can't be read: what it was is no longer true, so it is gone from here.
             None => self.foreign.forget_record(event.key, hash, hasher),
-            Some(Err(error)) => self.foreign.note_record(event.key, hash, event.revision, &error, hasher),
+            Some(Err(error)) => self.foreign.note_record(event.key, hash, event.revision, &error.to_string(), hasher),
         }
         self.index.remove(&hash)?;
         let key = text.parse().ok()?;
         Some((Change { key, record: None }, 128 + 3 * text.len()))
     }
 
-    fn member(
-        &mut self,
-        event: &Event<'_>,
-        id: &str,
-        told: Option<Result<Member, serde_json::Error>>,
-        hasher: &KeyHasher,
-    ) -> bool {
-        match told {
-            Some(Ok(member)) if &*member.id == id => {
+    fn member(&mut self, event: &Event<'_>, id: &str, member: Option<Option<Member>>, hasher: &KeyHasher) -> bool {
+        match member {
+            Some(Some(member)) => {
                 self.foreign.forget(event.key, hasher);
                 self.live.insert(member.id.clone(), (member, event.created));
                 true
             }
-            Some(_) => {
+            Some(None) => {
                 self.foreign.note(event.key, "not a replica of Fingerpost", hasher);
                 self.live.remove(id).is_some()
             }

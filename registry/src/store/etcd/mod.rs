@@ -4,6 +4,7 @@
 //! writes of its callers into few transactions; a position's number is etcd's revision.
 //!
 //! - `keys`, `meta`, `foreign`: what lies where, and what is not ours.
+//! - `decode`: what keys and values say.
 //! - `endpoints`, `failure`, `version`: the ways to etcd, and what its errors mean for a request.
 //! - `open`, `load`, `past`, `watcher`, `mirror`: from everything at one revision to what holds now.
 //! - `sequencer`, `plan`, `transaction`, `delivery`: from a caller's commit to its outcome, also through lost answers.
@@ -12,6 +13,7 @@
 //! `Relaxed` means nothing here: everything is in etcd's quorum before the reply. A record that somebody overwrites with what
 //! can't be read is treated as removed, and named in the status: what it said before is no longer true.
 
+mod decode;
 mod delivery;
 mod endpoints;
 mod failure;
@@ -404,7 +406,7 @@ impl EtcdStore {
             let raised = core.endpoints.once(REQUEST, |mut client| async move { client.txn(txn).await });
             let raised = raised.await.map_err(unavailable)?;
             if raised.succeeded() {
-                let revision = raised.header().map_or(0, |header| header.revision().unsigned_abs());
+                let revision = decode::revision(raised.header());
                 core.mirror.wait_for(revision, REQUEST).await;
                 return Ok(Migrated { from, to: core.schema });
             }

@@ -6,6 +6,7 @@
 //! a whole registry. How many they are is known only when everything has been loaded, which is why it is loaded at the latest
 //! revision: a watch brings the changes with the values before them, and those replace what is newer.
 
+use super::decode;
 use super::endpoints::{Endpoints, MAX_MESSAGE, REQUEST};
 use super::failure::Failure;
 use super::keys::{Keys, Place};
@@ -13,7 +14,6 @@ use super::mirror::{Entry, Event, Loaded, Mirror};
 use crate::store::StoredRecord;
 use crate::store::hashed::{HashedSet, KeyHasher};
 use etcd_client::{EventType, KeyValue, WatchOptions, WatchResponse};
-use fingerpost_catalog::{Key, Record};
 
 /// The changes between a revision and a later one, in order.
 pub(super) struct Past {
@@ -109,11 +109,9 @@ impl Past {
             }
             let Some(before) = event.prev_kv() else { continue };
             // What couldn't be read was no record.
-            if let Ok(key) = text.parse::<Key>()
-                && let Ok(record) = Record::decode(&key, before.value())
-            {
+            if let Ok((key, record, value)) = decode::record(text, before.value(), hasher) {
                 let revision = revision(before);
-                entries.push((hash, Entry { revision, value: hasher.hash(before.value()) }));
+                entries.push((hash, Entry { revision, value }));
                 records.push(StoredRecord { key, record, revision });
             }
         }
@@ -129,12 +127,7 @@ impl Past {
 
     /// Applies the changes again.
     pub(super) fn replay(&self, mirror: &Mirror) {
-        let events = self.events().map(|(event, kv)| Event {
-            key: kv.key(),
-            value: (event.event_type() == EventType::Put).then(|| kv.value()),
-            revision: revision(kv),
-            created: kv.create_revision().unsigned_abs(),
-        });
+        let events = self.events().filter_map(|(event, _)| Event::of(event));
         if let Err(broken) = mirror.apply(events, self.until) {
             // The watch looks into it.
             tracing::debug!(?broken, "among the latest changes");

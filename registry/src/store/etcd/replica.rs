@@ -7,6 +7,7 @@
 //! take over what it was at home for.
 
 use super::Core;
+use super::decode;
 use super::endpoints::{Pause, REQUEST, Way};
 use super::failure::Failure;
 use super::meta;
@@ -55,7 +56,6 @@ pub(super) async fn run(core: Arc<Core>) {
             let kept = match place {
                 None => match register(&core).await {
                     Ok(Registered::Place(taken)) => Ok(Some(taken)),
-                    Ok(Registered::NotYet) => Err(Failure::other("the schema of the store was changed just now")),
                     Ok(Registered::TooNew(found)) => {
                         core.schema_is_too_new(found);
                         return;
@@ -116,8 +116,6 @@ async fn evicted(core: &Core, since: u64) {
 /// What came of taking a place.
 enum Registered {
     Place(Place),
-    /// The schema is not what is known of it.
-    NotYet,
     /// The schema is one that this version can't read.
     TooNew(u32),
 }
@@ -145,12 +143,12 @@ async fn register(core: &Core) -> Result<Registered, Failure> {
         .and_then([TxnOp::put(key, value, Some(options)), TxnOp::put(core.mirror.keys.joins(), &*core.id, None)]);
     let taken = core.endpoints.once(REQUEST, |mut client| async move { client.txn(txn).await }).await?;
     if taken.succeeded() {
-        let since = taken.header().map_or(0, |header| header.revision().unsigned_abs());
-        return Ok(Registered::Place(Place { lease, renewed: begun, since }));
+        return Ok(Registered::Place(Place { lease, renewed: begun, since: decode::revision(taken.header()) }));
     }
     give_back(core, lease).await;
     let found = meta::read(&core.endpoints, keys, Instant::now() + REQUEST).await?.schema;
-    Ok(found.filter(|found| *found > core.schema).map_or(Registered::NotYet, Registered::TooNew))
+    let too_new = found.filter(|found| *found > core.schema).map(Registered::TooNew);
+    too_new.ok_or_else(|| Failure::other("the schema of the store was changed just now"))
 }
 
 /// None where the lease is gone.

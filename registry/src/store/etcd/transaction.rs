@@ -39,6 +39,7 @@
 //! To give up, the slot is moved on by another write under the same condition (*fenced*): if that succeeds, what was sent
 //! before can't be applied any more.
 
+use super::decode;
 use super::failure::{Failure, Outcome};
 use super::keys::{Keys, Place};
 use super::plan::{Check, Must, Planned};
@@ -169,27 +170,30 @@ pub(super) fn is_unmet(failure: &Failure) -> bool {
     failure.outcome == Outcome::Refused && failure.text.contains("future revision")
 }
 
-/// The transaction of a group that writes, in its flat form.
-pub(super) fn write_flat(group: &[Planned], keys: &Keys, own: &str, (slot, at): (&str, i64), id: &str) -> Txn {
-    let slot_is = Compare::mod_revision(slot, CompareOp::Equal, at);
-    let checks = group.iter().flat_map(|planned| gate(planned, keys, own));
-    let puts = group.iter().flat_map(|planned| operations(planned, keys));
-    Txn::new()
-        .when(std::iter::once(slot_is).chain(checks).collect::<Vec<_>>())
-        .and_then(std::iter::once(TxnOp::put(slot, id, None)).chain(puts).collect::<Vec<_>>())
-        .or_else([TxnOp::get(slot, None)])
+/// How a group that writes is asked for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Form {
+    /// All or none of it.
+    Flat,
+    /// Each commit for itself.
+    Nested,
 }
 
-/// The transaction of a group that writes, in its nested form.
-pub(super) fn write(group: &[Planned], keys: &Keys, own: &str, (slot, at): (&str, i64), id: &str) -> Txn {
-    let mut then = Vec::with_capacity(1 + group.len());
-    then.push(TxnOp::put(slot, id, None));
-    then.extend(group.iter().map(|planned| nested(planned, keys, own)));
-    then.extend(demands(group, keys));
-    Txn::new()
-        .when([Compare::mod_revision(slot, CompareOp::Equal, at)])
-        .and_then(then)
-        .or_else([TxnOp::get(slot, None)])
+/// The transaction of a group that writes.
+pub(super) fn write(form: Form, group: &[Planned], keys: &Keys, own: &str, (slot, at): (&str, i64), id: &str) -> Txn {
+    let mut when = vec![Compare::mod_revision(slot, CompareOp::Equal, at)];
+    let mut then = vec![TxnOp::put(slot, id, None)];
+    match form {
+        Form::Flat => {
+            when.extend(group.iter().flat_map(|planned| gate(planned, keys, own)));
+            then.extend(group.iter().flat_map(|planned| operations(planned, keys)));
+        }
+        Form::Nested => {
+            then.extend(group.iter().map(|planned| nested(planned, keys, own)));
+            then.extend(demands(group, keys));
+        }
+    }
+    Txn::new().when(when).and_then(then).or_else([TxnOp::get(slot, None)])
 }
 
 /// The transaction of a group that only makes sure that nothing would change. It may be repeated at will.
@@ -234,32 +238,37 @@ fn verdict(response: &TxnOpResponse) -> Verdict {
     }
 }
 
-/// Reads the answer to [`write_flat()`].
-pub(super) fn answer_flat(response: &TxnResponse, group: &[Planned]) -> Answer {
+/// Reads the answer to [`write()`].
+pub(super) fn answer(form: Form, response: &TxnResponse, group: &[Planned]) -> Answer {
     let responses = response.op_responses();
     if !response.succeeded() {
         let (at, value) = slot_of(&responses);
         return Answer::Elsewhere(at, value);
     }
-    let revision = response.header().map_or(0, |header| header.revision().unsigned_abs());
+    // The first is the slot's.
     let mut rest = responses.get(1..).unwrap_or_default();
-    let verdicts = group.iter().map(|planned| {
-        let (own, others) = rest.split_at(planned.writes.len().min(rest.len()));
-        rest = others;
-        Verdict::Applied(has_changed(own))
-    });
-    Answer::Applied(revision, verdicts.collect())
+    let verdicts = match form {
+        Form::Nested => verdicts(rest, group),
+        Form::Flat => {
+            let each = group.iter().map(|planned| {
+                let (own, others) = rest.split_at(planned.writes.len().min(rest.len()));
+                rest = others;
+                Verdict::Applied(has_changed(own))
+            });
+            each.collect()
+        }
+    };
+    Answer::Applied(decode::revision(response.header()), verdicts)
 }
 
-/// Reads the answer to [`write()`] or [`verify()`] for so many commits; the former's first operation is the slot's.
-pub(super) fn answer(response: &TxnResponse, commits: usize, slots: usize) -> Answer {
-    let responses = response.op_responses();
-    if !response.succeeded() {
-        let (at, value) = slot_of(&responses);
-        return Answer::Elsewhere(at, value);
-    }
-    let revision = response.header().map_or(0, |header| header.revision().unsigned_abs());
-    Answer::Applied(revision, responses.iter().skip(slots).take(commits).map(verdict).collect())
+/// Reads the answer to [`verify()`]: at which revision, and what came of each commit.
+pub(super) fn verified(response: &TxnResponse, group: &[Planned]) -> (u64, Vec<Verdict>) {
+    (decode::revision(response.header()), verdicts(&response.op_responses(), group))
+}
+
+/// What came of nested commits; behind them may be what was demanded apart.
+fn verdicts(responses: &[TxnOpResponse], group: &[Planned]) -> Vec<Verdict> {
+    responses.iter().take(group.len()).map(verdict).collect()
 }
 
 /// The slot's revision and value in an answer that read it.

@@ -6,7 +6,7 @@ use super::failure::Failure;
 use super::load;
 use super::meta::{self, Meta};
 use super::mirror::{Broken, Event};
-use etcd_client::{EventType, WatchOptions, WatchResponse};
+use etcd_client::{WatchOptions, WatchResponse};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -52,23 +52,22 @@ pub(super) async fn run(core: Arc<Core>) {
         let mut pause = Pause::new();
         // Since when the store has been followed.
         let mut begun = Instant::now();
-        let mut reload: Option<&'static str> = None;
+        let mut reload = false;
         loop {
-            let end = match reload {
-                Some(_) => match again(&core).await {
+            let end = if reload {
+                match again(&core).await {
                     Ok(()) => {
-                        reload = None;
+                        reload = false;
                         continue;
                     }
                     Err(failure) => End::Failed(failure),
-                },
-                None => {
-                    begun = Instant::now();
-                    session(&core).await
                 }
+            } else {
+                begun = Instant::now();
+                session(&core).await
             };
             // What reading again does not mend is not tried in a loop.
-            let steady = reload.is_none() && begun.elapsed() > STEADY;
+            let steady = !reload && begun.elapsed() > STEADY;
             if steady {
                 pause = Pause::new();
             }
@@ -77,7 +76,7 @@ pub(super) async fn run(core: Arc<Core>) {
                 End::Reload(why) => {
                     core.lost_touch(why);
                     tracing::warn!(why, "the store in etcd is to be read again");
-                    reload = Some(why);
+                    reload = true;
                     if steady {
                         continue;
                     }
@@ -253,7 +252,7 @@ fn refused(message: &WatchResponse) -> Result<(), End> {
 fn heard(core: &Core, message: &WatchResponse) -> Result<(), End> {
     let mirror = &core.mirror;
     let events = message.events();
-    let Some(last) = events.last().and_then(|event| event.kv()) else {
+    let Some(last) = events.last().and_then(Event::of) else {
         // A note of progress: everything up to there has come.
         if let Some(header) = message.header()
             && !message.created()
@@ -264,12 +263,5 @@ fn heard(core: &Core, message: &WatchResponse) -> Result<(), End> {
         }
         return Ok(());
     };
-    let revision = last.mod_revision().unsigned_abs();
-    let events = events.iter().filter_map(|event| {
-        let kv = event.kv()?;
-        let value = (event.event_type() == EventType::Put).then(|| kv.value());
-        let (revision, created) = (kv.mod_revision().unsigned_abs(), kv.create_revision().unsigned_abs());
-        Some(Event { key: kv.key(), value, revision, created })
-    });
-    Ok(mirror.apply(events, revision)?)
+    Ok(mirror.apply(events.iter().filter_map(Event::of), last.revision)?)
 }
