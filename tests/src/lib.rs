@@ -7,6 +7,8 @@
 
 pub mod etcd;
 pub mod events;
+pub mod kubernetes;
+mod programs;
 pub mod proxy;
 pub mod replicas;
 pub mod torture;
