@@ -5,6 +5,7 @@
 mod dns;
 mod etcd;
 mod http;
+mod kubernetes;
 mod machine;
 mod process;
 mod registry;
@@ -31,6 +32,8 @@ enum Bench {
     Etcd(etcd::Options),
     /// What many sessions cost, and what happens when they fall silent.
     Sessions(sessions::Options),
+    /// Following a cluster beside CoreDNS: how fresh, how heavy, how soon ready.
+    Kubernetes(kubernetes::Options),
     /// CPU per DNS query, beside Knot and CoreDNS.
     Dns(dns::Options),
     /// All of them, as they are by default.
@@ -46,13 +49,14 @@ fn main() -> anyhow::Result<()> {
             Bench::Watch(options) => runtime.block_on(watch::run(options)),
             Bench::Etcd(options) => runtime.block_on(etcd::run(options)),
             Bench::Sessions(options) => runtime.block_on(sessions::run(options)),
+            Bench::Kubernetes(options) => runtime.block_on(kubernetes::run(options)),
             Bench::Dns(options) => runtime.block_on(dns::run(options)),
             Bench::All => Ok(()),
         }
     };
     match Arguments::parse().bench {
         Bench::All => {
-            for name in ["registry", "watch", "dns", "etcd", "sessions"] {
+            for name in ["registry", "watch", "dns", "etcd", "sessions", "kubernetes"] {
                 one(defaults(name)?.bench)?;
             }
             Ok(())

@@ -8,6 +8,7 @@ pub mod api;
 mod cluster;
 mod coredns;
 pub mod objects;
+pub mod prober;
 
 pub use cluster::{Cluster, READ_FOR_DNS, User};
 pub use coredns::{CoreDns, Corefile};
