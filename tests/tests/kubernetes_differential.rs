@@ -55,11 +55,10 @@ async fn compare(seed: u64, pods: &str) {
     let pair = Pair { ours: server.dns, theirs: coredns.dns };
 
     let mut marker = 0;
-    let mut known = Known::default();
     let mut report = Report::default();
     for round in 0..=rounds {
         if round > 0 {
-            let names = questions::names(&world, seed ^ round, 200);
+            let names = questions::sample(&questions::names(&world, seed), seed ^ round, 200);
             // Asked all the while, for what only happens under change: errors, and no answer.
             let changes = async {
                 for _ in 0..4 {
@@ -78,17 +77,19 @@ async fn compare(seed: u64, pods: &str) {
         }
         marker += 1;
         settle(&cluster.api, &pair, marker).await;
-        known.forget();
-        let names = questions::names(&world, seed ^ round, most);
+        let mut known = Known::new(&world);
+        let all = questions::names(&world, seed);
+        let names = questions::sample(&all, seed ^ round, most);
         let again = async || {
             marker += 1;
             settle(&cluster.api, &pair, marker).await;
         };
-        let compared = pair.compare(&names, &mut known, again).await;
+        let compared = pair.compare(&names, &all, &mut known, again).await;
         eprintln!(
-            "round {round}: {} objects, {} names, {} questions, {} with records, {} excused, {} late, {} differences",
+            "round {round}: {} objects, {} of {} names, {} questions, {} with records, {} excused, {} late, {} differences",
             world.len(),
             names.len(),
+            all.len(),
             compared.asked,
             compared.positive,
             compared.excused.values().sum::<usize>(),

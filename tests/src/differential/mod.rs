@@ -196,8 +196,14 @@ impl Pair {
     }
 
     /// Asks both the same and compares. `again` waits until both know everything; where they differ even so, they are
-    /// asked once more, since one marker may overtake another record's way.
-    pub async fn compare(&self, names: &[String], known: &mut Known, again: impl AsyncFnOnce()) -> Report {
+    /// asked once more, since one marker may overtake another record's way. `all` is what may be asked for evidence.
+    pub async fn compare(
+        &self,
+        names: &[String],
+        all: &BTreeSet<String>,
+        known: &mut Known,
+        again: impl AsyncFnOnce(),
+    ) -> Report {
         let mut cases = self.ask_all(names).await;
         known.learn(&cases);
         let mut report = Report {
@@ -216,6 +222,11 @@ impl Pair {
                 }
             }
             known.learn(&cases);
+            for case in &cases {
+                if differing(case, known) {
+                    self.investigate(case, all, known).await;
+                }
+            }
         }
         for case in cases {
             if case.ours == case.theirs {
@@ -230,6 +241,29 @@ impl Pair {
             }
         }
         report
+    }
+
+    /// Asks CoreDNS for what else bears on a case: names at and below this one, and where its aliases lead.
+    async fn investigate(&self, case: &Case, all: &BTreeSet<String>, known: &mut Known) {
+        let name = case.name.to_lowercase();
+        let below = format!(".{name}");
+        let below = all.iter().filter(|other| other.to_lowercase().ends_with(&below)).take(40).cloned();
+        let mut learn = async |name: String, qtype| {
+            let theirs = ask(self.theirs, &name, qtype).await;
+            let case = Case { name, qtype, ours: theirs.clone(), theirs };
+            known.learn(std::slice::from_ref(&case));
+            case.theirs.of_type("CNAME").next().map(|record| record.data.trim_end_matches('.').to_owned())
+        };
+        for name in std::iter::once(name.clone()).chain(below) {
+            for qtype in ["A", "AAAA", "SRV", "PTR"] {
+                learn(name.clone(), qtype).await;
+            }
+        }
+        let mut next = Some(name);
+        for _ in 0..20 {
+            let Some(name) = next else { break };
+            next = learn(name, "CNAME").await;
+        }
     }
 
     /// Differences as people read them, the first of each kind, with commands to see them again.

@@ -3,6 +3,7 @@
 use super::world::World;
 use crate::kubernetes::objects;
 use rand::rngs::StdRng;
+use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -38,8 +39,8 @@ struct Names {
     rng: StdRng,
 }
 
-/// At most so many names of a world, with all that belongs to its objects in equal shares, in order.
-pub fn names(world: &World, seed: u64, most: usize) -> Vec<String> {
+/// All names of a world that are worth a question: those of its objects, and those around them.
+pub fn names(world: &World, seed: u64) -> BTreeSet<String> {
     let mut names = Names { all: BTreeSet::new(), rng: StdRng::seed_from_u64(seed) };
     names.fixed();
     for namespace in world.of_kind("Namespace") {
@@ -62,13 +63,15 @@ pub fn names(world: &World, seed: u64, most: usize) -> Vec<String> {
             _ => names.pod(object),
         }
     }
-    let mut rng = names.rng;
-    let mut all: Vec<String> = names.all.into_iter().filter(|name| can_be_asked(name)).collect();
-    while all.len() > most {
-        all.swap_remove(rng.random_range(0..all.len()));
-    }
-    all.sort();
-    all
+    names.all.into_iter().filter(|name| can_be_asked(name)).collect()
+}
+
+/// So many of them, by chance, in order.
+pub fn sample(names: &BTreeSet<String>, seed: u64, most: usize) -> Vec<String> {
+    let mut rng = StdRng::seed_from_u64(seed);
+    let mut chosen: Vec<String> = names.iter().cloned().collect::<Vec<_>>().sample(&mut rng, most).cloned().collect();
+    chosen.sort();
+    chosen
 }
 
 fn can_be_asked(name: &str) -> bool {

@@ -342,18 +342,20 @@ impl World {
             .collect()
     }
 
-    fn v4(&mut self) -> String {
-        format!("10.200.{}.{}", self.rng.random_range(0..4), self.rng.random_range(0..250))
+    /// A pod's number, from which its name and addresses follow.
+    fn pod_number(&mut self) -> u16 {
+        self.rng.random_range(0..1000)
     }
 
-    fn v6(&mut self) -> String {
-        let n = self.rng.random_range(0..1000);
-        match n {
-            // Such that a label made of them ends, or begins, or is odd within.
-            0..5 => format!("fd00:{n}::"),
-            5..10 => format!("::{n}"),
-            10..20 => format!("fd00:0:0:1:0:0:0:{n}").parse::<std::net::Ipv6Addr>().expect("an address").to_string(),
-            _ => format!("fd00:200::{n:x}"),
+    /// An address of a pod; or one that nobody has but an endpoint.
+    fn address(&mut self, pod: u16, v6: bool) -> String {
+        match (v6, pod) {
+            (false, _) => format!("10.200.{}.{}", pod / 250, pod % 250),
+            // Such that a label made of it ends, or begins, or is odd within.
+            (true, 0..5) => format!("fd00:{pod}::"),
+            (true, 5..10) => format!("::{pod}"),
+            (true, 10..20) => std::net::Ipv6Addr::new(0xfd00, 0, 0, 1, 0, 0, 0, pod).to_string(),
+            (true, _) => format!("fd00:200::{pod:x}"),
         }
     }
 
@@ -393,7 +395,8 @@ impl World {
 
     /// An endpoint, in a state in which the controller could have it.
     fn endpoint(&mut self, namespace: &str, v6: bool, publish: bool) -> Value {
-        let address = if v6 { self.v6() } else { self.v4() };
+        let pod = self.pod_number();
+        let address = self.address(pod, v6);
         let mut endpoint = json!({"addresses": [address]});
         endpoint["conditions"] = match self.rng.random_range(0..20) {
             0..12 => json!({"ready": true, "serving": true, "terminating": false}),
@@ -409,9 +412,8 @@ impl World {
             endpoint["hostname"] = json!(self.pick(&HOSTNAMES));
         }
         if self.chance(60) {
-            // Where the address is a pod's, mostly; the same address is the same pod then.
-            let pod = format!("pod-{}", address.replace(['.', ':'], "-").trim_matches('-'));
-            endpoint["targetRef"] = json!({"kind": "Pod", "namespace": namespace, "name": pod});
+            // Of both families, one pod.
+            endpoint["targetRef"] = json!({"kind": "Pod", "namespace": namespace, "name": format!("pod-{pod}")});
         }
         if self.chance(30) {
             endpoint["zone"] = json!(self.pick(&["a", "b"]));
@@ -451,12 +453,13 @@ impl World {
 
     fn pod(&mut self) -> Option<Change> {
         let namespace = self.some_namespace()?;
-        self.counter += 1;
+        let pod = self.pod_number();
+        let (v4, v6) = (self.address(pod, false), self.address(pod, true));
         let addresses = match self.rng.random_range(0..10) {
             0 => vec![],
-            1 => vec![self.v6()],
-            2..5 => vec![self.v4(), self.v6()],
-            _ => vec![self.v4()],
+            1 => vec![v6],
+            2..5 => vec![v4, v6],
+            _ => vec![v4],
         };
         let phase = match self.rng.random_range(0..10) {
             0 => "Succeeded",
@@ -465,7 +468,7 @@ impl World {
             _ => "Running",
         };
         let addresses: Vec<&str> = addresses.iter().map(String::as_str).collect();
-        Some(Change::Put(objects::pod(&namespace, &format!("pod-{}", self.counter), phase, &addresses)))
+        Some(Change::Put(objects::pod(&namespace, &format!("pod-{pod}"), phase, &addresses)))
     }
 }
 

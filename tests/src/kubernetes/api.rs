@@ -108,13 +108,21 @@ impl Api {
         futures_util::stream::iter(calls).buffered(AT_ONCE).collect().await
     }
 
-    /// Creates a pod, or replaces it, and writes its state, which is a call of its own.
+    /// Creates a pod, where it is not there yet, and writes its state, which is a call of its own.
     pub async fn put_pod(&self, pod: &Value) -> Value {
-        let stored = self.put(pod).await;
-        let mut with_status = stored.clone();
+        let mut new = pod.clone();
+        new["metadata"] = json!({"namespace": pod["metadata"]["namespace"], "name": pod["metadata"]["name"],
+            "labels": pod["metadata"]["labels"]});
+        // Of a pod that is there, hardly anything but its state can change.
+        let stored = match self.call(Method::POST, &objects::folder(pod), Some(&new)).await {
+            Err(Refused { status: Some(409), .. }) => self.get(&objects::path(pod)).await,
+            other => other,
+        };
+        let mut with_status = stored.unwrap_or_else(|refused| panic!("{refused}\n{pod}"));
         with_status["status"] = pod["status"].clone();
         let path = format!("{}/status", objects::path(pod));
-        self.call(Method::PUT, &path, Some(&with_status)).await.expect("the pod's state")
+        let stored = self.call(Method::PUT, &path, Some(&with_status)).await;
+        stored.unwrap_or_else(|refused| panic!("{refused}\n{with_status}"))
     }
 
     /// Removes an object at once; one that is not there is removed.

@@ -30,6 +30,11 @@ pub fn namespace_of(object: &Value) -> &str {
     object["metadata"]["namespace"].as_str().unwrap_or_default()
 }
 
+/// An object's name, and its namespace.
+pub fn identity(object: &Value) -> (&str, &str) {
+    (name(object), namespace_of(object))
+}
+
 /// A namespace.
 pub fn namespace(name: &str) -> Value {
     json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
