@@ -355,7 +355,7 @@ pub(crate) struct ResolveArgs {
 
 #[derive(Args, Debug)]
 pub(crate) struct ExplainArgs {
-    /// The name, as for `resolve`
+    /// The name, as for `resolve`; with --from as the pod has it, with a dot at its end if it is whole
     pub(crate) name: String,
     /// The record type [default: A; SRV for `_…` names; PTR for addresses]
     #[arg(value_name = "TYPE")]
@@ -363,6 +363,9 @@ pub(crate) struct ExplainArgs {
     /// The namespace of names of one label
     #[arg(short, long, value_name = "NAMESPACE", default_value = "default")]
     pub(crate) namespace: String,
+    /// The address of a pod: walk through the names that its resolver makes of NAME
+    #[arg(long, value_name = "POD_IP", conflicts_with = "namespace")]
+    pub(crate) from: Option<IpAddr>,
 }
 
 #[derive(Args, Debug)]
