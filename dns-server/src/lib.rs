@@ -2,9 +2,10 @@
 //!
 //! Answers are compiled when the catalog changes ([`Index`]), not when a query comes: a query costs a parse, a lookup
 //! and a copy ([`Answerer`]). [`Server`] puts that behind UDP and TCP sockets. [`explain`] says why a name answers as it
-//! does, and [`query`] asks any name server, for the command line.
+//! does, [`query`] asks any name server, for the command line, and [`compare`] compares the answers of two.
 
 mod answer;
+pub mod compare;
 mod compile;
 mod config;
 mod dense;
