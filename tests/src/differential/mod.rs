@@ -6,6 +6,7 @@
 
 pub mod exceptions;
 pub mod questions;
+pub mod registered;
 pub mod world;
 
 use exceptions::{Exception, Known};

@@ -352,7 +352,7 @@ impl World {
         match (v6, pod) {
             (false, _) => format!("10.200.{}.{}", pod / 250, pod % 250),
             // Such that a label made of it ends, or begins, or is odd within.
-            (true, 0..5) => format!("fd00:{pod}::"),
+            (true, 0..5) => format!("fd00:{}::", pod + 1),
             (true, 5..10) => format!("::{pod}"),
             (true, 10..20) => std::net::Ipv6Addr::new(0xfd00, 0, 0, 1, 0, 0, 0, pod).to_string(),
             (true, _) => format!("fd00:200::{pod:x}"),

@@ -76,13 +76,20 @@ impl Api {
 
     /// Creates an object, or replaces it; as the API server has it then, or what it says against it.
     pub async fn try_put(&self, object: &Value) -> Result<Value, Refused> {
-        // What was read is what is replaced, but whatever became of it since.
+        // What was read is replaced, whatever became of it since.
+        let was_read = object["metadata"]["uid"].is_string();
         let mut object = object.clone();
         for known_by_server in ["resourceVersion", "uid", "managedFields", "creationTimestamp", "generation"] {
             object["metadata"].as_object_mut().expect("metadata").remove(known_by_server);
         }
         let object = &object;
-        // What has a name of its own in the cluster may be there already; most are not.
+        if was_read {
+            // An address that it has been given can't be given again, so it is not to be created.
+            match self.replace(object).await {
+                Err(Refused { status: Some(404), .. }) => {}
+                other => return other,
+            }
+        }
         match self.call(Method::POST, &objects::folder(object), Some(object)).await {
             Err(Refused { status: Some(409), .. }) => self.replace(object).await,
             other => other,
