@@ -37,6 +37,6 @@ pub use replica::{
     ServiceQuery, SessionQuery, SessionStats, SessionView, SourceStats,
 };
 pub use selector::{Operator, ParseSelectorError, Requirement, Selector};
-pub use source::{ParseSourceError, Rank, Source};
+pub use source::{ParseSourceError, Rank, Source, SourceKind};
 pub use time::{ParseTimestampError, Timestamp};
 pub use view::{Effects, InstanceView, NamespaceView, ServiceView, SessionChange, ViewChange};

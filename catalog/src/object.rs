@@ -197,7 +197,8 @@ pub struct Instance {
     /// The node it runs on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node: Option<String>,
-    /// Its label in DNS; absent: the id where that is a DNS label, else the dashed address.
+    /// Its label in DNS; absent: the id where that is a DNS label, else the dashed address. Where Kubernetes or a CNI
+    /// plugin declares it, never the id, but the pod's name where DNS is set to it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hostname: Option<String>,
     /// Declared readiness.

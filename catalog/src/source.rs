@@ -21,6 +21,17 @@ pub enum Rank {
     Cni,
 }
 
+/// What kind of author a source is.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum SourceKind {
+    /// `api` and `api/<owner>`: whoever calls the API.
+    Api,
+    /// `kubernetes/<cluster>`: what a cluster's API server says.
+    Kubernetes,
+    /// `cni/<node>`: what a node's container network plugin says.
+    Cni,
+}
+
 /// The text is not a source.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
@@ -38,6 +49,15 @@ impl Source {
     /// The source as users write it.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// What kind of author it is.
+    pub fn kind(&self) -> SourceKind {
+        match self.0.split_once('/') {
+            Some(("kubernetes", _)) => SourceKind::Kubernetes,
+            Some(("cni", _)) => SourceKind::Cni,
+            _ => SourceKind::Api,
+        }
     }
 
     /// This source's weight in a process that serves the cluster `own_cluster`.
@@ -101,6 +121,9 @@ mod tests {
         for good in ["api", "api/web-team", "kubernetes/prod.eu", "cni/node_1"] {
             assert_eq!(good.parse::<Source>().map(|s| s.to_string()), Ok(good.to_owned()));
         }
+        let kind = |text: &str| text.parse::<Source>().unwrap().kind();
+        assert_eq!((kind("api"), kind("api/kubernetes")), (SourceKind::Api, SourceKind::Api));
+        assert_eq!((kind("kubernetes/a"), kind("cni/n")), (SourceKind::Kubernetes, SourceKind::Cni));
         for bad in ["", "API", "api/", "kubernetes", "cni", "consul/x", "api/a/b", "api/a b"] {
             assert!(bad.parse::<Source>().is_err(), "{bad}");
         }

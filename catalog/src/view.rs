@@ -94,15 +94,6 @@ impl InstanceView {
     pub fn own_addresses(&self) -> impl Iterator<Item = IpAddr> {
         self.instance.addresses.iter().copied().filter(|address| !self.shadowed.contains(address))
     }
-
-    /// The label that names it in DNS: its hostname, else its id where that is a DNS label, else none (the dashed
-    /// address names each of its addresses then).
-    pub fn dns_label(&self) -> Option<&str> {
-        self.instance
-            .hostname
-            .as_deref()
-            .or_else(|| crate::validate_dns_label(&self.key.id).is_ok().then_some(&*self.key.id))
-    }
 }
 
 /// How one position changed one object of the merged view. `before` and `after` are never both absent and never equal.

@@ -140,6 +140,12 @@ pub struct DnsStatus {
     pub listen: Vec<String>,
     /// The zone that it answers for, without a dot at its end.
     pub zone: String,
+    /// Other zones in which it answers the same.
+    pub aliases: Vec<String>,
+    /// Which names of pods by address it answers: `insecure`, `verified` or `disabled`.
+    pub pods: String,
+    /// What it calls endpoints without a hostname: `address` or `pod`.
+    pub endpoint_names: String,
     /// The position that its answers show; absent before the first sync.
     pub position: Option<Position>,
     /// For how long it has had no word from the registry, in seconds.

@@ -16,8 +16,9 @@ use crate::message::{self, CLASS_IN, Parsed, Query, kind};
 use crate::metrics::Counters;
 use crate::name::{MAX_NAME, Name};
 use crate::table::{Node, Pointers, Special};
-use crate::zones::{self, Within};
+use crate::zones::{self, Kind, Spelling, Within};
 use hashbrown::HashSet;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -79,6 +80,18 @@ impl Random {
         let number = self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 32;
         ((number * bound as u64) >> 32) as usize
     }
+}
+
+/// The name that is looked up: the question's, and after it each alias' target.
+#[derive(Clone, Copy)]
+struct Asked<'a> {
+    qtype: u16,
+    /// Where in the answer it stands.
+    owner: usize,
+    /// How much of [`Scratch::lower`] it takes.
+    length: usize,
+    within: Within,
+    spelling: Spelling<'a>,
 }
 
 /// What was found at a name.
@@ -167,13 +180,13 @@ impl Scratch {
         let lower = &self.lower[..length];
 
         let synced = index.is_synced();
-        let zone = match index.zones.find(lower) {
-            Some(zone) => zone,
+        let within = match index.zones.find(lower) {
+            Some(within) => within,
             None if !zones::is_reverse(lower) => return Rcode::Refused,
             // Whether it is known can't be said yet.
             None if !synced => return Rcode::ServFail,
             // An address that is known, outside of the reverse zones: it is a zone of its own.
-            None if index.table.read(lower, |_| ()).is_some() => Within { apex_at: 0, cluster: false },
+            None if index.table.read(lower, |_| ()).is_some() => Within { apex_at: 0, kind: Kind::Reverse },
             None => return Rcode::Refused,
         };
         if !synced {
@@ -182,7 +195,9 @@ impl Scratch {
         reply.authoritative = true;
         self.targets.clear();
 
-        let mut found = self.at(index, reply, query.qtype, QUESTION, length, zone);
+        let mut asked =
+            Asked { qtype: query.qtype, owner: QUESTION, length, within, spelling: index.zones.spelling(within.kind) };
+        let mut found = self.at(index, reply, &asked);
         let mut chain = 0;
         while let Found::Alias(target, owner) = found {
             chain += 1;
@@ -190,13 +205,18 @@ impl Scratch {
                 reply.authoritative = false;
                 return Rcode::ServFail;
             }
-            if !index.zones.find(target.wire()).is_some_and(|within| within.cluster) {
+            let Some(within) = index.zones.find(target.wire()).filter(|within| within.is_cluster()) else {
                 // Someone else's name: the client goes on from there.
                 return Rcode::NoError;
-            }
+            };
             let length = target.wire().len();
             self.lower[..length].copy_from_slice(target.wire());
-            found = self.at(index, reply, query.qtype, owner, length, zone);
+            if within.kind != Kind::Primary {
+                // The alias leads into that zone by its own words.
+                asked.spelling = index.zones.spelling(within.kind);
+            }
+            asked = Asked { owner, length, within, ..asked };
+            found = self.at(index, reply, &asked);
         }
         let rcode = match found {
             Found::Answered | Found::Alias(..) => {
@@ -206,39 +226,37 @@ impl Scratch {
             Found::NoData => Rcode::NoError,
             Found::Missing => Rcode::NxDomain,
         };
-        if !reply.soa(Section::Authority, index, zone) {
+        if !reply.soa(Section::Authority, index, asked.owner, asked.within) {
             reply.truncated = true;
         }
         rcode
     }
 
     /// Answers from what stands at the name in `self.lower`.
-    fn at(
-        &mut self,
-        index: &Index,
-        reply: &mut Reply<'_>,
-        qtype: u16,
-        owner: usize,
-        length: usize,
-        zone: Within,
-    ) -> Found {
+    fn at(&mut self, index: &Index, reply: &mut Reply<'_>, asked: &Asked<'_>) -> Found {
         let Self { random, targets, lower, .. } = self;
+        let Some(length) = index.zones.compiled(lower, asked.length, asked.within) else {
+            return Found::Missing;
+        };
         let mut apex = false;
         let found = index.table.read(&lower[..length], |node| {
-            if node.special() == Special::Apex && matches!(qtype, kind::SOA | kind::NS) {
+            if node.special() == Special::Apex && matches!(asked.qtype, kind::SOA | kind::NS) {
                 apex = true;
                 return Found::Answered;
             }
-            node_answer(node, reply, qtype, owner, random, targets)
+            node_answer(node, reply, asked, random, targets)
         });
         if apex {
-            if qtype == kind::SOA {
-                reply.soa(Section::Answer, index, zone);
+            if asked.qtype == kind::SOA {
+                reply.soa(Section::Answer, index, asked.owner, asked.within);
             } else {
-                targets.extend(reply.ns(index));
+                targets.extend(reply.name(asked.owner, kind::NS, index.config.ttl, &index.name_server, asked.spelling));
             }
         }
-        found.unwrap_or(Found::Missing)
+        found.unwrap_or_else(|| match index.pod_address(&lower[..length]) {
+            Some(address) => pod_answer(address, reply, asked, index.config.ttl),
+            None => Found::Missing,
+        })
     }
 
     /// Adds the addresses of the targets, each target's all or none, as long as there is room.
@@ -255,11 +273,16 @@ impl Scratch {
                 return;
             };
             to.copy_from_slice(from);
+            let length = match index.zones.has_aliases().then(|| index.zones.find(&lower[..length])).flatten() {
+                Some(within) => index.zones.compiled(lower, length, within),
+                None => Some(length),
+            };
+            let Some(compiled) = length else { continue };
             // Two targets with one hash only cost an address that nobody was promised.
             if !seen.insert(std::hash::BuildHasher::hash_one(seen.hasher(), from)) {
                 continue;
             }
-            let fitted = index.table.read(&lower[..length], |node| {
+            let fitted = index.table.read(&lower[..compiled], |node| {
                 let start = reply.position();
                 let (four, six) = (node.a(), node.aaaa());
                 let v4 = reply.addresses(Section::Additional, at, node.ttl(), four, 0);
@@ -289,17 +312,30 @@ fn name_length(wire: &[u8]) -> usize {
     at
 }
 
+/// Answers with the address that a pod's name stands for.
+fn pod_answer(address: IpAddr, reply: &mut Reply<'_>, asked: &Asked<'_>, ttl: u32) -> Found {
+    let &Asked { qtype, owner, .. } = asked;
+    let written = match (address, qtype) {
+        (IpAddr::V4(v4), kind::A) => reply.addresses(Section::Answer, owner, ttl, &[v4.octets()], 0),
+        (IpAddr::V6(v6), kind::AAAA) => reply.addresses(Section::Answer, owner, ttl, &[v6.octets()], 0),
+        (_, kind::ANY) => usize::from(reply.minimal_any(owner, ttl)),
+        _ => return Found::NoData,
+    };
+    reply.truncated |= written == 0;
+    Found::Answered
+}
+
 fn node_answer(
     node: &Node,
     reply: &mut Reply<'_>,
-    qtype: u16,
-    owner: usize,
+    asked: &Asked<'_>,
     random: &mut Random,
     targets: &mut Vec<usize>,
 ) -> Found {
+    let &Asked { qtype, owner, spelling, .. } = asked;
     let ttl = node.ttl();
     if let Some(target) = node.cname() {
-        let Some(at) = reply.name(owner, kind::CNAME, ttl, target) else {
+        let Some(at) = reply.name(owner, kind::CNAME, ttl, target, spelling) else {
             reply.truncated = true;
             return Found::Answered;
         };
@@ -323,7 +359,7 @@ fn node_answer(
             let share = (100 / items.len().max(1)).max(1) as u16;
             let (before, after) = items.split_at(random.below(items.len()));
             for srv in after.iter().chain(before) {
-                let Some(at) = reply.srv(owner, ttl, srv, share) else {
+                let Some(at) = reply.srv(owner, ttl, srv, share, spelling) else {
                     break;
                 };
                 targets.push(at);
@@ -331,15 +367,17 @@ fn node_answer(
             (items.len(), targets.len())
         }
         kind::PTR => match node {
-            Node::Endpoint { target, .. } => (1, usize::from(reply.name(owner, kind::PTR, ttl, target).is_some())),
+            Node::Endpoint { target, .. } => {
+                (1, usize::from(reply.name(owner, kind::PTR, ttl, target, spelling).is_some()))
+            }
             Node::Rich(records) => match &records.ptr {
-                Some(pointers) => pointer_answer(pointers, reply, owner, random),
+                Some(pointers) => pointer_answer(pointers, reply, asked, random),
                 None => (0, 0),
             },
             _ => (0, 0),
         },
-        kind::TXT if node.special() == Special::Version => (1, usize::from(reply.version())),
-        kind::ANY if node.has_records() => (1, usize::from(reply.minimal_any(ttl))),
+        kind::TXT if node.special() == Special::Version => (1, usize::from(reply.version(owner))),
+        kind::ANY if node.has_records() => (1, usize::from(reply.minimal_any(owner, ttl))),
         _ => (0, 0),
     };
     reply.truncated |= written < held;
@@ -348,9 +386,15 @@ fn node_answer(
 
 /// The name of a service whose own address it is (one, the first in order, if several claim it), else those of all
 /// endpoints. A set has one TTL (RFC 2181 §5.2), here the lowest.
-fn pointer_answer(pointers: &Pointers, reply: &mut Reply<'_>, owner: usize, random: &mut Random) -> (usize, usize) {
+fn pointer_answer(
+    pointers: &Pointers,
+    reply: &mut Reply<'_>,
+    asked: &Asked<'_>,
+    random: &mut Random,
+) -> (usize, usize) {
+    let &Asked { owner, spelling, .. } = asked;
     if let Some((target, ttl)) = pointers.services.items().iter().min() {
-        return (1, usize::from(reply.name(owner, kind::PTR, *ttl, target).is_some()));
+        return (1, usize::from(reply.name(owner, kind::PTR, *ttl, target, spelling).is_some()));
     }
     let items = pointers.endpoints.items();
     let ttl = items.iter().map(|(_, ttl)| *ttl).min().unwrap_or_default();
@@ -358,7 +402,7 @@ fn pointer_answer(pointers: &Pointers, reply: &mut Reply<'_>, owner: usize, rand
     let written = after
         .iter()
         .chain(before)
-        .take_while(|(target, _)| reply.name(owner, kind::PTR, ttl, target).is_some())
+        .take_while(|(target, _)| reply.name(owner, kind::PTR, ttl, target, spelling).is_some())
         .count();
     (items.len(), written)
 }

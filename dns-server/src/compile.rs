@@ -4,7 +4,7 @@
 //! removes accordingly, so that it never has to remember which records came from where. The forms of the names are those
 //! of the Kubernetes DNS specification 1.1.0 (§2.3 to §2.5), and CoreDNS' where that is silent.
 
-use crate::config::Config;
+use crate::config::{Config, Pods};
 use crate::known::Known;
 use crate::name::{Name, dashed};
 use crate::table::{Contribution, Data, Place, Srv};
@@ -59,6 +59,7 @@ impl Shape {
 pub(crate) struct Compiler {
     services: Name,
     pods: Name,
+    pod_names: Pods,
     ttl: u32,
 }
 
@@ -69,7 +70,8 @@ impl Compiler {
     /// None where the zone leaves no room for `svc.<zone>`; a parsed [`Zone`](crate::Zone) does.
     pub(crate) fn new(config: &Config) -> Option<Self> {
         let zone = &config.zone.0;
-        Some(Self { services: zone.child(b"svc")?, pods: zone.child(b"pod")?, ttl: config.ttl })
+        let (services, pods) = (zone.child(b"svc")?, zone.child(b"pod")?);
+        Some(Self { services, pods, pod_names: config.pods, ttl: config.ttl })
     }
 
     pub(crate) fn services(&self) -> &Name {
@@ -85,10 +87,11 @@ impl Compiler {
         self.services.below(&[service.as_bytes(), namespace.as_bytes()])
     }
 
-    /// A namespace exists without having records, below `svc` and below `pod`.
+    /// A namespace exists without having records, below `svc` and, unless pods have no names, below `pod`.
     pub(crate) fn namespace(&self, namespace: &str) -> Contributions {
-        [&self.services, &self.pods]
-            .into_iter()
+        let pods = (self.pod_names != Pods::Disabled).then_some(&self.pods);
+        std::iter::once(&self.services)
+            .chain(pods)
             .filter_map(|above| above.child(namespace.as_bytes()))
             .map(|name| Contribution { place: Place::Name(name), ttl: self.ttl, data: Data::Pin })
             .collect()

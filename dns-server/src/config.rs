@@ -1,6 +1,7 @@
 //! What the server is authoritative for, and with which times and limits.
 
-use crate::name::{MAX_NAME, Name};
+use crate::name::{MAX_NAME, Name, is_within};
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
@@ -34,6 +35,9 @@ pub enum ParseZoneError {
 /// A zone longer than this would have no room for `<label>.<service>.<namespace>.svc.` with a label of a dashed address.
 const MAX_ZONE: usize = MAX_NAME - 160;
 
+/// Most other names that a zone may have: each query outside of them is compared with all.
+pub const MAX_ALIASES: usize = 15;
+
 impl FromStr for Zone {
     type Err = ParseZoneError;
 
@@ -64,11 +68,61 @@ impl fmt::Debug for Zone {
     }
 }
 
+/// No index can be made of the configuration.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    /// The zone leaves no room for the names below it.
+    #[error("zone `{0}` leaves no room for `ns.dns`, `dns-version`, `svc` and `pod` below it")]
+    TooLong(Zone),
+    /// Too many zones.
+    #[error("there are more than {MAX_ALIASES} further zones")]
+    TooManyAliases,
+    /// One zone lies within another, or is given twice.
+    #[error("zone `{inner}` lies within zone `{outer}`: each must stand for itself")]
+    Within {
+        /// Which.
+        inner: Zone,
+        /// Within which.
+        outer: Zone,
+    },
+}
+
+/// Which names of pods by address are answered, as in `10-1-2-3.prod.pod.cluster.local`. Nothing else depends on it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Pods {
+    /// All that are well formed, in namespaces that exist; whether there is such a pod is not looked at.
+    #[default]
+    Insecure,
+    /// Those of pods that are known, in their namespace.
+    Verified,
+    /// None.
+    Disabled,
+}
+
+/// What an endpoint without a hostname is called that Kubernetes or a CNI plugin declares.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum EndpointNames {
+    /// Its address with dashes.
+    #[default]
+    Address,
+    /// Its pod's name, where that is a DNS label; else its address with dashes.
+    Pod,
+}
+
 /// What the index is compiled for.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// The cluster's zone.
+    /// The cluster's zone: the one that names of addresses lead to.
     pub zone: Zone,
+    /// Other names of it, under which everything is answered as well; at most [`MAX_ALIASES`]. None of them, nor the zone
+    /// itself, may lie within another.
+    pub aliases: Vec<Zone>,
+    /// Which names of pods are answered.
+    pub pods: Pods,
+    /// What endpoints are called.
+    pub endpoint_names: EndpointNames,
     /// How long answers may be kept, in seconds, where a service does not say.
     pub ttl: u32,
     /// How long it may be kept that something does not exist (RFC 2308), in seconds.
@@ -86,6 +140,9 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             zone: Zone(Name::from_wire(b"\x07cluster\x05local\x00")),
+            aliases: Vec::new(),
+            pods: Pods::default(),
+            endpoint_names: EndpointNames::default(),
             ttl: 5,
             negative_ttl: 5,
             udp_payload: 1232,
@@ -96,6 +153,21 @@ impl Default for Config {
 }
 
 impl Config {
+    /// Says what is wrong with the aliases, if anything is. One zone within another could hide names of it.
+    pub(crate) fn check_aliases(&self) -> Result<(), ConfigError> {
+        if self.aliases.len() > MAX_ALIASES {
+            return Err(ConfigError::TooManyAliases);
+        }
+        let zones: Vec<&Zone> = std::iter::once(&self.zone).chain(&self.aliases).collect();
+        for (n, &inner) in zones.iter().enumerate() {
+            let holds = |(m, outer): &(usize, &&Zone)| *m != n && is_within(inner.0.wire(), outer.0.wire());
+            if let Some((_, &outer)) = zones.iter().enumerate().find(holds) {
+                return Err(ConfigError::Within { inner: inner.clone(), outer: outer.clone() });
+            }
+        }
+        Ok(())
+    }
+
     /// The reverse zones of the private networks: 10/8, 172.16/12, 192.168/16 (RFC 1918), 100.64/10 (RFC 6598) and
     /// fc00::/7 (RFC 4193). Nobody else can be authoritative for them (RFC 6303).
     pub fn private_reverse_zones() -> Vec<Zone> {
@@ -131,6 +203,21 @@ mod tests {
         assert!(matches!("a..b".parse::<Zone>(), Err(ParseZoneError::Syntax(_))));
         let long = ["a".repeat(50), "b".repeat(50)].join(".");
         assert!(matches!(long.parse::<Zone>(), Err(ParseZoneError::TooLong { .. })));
+    }
+
+    #[test]
+    fn zones_stand_beside_each_other() {
+        let with = |aliases: &[&str]| {
+            let aliases = aliases.iter().map(|text| text.parse().unwrap()).collect();
+            Config { aliases, ..Config::default() }.check_aliases()
+        };
+        assert_eq!(with(&["cluster.example", "luster.local", "o"]), Ok(()));
+        for bad in [&["local"][..], &["a.cluster.local"], &["Cluster.Local"], &["a.b", "b"]] {
+            assert!(matches!(with(bad), Err(ConfigError::Within { .. })), "{bad:?}");
+        }
+        let many: Vec<String> = (0..=MAX_ALIASES).map(|n| format!("z{n}")).collect();
+        let many: Vec<&str> = many.iter().map(String::as_str).collect();
+        assert_eq!(with(&many), Err(ConfigError::TooManyAliases));
     }
 
     #[test]

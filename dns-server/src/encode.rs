@@ -8,7 +8,7 @@ use crate::index::Index;
 use crate::message::{CLASS_IN, Edns, HEADER, Query, kind};
 use crate::name::Name;
 use crate::table::Srv;
-use crate::zones::Within;
+use crate::zones::{Spelling, Within};
 
 /// The TTL of `dns-version.<zone>`, from the specification's example (§2.2).
 pub(crate) const VERSION_TTL: u32 = 28_800;
@@ -207,23 +207,31 @@ impl<'a> Reply<'a> {
     }
 
     /// Writes an SRV record; the target's place where it fits. Targets are not compressed (RFC 2782).
-    pub(crate) fn srv(&mut self, owner: usize, ttl: u32, srv: &Srv, share: u16) -> Option<usize> {
+    pub(crate) fn srv(
+        &mut self,
+        owner: usize,
+        ttl: u32,
+        srv: &Srv,
+        share: u16,
+        spelling: Spelling<'_>,
+    ) -> Option<usize> {
+        let [target, end] = spelling.of(&srv.target);
         let weight = srv.weight.unwrap_or(share).to_be_bytes();
         let port = srv.port.to_be_bytes();
-        self.record(Section::Answer, owner, kind::SRV, ttl, &[&[0, 0], &weight, &port, srv.target.wire()])
+        self.record(Section::Answer, owner, kind::SRV, ttl, &[&[0, 0], &weight, &port, target, end])
             .map(|data| data + 6)
     }
 
-    /// The SOA of the zone of the name asked for: an answer at the apex, and with every negative one (RFC 2308 §3),
-    /// whose TTL is then the time for which the negative answer holds.
-    pub(crate) fn soa(&mut self, section: Section, index: &Index, zone: Within) -> bool {
+    /// The SOA of the zone of a name that stands at `owner`: an answer at the apex, and with every negative one (RFC 2308
+    /// §3), whose TTL is then the time for which the negative answer holds.
+    pub(crate) fn soa(&mut self, section: Section, index: &Index, owner: usize, zone: Within) -> bool {
         let negative = index.config.negative_ttl;
         let ttl = if section == Section::Answer { index.config.ttl } else { index.config.ttl.min(negative) };
-        let apex = QUESTION + zone.apex_at;
-        // The names in the SOA are the cluster zone's. In that zone a pointer saves its name and keeps its spelling.
+        let apex = owner + zone.apex_at;
+        // The names in the SOA are the zone's own, or the primary zone's for reverse zones. In the former a pointer saves its name and keeps its spelling.
         let [high, low] = (apex as u16 | 0xc000).to_be_bytes();
         let pointer = [high, low];
-        let end = if zone.cluster { &pointer[..] } else { index.zones.cluster.wire() };
+        let end = if zone.is_cluster() { &pointer[..] } else { index.zones.primary.wire() };
         let mut numbers = [0; 20];
         for (place, number) in
             numbers.chunks_exact_mut(4).zip([index.serial(), SOA_TIMES[0], SOA_TIMES[1], SOA_TIMES[2], negative])
@@ -233,24 +241,26 @@ impl<'a> Reply<'a> {
         self.record(section, apex, kind::SOA, ttl, &[b"\x02ns\x03dns", end, b"\x0ahostmaster", end, &numbers]).is_some()
     }
 
-    /// The NS record at a zone's apex; the name server's place where it fits.
-    pub(crate) fn ns(&mut self, index: &Index) -> Option<usize> {
-        self.record(Section::Answer, QUESTION, kind::NS, index.config.ttl, &[index.name_server.wire()])
-    }
-
     /// `dns-version.<zone>`.
-    pub(crate) fn version(&mut self) -> bool {
-        self.record(Section::Answer, QUESTION, kind::TXT, VERSION_TTL, &[VERSION]).is_some()
+    pub(crate) fn version(&mut self, owner: usize) -> bool {
+        self.record(Section::Answer, owner, kind::TXT, VERSION_TTL, &[VERSION]).is_some()
     }
 
     /// The one record that stands for all types.
-    pub(crate) fn minimal_any(&mut self, ttl: u32) -> bool {
-        self.record(Section::Answer, QUESTION, kind::HINFO, ttl, &[MINIMAL_ANY]).is_some()
+    pub(crate) fn minimal_any(&mut self, owner: usize, ttl: u32) -> bool {
+        self.record(Section::Answer, owner, kind::HINFO, ttl, &[MINIMAL_ANY]).is_some()
     }
 
     /// A record whose data is a name.
-    pub(crate) fn name(&mut self, owner: usize, rtype: u16, ttl: u32, target: &Name) -> Option<usize> {
-        self.record(Section::Answer, owner, rtype, ttl, &[target.wire()])
+    pub(crate) fn name(
+        &mut self,
+        owner: usize,
+        rtype: u16,
+        ttl: u32,
+        target: &Name,
+        spelling: Spelling<'_>,
+    ) -> Option<usize> {
+        self.record(Section::Answer, owner, rtype, ttl, &spelling.of(target))
     }
 }
 

@@ -9,10 +9,11 @@
 //! the two sides of a change. [`Index::position`] moves when all of it is in place.
 
 use crate::compile::{Compiler, Contributions, Shape};
-use crate::config::Config;
+use crate::config::{Config, ConfigError, Pods};
 use crate::dense::Dense;
 use crate::known::{Id, Known};
-use crate::name::Name;
+use crate::name::{self, Name};
+use crate::pods::{self, KnownPods};
 use crate::table::{Contribution, Data, Place, Special, Table};
 use crate::zones::Zones;
 use fingerpost_catalog::{
@@ -34,17 +35,13 @@ pub struct Index {
     pub(crate) table: Table,
     pub(crate) name_server: Name,
     compiler: Compiler,
+    pods: KnownPods,
     writer: Mutex<Writer>,
     synced: AtomicBool,
     serial: AtomicU32,
     position: watch::Sender<Option<Position>>,
     heard: Mutex<Instant>,
 }
-
-/// The zone leaves no room for the names below it.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("zone `{0}` leaves no room for `ns.dns`, `dns-version`, `svc` and `pod` below it")]
-pub struct ZoneTooLong(String);
 
 #[derive(Debug, Default)]
 struct Writer {
@@ -83,12 +80,15 @@ pub struct IndexStats {
     pub services: usize,
     /// Instances of services, answered or not.
     pub instances: usize,
+    /// Addresses that are known to be a pod's; counted only where that matters ([`Pods::Verified`]).
+    pub pods: usize,
 }
 
 impl Index {
     /// An index without content, not synced: it answers SERVFAIL to everything in its zones.
-    pub fn new(config: Config) -> Result<Self, ZoneTooLong> {
-        let too_long = || ZoneTooLong(config.zone.to_string());
+    pub fn new(config: Config) -> Result<Self, ConfigError> {
+        config.check_aliases()?;
+        let too_long = || ConfigError::TooLong(config.zone.clone());
         let zone = config.zone.0.clone();
         let compiler = Compiler::new(&config).ok_or_else(too_long)?;
         let name_server = zone.below(&[b"ns", b"dns"]).ok_or_else(too_long)?;
@@ -98,6 +98,7 @@ impl Index {
             table: Table::new(),
             name_server,
             compiler,
+            pods: KnownPods::default(),
             writer: Mutex::default(),
             synced: AtomicBool::new(false),
             serial: AtomicU32::new(0),
@@ -149,6 +150,7 @@ impl Index {
                         self.service(&mut writer, key, after.as_deref().map(Shape::of));
                     }
                     ViewChange::Instance { before, after } => {
+                        self.pod(before.as_deref(), after.as_deref());
                         if let Some(view) = after.as_ref().or(before.as_ref()) {
                             self.instance(&mut writer, &view.key, after.as_deref());
                         }
@@ -172,7 +174,26 @@ impl Index {
 
     /// Takes an instance in: the initial fill.
     pub fn load_instance(&self, view: Arc<InstanceView>) {
+        self.pod(None, Some(&view));
         self.instance(&mut self.writer.lock(), &view.key, Some(&view));
+    }
+
+    /// The address that a lower-case name stands for as a pod's; none where it is not answered. Only for names that the
+    /// table does not have.
+    pub(crate) fn pod_address(&self, wire: &[u8]) -> Option<IpAddr> {
+        if self.config.pods == Pods::Disabled {
+            return None;
+        }
+        let namespace = name::parent(wire)?;
+        if name::parent(namespace)? != self.compiler.pods().wire() {
+            return None;
+        }
+        let address = pods::address(name::first_label(wire))?;
+        let known = match self.config.pods {
+            Pods::Verified => self.pods.holds(name::first_label(namespace), address),
+            _ => self.table.read(namespace, |_| ()).is_some(),
+        };
+        known.then_some(address)
     }
 
     /// Says that everything up to the position is in place: after the initial fill, and with every bookmark, which
@@ -217,6 +238,7 @@ impl Index {
             namespaces: writer.namespaces.len(),
             services: writer.services.values().filter(|state| state.shape.is_some()).count(),
             instances: writer.instances,
+            pods: self.pods.len(),
         }
     }
 
@@ -243,6 +265,24 @@ impl Index {
     fn take(&self, contributions: &[Contribution]) {
         for contribution in contributions {
             self.table.remove(&self.zones, contribution);
+        }
+    }
+
+    /// Keeps in mind which addresses are a pod's, where that matters.
+    fn pod(&self, before: Option<&InstanceView>, after: Option<&InstanceView>) {
+        if self.config.pods != Pods::Verified {
+            return;
+        }
+        let of = |view| pods::addresses(view);
+        if before.map(of) == after.map(of) {
+            return;
+        }
+        // In this order, so that what stays does not vanish in between.
+        if let Some(view) = after {
+            self.pods.add(&view.key.namespace, of(view));
+        }
+        if let Some(view) = before {
+            self.pods.take(&view.key.namespace, of(view));
         }
     }
 
@@ -284,7 +324,7 @@ impl Index {
     }
 
     fn instance(&self, writer: &mut Writer, key: &InstanceKey, after: Option<&InstanceView>) {
-        // A pod that belongs to no service has no names here.
+        // What belongs to no service has no records.
         let Some(service) = &key.service else { return };
         let (id, key) = (Id::of(key), (key.namespace.clone(), service.clone()));
         let state = writer.services.entry(key.clone()).or_default();
@@ -293,7 +333,8 @@ impl Index {
         let before = place.map(|at| &state.instances.items()[at]);
         let old = before.map(|known| self.compile(state, &key, known)).unwrap_or_default();
 
-        let after = after.map(|view| Known::of(view, state.instances.items().last()));
+        let names = self.config.endpoint_names;
+        let after = after.map(|view| Known::of(view, names, state.instances.items().last()));
         writer.instances += usize::from(after.is_some());
         writer.instances -= usize::from(before.is_some());
         state.answerable += usize::from(after.as_ref().is_some_and(Known::counts));

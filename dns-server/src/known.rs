@@ -4,6 +4,8 @@
 //! with its service can't be made from the service alone. Every instance has one of these: it is kept small.
 
 use crate::compile::Port;
+use crate::config::EndpointNames;
+use crate::label::Endpoint;
 use fingerpost_catalog::{InstanceKey, InstanceView, Source};
 use std::hash::{Hash, Hasher};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -16,7 +18,7 @@ pub(crate) struct Known {
     id: Arc<str>,
     common: Arc<Common>,
     addresses: Addresses,
-    /// Whether its id names it, where it has no hostname.
+    /// Whether its id is its label; [`Common::label`] is none then.
     id_is_label: bool,
     answerable: bool,
     panic_answerable: bool,
@@ -26,8 +28,8 @@ pub(crate) struct Known {
 #[derive(PartialEq, Debug)]
 struct Common {
     source: Source,
-    /// None where it is the id.
-    hostname: Option<Box<str>>,
+    /// None where it is the id, or where there is none.
+    label: Option<Box<str>>,
     weight: Option<u16>,
     ports: Box<[Port]>,
 }
@@ -74,12 +76,11 @@ impl Addresses {
 }
 
 impl Common {
-    fn of(view: &InstanceView) -> Self {
+    fn of(view: &InstanceView, label: Option<&str>) -> Self {
         let InstanceView { key, instance, .. } = view;
-        let hostname = instance.hostname.as_deref().filter(|hostname| *hostname != &*key.id);
         Self {
             source: key.source.clone(),
-            hostname: hostname.map(Box::from),
+            label: label.filter(|label| *label != &*key.id).map(Box::from),
             weight: instance.weight,
             ports: Port::list(&instance.ports),
         }
@@ -88,8 +89,9 @@ impl Common {
 
 impl Known {
     /// What there is to remember of the view; `sibling` is any other instance of its service.
-    pub(crate) fn of(view: &InstanceView, sibling: Option<&Known>) -> Self {
-        let common = Common::of(view);
+    pub(crate) fn of(view: &InstanceView, names: EndpointNames, sibling: Option<&Known>) -> Self {
+        let label = Endpoint::of(view).label(names);
+        let common = Common::of(view, label);
         Self {
             id: view.key.id.clone(),
             common: match sibling {
@@ -97,7 +99,7 @@ impl Known {
                 _ => Arc::new(common),
             },
             addresses: Addresses::of(view),
-            id_is_label: view.dns_label() == Some(&*view.key.id),
+            id_is_label: label == Some(&*view.key.id),
             answerable: view.answerable,
             panic_answerable: view.panic_answerable,
         }
@@ -117,9 +119,9 @@ impl Known {
         v4.map(IpAddr::V4).into_iter().chain(v6.map(IpAddr::V6)).chain(other.iter().copied())
     }
 
-    /// See [`InstanceView::dns_label`].
+    /// The label that all its addresses share; none where each has its own.
     pub(crate) fn label(&self) -> Option<&str> {
-        self.common.hostname.as_deref().or_else(|| self.id_is_label.then_some(&*self.id))
+        self.common.label.as_deref().or_else(|| self.id_is_label.then_some(&*self.id))
     }
 
     pub(crate) fn weight(&self) -> Option<u16> {

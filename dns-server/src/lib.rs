@@ -2,9 +2,10 @@
 //!
 //! Answers are compiled when the catalog changes ([`Index`]), not when a query comes: a query costs a parse, a lookup
 //! and a copy ([`Answerer`]). [`Server`] puts that behind UDP and TCP sockets. [`explain`] says why a name answers as it
-//! does, and [`query`] asks any name server, for the command line.
+//! does, [`query`] asks any name server, for the command line, and [`compare`] compares the answers of two.
 
 mod answer;
+pub mod compare;
 mod compile;
 mod config;
 mod dense;
@@ -12,9 +13,11 @@ mod encode;
 pub mod explain;
 mod index;
 mod known;
+mod label;
 mod message;
 mod metrics;
 mod name;
+mod pods;
 pub mod query;
 mod server;
 mod set;
@@ -24,7 +27,9 @@ mod udp;
 mod zones;
 
 pub use answer::{Answerer, MAX_CHAIN, Transport, Verdict};
-pub use config::{Config, ParseZoneError, Zone};
-pub use index::{Index, IndexStats, ZoneTooLong};
+pub use config::{Config, ConfigError, EndpointNames, MAX_ALIASES, ParseZoneError, Pods, Zone};
+pub use index::{Index, IndexStats};
+pub use label::Endpoint;
 pub use metrics::{Counters, Metrics};
+pub use name::dashed;
 pub use server::{BindError, Limits, Listen, Server};

@@ -115,6 +115,11 @@ pub(crate) fn parent(wire: &[u8]) -> Option<&[u8]> {
     wire.get(1 + length..)
 }
 
+/// The first label; empty for the root.
+pub(crate) fn first_label(wire: &[u8]) -> &[u8] {
+    wire.split_first().and_then(|(&length, rest)| rest.get(..usize::from(length))).unwrap_or_default()
+}
+
 /// Whether `wire` is `apex` or a name below it; both in lower case.
 pub(crate) fn is_within(wire: &[u8], apex: &[u8]) -> bool {
     let Some(start) = wire.len().checked_sub(apex.len()) else {
@@ -199,7 +204,7 @@ fn nibble(digit: u8) -> Option<u8> {
 ///
 /// As CoreDNS forms it: dots and colons become dashes, and a dash at the end (an address like `fd00::`) is followed by
 /// `0`. A dash in front (`::1`) stays: it is no host name then (RFC 1123 §2.1), but the DNS itself allows it (RFC 2181 §11).
-pub(crate) fn dashed(address: IpAddr) -> String {
+pub fn dashed(address: IpAddr) -> String {
     let mut label: String = address.to_string().chars().map(|c| if matches!(c, '.' | ':') { '-' } else { c }).collect();
     if label.ends_with('-') {
         label.push('0');

@@ -165,7 +165,9 @@ impl Model {
                     if dashed.ends_with('-') {
                         dashed.push('0');
                     }
-                    let endpoint = format!("{}.{name}", instance.dns_label().unwrap_or(&dashed).to_lowercase());
+                    let id = Some(&*instance.key.id).filter(|id| !id.contains(['.', ':']));
+                    let label = instance.instance.hostname.as_deref().or(id).unwrap_or(&dashed);
+                    let endpoint = format!("{}.{name}", label.to_lowercase());
                     model.address(&endpoint, ip);
                     endpoints.push((ip, endpoint.clone()));
                     if view.service_type == ServiceType::Headless {

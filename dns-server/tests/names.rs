@@ -220,7 +220,7 @@ fn empty_non_terminals_exist() {
         "foo.cluster.local",
         "dev.svc.cluster.local",
         "x.dev.svc.cluster.local",
-        "10-1-2-3.prod.pod.cluster.local",
+        "10-1-2-3.dev.pod.cluster.local",
         "a.b.c.d.e.svc.cluster.local",
         "2.10.in-addr.arpa",
         "4.2.1.10.in-addr.arpa",

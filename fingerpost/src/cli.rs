@@ -99,6 +99,8 @@ pub(crate) enum Command {
     Resolve(ResolveArgs),
     /// Walk through how the DNS server comes to its answer for a name
     Explain(ExplainArgs),
+    /// Ask two DNS servers for all names of the cluster, and compare the answers
+    Compare(CompareArgs),
     /// Create or change the objects that a file describes
     Apply(ApplyArgs),
     /// Write all records to a file
@@ -355,7 +357,7 @@ pub(crate) struct ResolveArgs {
 
 #[derive(Args, Debug)]
 pub(crate) struct ExplainArgs {
-    /// The name, as for `resolve`
+    /// The name, as for `resolve`; with --from as the pod has it, with a dot at its end if it is whole
     pub(crate) name: String,
     /// The record type [default: A; SRV for `_…` names; PTR for addresses]
     #[arg(value_name = "TYPE")]
@@ -363,6 +365,25 @@ pub(crate) struct ExplainArgs {
     /// The namespace of names of one label
     #[arg(short, long, value_name = "NAMESPACE", default_value = "default")]
     pub(crate) namespace: String,
+    /// The address of a pod: walk through the names that its resolver makes of NAME
+    #[arg(long, value_name = "POD_IP", conflicts_with = "namespace")]
+    pub(crate) from: Option<IpAddr>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct CompareArgs {
+    /// The DNS server to compare with
+    #[arg(long, value_name = "IP[:PORT]")]
+    pub(crate) against: String,
+    /// Our DNS server [default: the registry's]
+    #[arg(long, value_name = "IP[:PORT]")]
+    pub(crate) dns: Option<String>,
+    /// The zone whose names to ask for; may repeat [default: the registry's]
+    #[arg(long, value_name = "DOMAIN")]
+    pub(crate) zone: Vec<String>,
+    /// Ask for at most this many names and types, taken from the whole of them
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) limit: Option<usize>,
 }
 
 #[derive(Args, Debug)]

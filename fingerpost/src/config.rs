@@ -1,12 +1,15 @@
 //! The configuration of `fingerpost serve`: flags over `FINGERPOST_*` variables over a TOML file over defaults.
 
 mod etcd;
+mod file;
+mod names;
 
 pub(crate) use etcd::{EtcdConfig, EtcdUser, StoreKind};
+pub(crate) use names::NamesConfig;
 
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum, ValueHint};
-use fingerpost_catalog::{Source, validate_domain_name};
+use fingerpost_catalog::Source;
 use fingerpost_registry::access::TlsFiles;
 use fingerpost_registry::checks::Cidr;
 use fingerpost_registry::members;
@@ -14,9 +17,12 @@ use fingerpost_registry::sources::SourceOptions;
 use serde::Deserialize;
 use std::ffi::OsString;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
+
+/// How the environment is read.
+type LayerEnv<'a> = dyn Fn(&str) -> Option<OsString> + 'a;
 
 /// The flags of `serve`.
 #[derive(Args, Debug, Default)]
@@ -74,9 +80,9 @@ pub(crate) struct Settings {
     /// [default: 127.0.0.1:5300]
     #[arg(long, value_name = "IP:PORT")]
     pub(crate) dns_listen: Option<Vec<SocketAddr>>,
-    /// The zone to answer for [env: FINGERPOST_ZONE] [default: cluster.local]
-    #[arg(long, value_name = "DOMAIN")]
-    pub(crate) zone: Option<String>,
+    #[command(flatten)]
+    #[serde(skip)]
+    pub(crate) names: names::Settings,
     /// The cluster whose `kubernetes/NAME` source outranks all others [env: FINGERPOST_CLUSTER_NAME] [default: default]
     #[arg(long, value_name = "NAME")]
     pub(crate) cluster_name: Option<String>,
@@ -179,8 +185,8 @@ pub(crate) struct ServeConfig {
     pub(crate) http_listen: Vec<SocketAddr>,
     /// Where to serve DNS, at least one.
     pub(crate) dns_listen: Vec<SocketAddr>,
-    /// The zone, lower-case, without a dot at its end.
-    pub(crate) zone: String,
+    /// What DNS answers.
+    pub(crate) names: NamesConfig,
     /// The name of this cluster: `kubernetes/<this>` outranks other sources.
     pub(crate) cluster_name: String,
     /// TTL of answers in seconds, where a service says none.
@@ -215,9 +221,9 @@ impl ServeConfig {
         Self::resolve(args, &|name| std::env::var_os(name))
     }
 
-    fn resolve(args: ServeArgs, env: &dyn Fn(&str) -> Option<OsString>) -> anyhow::Result<Self> {
+    fn resolve(args: ServeArgs, env: &LayerEnv<'_>) -> anyhow::Result<Self> {
         let file = args.config.or_else(|| env("FINGERPOST_CONFIG").map(PathBuf::from));
-        let file = file.as_deref().map(Settings::from_file).transpose()?.unwrap_or_default();
+        let file = file.as_deref().map(file::read).transpose()?.unwrap_or_default();
         let settings = args.settings.over(Settings::from_env(env)?).over(file);
 
         let etcd = EtcdConfig::from(&settings)?;
@@ -231,7 +237,7 @@ impl ServeConfig {
             advertise_url: settings.advertise_url,
             http_listen: settings.http_listen.unwrap_or_else(|| loopback(8053)),
             dns_listen: settings.dns_listen.unwrap_or_else(|| loopback(5300)),
-            zone: checked_zone(settings.zone.as_deref().unwrap_or("cluster.local"))?,
+            names: NamesConfig::from(&settings.names)?,
             cluster_name: settings.cluster_name.unwrap_or_else(|| "default".to_owned()),
             dns_ttl: settings.dns_ttl.unwrap_or(5),
             dns_negative_ttl: settings.dns_negative_ttl.unwrap_or(5),
@@ -310,17 +316,7 @@ impl ServeConfig {
 }
 
 impl Settings {
-    fn from_file(path: &Path) -> anyhow::Result<Self> {
-        let text = std::fs::read_to_string(path)
-            .with_context(|| format!("can't read the configuration file {}", path.display()))?;
-        // toml's own message would quote the whole line, which may hold a password.
-        toml::from_str(&text).map_err(|error| {
-            let line = error.span().map_or(1, |span| 1 + text.get(..span.start).unwrap_or(&text).matches('\n').count());
-            anyhow::anyhow!("in the configuration file {}, line {line}: {}", path.display(), error.message())
-        })
-    }
-
-    fn from_env(env: &dyn Fn(&str) -> Option<OsString>) -> anyhow::Result<Self> {
+    fn from_env(env: &LayerEnv<'_>) -> anyhow::Result<Self> {
         Ok(Self {
             data_dir: path_from(env, "FINGERPOST_DATA_DIR"),
             store: value_from(env, "FINGERPOST_STORE")?,
@@ -335,7 +331,7 @@ impl Settings {
             advertise_url: value_from(env, "FINGERPOST_ADVERTISE_URL")?,
             http_listen: list_from(env, "FINGERPOST_HTTP_LISTEN")?,
             dns_listen: list_from(env, "FINGERPOST_DNS_LISTEN")?,
-            zone: value_from(env, "FINGERPOST_ZONE")?,
+            names: names::Settings::from_env(env)?,
             cluster_name: value_from(env, "FINGERPOST_CLUSTER_NAME")?,
             dns_ttl: value_from(env, "FINGERPOST_DNS_TTL")?,
             dns_negative_ttl: value_from(env, "FINGERPOST_DNS_NEGATIVE_TTL")?,
@@ -371,7 +367,7 @@ impl Settings {
             advertise_url: self.advertise_url.or(below.advertise_url),
             http_listen: self.http_listen.or(below.http_listen),
             dns_listen: self.dns_listen.or(below.dns_listen),
-            zone: self.zone.or(below.zone),
+            names: self.names.over(below.names),
             cluster_name: self.cluster_name.or(below.cluster_name),
             dns_ttl: self.dns_ttl.or(below.dns_ttl),
             dns_negative_ttl: self.dns_negative_ttl.or(below.dns_negative_ttl),
@@ -419,7 +415,7 @@ impl FromStr for LogFormatText {
 }
 
 /// A variable's text; set but empty counts as not set.
-fn text_from(env: &dyn Fn(&str) -> Option<OsString>, name: &str) -> anyhow::Result<Option<String>> {
+fn text_from(env: &LayerEnv<'_>, name: &str) -> anyhow::Result<Option<String>> {
     match env(name).map(OsString::into_string) {
         None => Ok(None),
         Some(Ok(text)) => Ok(Some(text).filter(|text| !text.is_empty())),
@@ -428,7 +424,7 @@ fn text_from(env: &dyn Fn(&str) -> Option<OsString>, name: &str) -> anyhow::Resu
 }
 
 /// A path; set but empty counts as not set.
-fn path_from(env: &dyn Fn(&str) -> Option<OsString>, name: &str) -> Option<PathBuf> {
+fn path_from(env: &LayerEnv<'_>, name: &str) -> Option<PathBuf> {
     env(name).filter(|value| !value.is_empty()).map(PathBuf::from)
 }
 
@@ -436,32 +432,23 @@ fn parse<T: FromStr<Err: std::fmt::Display>>(name: &str, text: &str) -> anyhow::
     text.trim().parse().map_err(|error| anyhow::anyhow!("the environment variable {name} is `{text}`: {error}"))
 }
 
-fn value_from<T: FromStr<Err: std::fmt::Display>>(
-    env: &dyn Fn(&str) -> Option<OsString>,
-    name: &str,
-) -> anyhow::Result<Option<T>> {
+fn value_from<T: FromStr<Err: std::fmt::Display>>(env: &LayerEnv<'_>, name: &str) -> anyhow::Result<Option<T>> {
     text_from(env, name)?.map(|text| parse(name, &text)).transpose()
 }
 
 /// Like [`value_from`], but what the variable says is not repeated.
-fn secret_from<T: FromStr<Err: std::fmt::Display>>(
-    env: &dyn Fn(&str) -> Option<OsString>,
-    name: &str,
-) -> anyhow::Result<Option<T>> {
+fn secret_from<T: FromStr<Err: std::fmt::Display>>(env: &LayerEnv<'_>, name: &str) -> anyhow::Result<Option<T>> {
     let parse =
         |text: String| text.parse().map_err(|error| anyhow::anyhow!("the environment variable {name}: {error}"));
     text_from(env, name)?.map(parse).transpose()
 }
 
-fn list_from<T: FromStr<Err: std::fmt::Display>>(
-    env: &dyn Fn(&str) -> Option<OsString>,
-    name: &str,
-) -> anyhow::Result<Option<Vec<T>>> {
+fn list_from<T: FromStr<Err: std::fmt::Display>>(env: &LayerEnv<'_>, name: &str) -> anyhow::Result<Option<Vec<T>>> {
     text_from(env, name)?.map(|text| text.split(',').map(|part| parse(name, part)).collect()).transpose()
 }
 
 /// `$XDG_DATA_HOME/fingerpost`, or what the XDG specification has in its place.
-fn default_data_dir(env: &dyn Fn(&str) -> Option<OsString>) -> anyhow::Result<PathBuf> {
+fn default_data_dir(env: &LayerEnv<'_>) -> anyhow::Result<PathBuf> {
     // The specification wants relative paths ignored.
     let absolute = |name| env(name).map(PathBuf::from).filter(|path| path.is_absolute());
     absolute("XDG_DATA_HOME")
@@ -470,16 +457,12 @@ fn default_data_dir(env: &dyn Fn(&str) -> Option<OsString>) -> anyhow::Result<Pa
         .context("no place to keep the data: neither XDG_DATA_HOME nor HOME is set; name one with --data-dir")
 }
 
-fn checked_zone(text: &str) -> anyhow::Result<String> {
-    validate_domain_name(text).map_err(|error| anyhow::anyhow!("zone `{text}` {error}"))?;
-    Ok(text.strip_suffix('.').unwrap_or(text).to_ascii_lowercase())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::cli::{Cli, Command};
     use clap::Parser;
+    use std::path::Path;
 
     fn resolve(flags: &str, env: &[(&str, &str)], file: Option<&str>) -> anyhow::Result<ServeConfig> {
         let dir = tempfile::tempdir().unwrap();
@@ -508,7 +491,7 @@ mod tests {
         assert_eq!(config.data_dir, Path::new("/home/me/.local/share/fingerpost"));
         assert_eq!(config.http_listen, ["127.0.0.1:8053".parse().unwrap()]);
         assert_eq!(config.dns_listen, ["127.0.0.1:5300".parse().unwrap()]);
-        assert_eq!((config.zone.as_str(), config.dns_ttl, config.insecure), ("cluster.local", 5, false));
+        assert_eq!((config.names.zone.as_str(), config.dns_ttl, config.insecure), ("cluster.local", 5, false));
         let config = resolve("", &[("XDG_DATA_HOME", "/data")], None).unwrap();
         assert_eq!(config.data_dir, Path::new("/data/fingerpost"));
         let config = resolve("", &[("XDG_DATA_HOME", "relative")], None).unwrap();
@@ -527,7 +510,7 @@ mod tests {
         ];
         let flags = "--zone Flag.Example. --dns-listen 127.0.0.1:3 --dns-listen 127.0.0.1:4";
         let config = resolve(flags, &env, Some(file)).unwrap();
-        assert_eq!(config.zone, "flag.example");
+        assert_eq!(config.names.zone, "flag.example");
         assert_eq!(config.cluster_name, "env");
         assert_eq!(config.dns_ttl, 7);
         assert_eq!(config.http_listen, ["127.0.0.1:2".parse().unwrap(), "[::1]:2".parse().unwrap()]);
@@ -542,6 +525,24 @@ mod tests {
         let env = [("FINGERPOST_CHECK_CA", "b.pem")];
         assert_eq!(resolve("", &env, Some("check-ca = 'a.pem'")).unwrap().check_ca, Some("b.pem".into()));
         assert_eq!(resolve("--check-ca c.pem", &env, None).unwrap().check_ca, Some("c.pem".into()));
+    }
+
+    #[test]
+    fn names_of_all_layers() {
+        use fingerpost_dns::{EndpointNames, Pods};
+        let names = resolve("", &[], None).unwrap().names;
+        assert_eq!((names.pods, names.endpoint_names), (Pods::Insecure, EndpointNames::Address));
+        let file = "zone = ['a.example', 'B.example.']\npods = 'disabled'\nendpoint-names = 'pod'\n";
+        let names = resolve("", &[("FINGERPOST_PODS", "verified")], Some(file)).unwrap().names;
+        assert_eq!((names.zone.as_str(), names.aliases.as_slice()), ("a.example", &["b.example".to_owned()][..]));
+        assert_eq!((names.pods, names.endpoint_names), (Pods::Verified, EndpointNames::Pod));
+        let names =
+            resolve("--zone c --zone d --pods insecure", &[("FINGERPOST_ZONE", "e")], Some(file)).unwrap().names;
+        assert_eq!((names.zone.as_str(), names.aliases.len(), names.pods), ("c", 1, Pods::Insecure));
+        let refused = refusal("", &[], Some("dns-ttl = 5\npods = 'some'\n"));
+        assert!(refused.contains("line 2") && refused.contains("insecure"), "{refused}");
+        assert!(refusal("", &[("FINGERPOST_ENDPOINT_NAMES", "id")], None).contains("`address` or `pod`"));
+        assert!(refusal("", &[], Some("zone = []")).contains("at least one"));
     }
 
     #[test]

@@ -207,7 +207,7 @@ async fn serve(config: &ServeConfig, store: Arc<dyn Store>, started: Instant, en
     };
     if loaded {
         greeting::print(config, https, &http_addresses, &ops_addresses, &dns_addresses)?;
-        info!(https, http = ?http_addresses, dns = ?dns_addresses, zone = %config.zone, "ready");
+        info!(https, http = ?http_addresses, dns = ?dns_addresses, zone = %config.names.zone, "ready");
         failed = tokio::select! {
             ended = parts.join_next() => Some(unexpected(ended)),
             () = ends.next() => None,
@@ -263,8 +263,13 @@ fn unexpected(ended: Option<Result<(&'static str, Result<()>), JoinError>>) -> a
 }
 
 fn dns_config(config: &ServeConfig) -> Result<dns::Config> {
+    let names = &config.names;
+    let zone = |text: &String| text.parse().with_context(|| format!("zone `{text}`"));
     Ok(dns::Config {
-        zone: config.zone.parse().with_context(|| format!("zone `{}`", config.zone))?,
+        zone: zone(&names.zone)?,
+        aliases: names.aliases.iter().map(zone).collect::<Result<_>>()?,
+        pods: names.pods,
+        endpoint_names: names.endpoint_names,
         ttl: config.dns_ttl,
         negative_ttl: config.dns_negative_ttl,
         name_servers: config.dns_listen.iter().map(SocketAddr::ip).collect(),

@@ -12,6 +12,7 @@ use futures_util::stream::{self, BoxStream};
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE};
 use reqwest::{Body, Method};
 use serde::de::DeserializeOwned;
+use std::net::IpAddr;
 use std::time::Duration;
 
 impl HttpRegistry {
@@ -32,10 +33,17 @@ impl HttpRegistry {
         self.get(Call::new(Method::GET, ["version"])).await
     }
 
-    /// Why DNS answers a name as it does. The name is absolute; the type is a DNS record type such as `A` or `SRV`, by
-    /// default the registry's choice. The reply's type belongs to the DNS server's crate.
-    pub async fn explain<T: DeserializeOwned>(&self, name: &str, record_type: Option<&str>) -> Result<T> {
-        self.get(Call::new(Method::GET, ["v1", "explain"]).query("name", Some(name)).query("type", record_type)).await
+    /// Why DNS answers a name as it does. The name is absolute, unless `from` names the address of a client, whose
+    /// resolver completes it; the type is a DNS record type such as `A` or `SRV`, by default the registry's choice. The
+    /// reply's type belongs to the DNS server's crate.
+    pub async fn explain<T: DeserializeOwned>(
+        &self,
+        name: &str,
+        record_type: Option<&str>,
+        from: Option<IpAddr>,
+    ) -> Result<T> {
+        let call = Call::new(Method::GET, ["v1", "explain"]).query("name", Some(name)).query("type", record_type);
+        self.get(call.query("from", from)).await
     }
 
     /// The sources that hold anything, and whether they still speak.

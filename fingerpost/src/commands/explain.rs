@@ -1,23 +1,29 @@
 //! `explain`: why a name answers as it does, or does not.
 
 use super::Context;
-use super::names::{checked, complete, is_absolute};
+use super::names::{Question, checked, complete, is_absolute};
 use super::resolve::dns_status;
 use super::rows;
 use crate::cli::ExplainArgs;
 use crate::output::{Cell, Style, Table};
 use anyhow::{Context as _, anyhow, bail};
-use fingerpost_dns::explain::Explanation;
+use fingerpost_dns::explain::{Explanation, Search};
 
 pub(super) async fn explain(context: &Context, args: ExplainArgs) -> anyhow::Result<()> {
     checked(&args.name).map_err(|error| anyhow!(error))?;
-    let zone = if is_absolute(&args.name) { String::new() } else { dns_status(context).await?.zone };
-    let question = complete(&args.name, &args.namespace, &zone);
+    let question = match args.from {
+        // The search list is the server's to walk; an address means its reverse name all the same.
+        Some(_) if args.name.parse::<std::net::IpAddr>().is_err() => {
+            Question { name: args.name.clone(), ..complete(&args.name, &args.namespace, "") }
+        }
+        _ if is_absolute(&args.name) => complete(&args.name, &args.namespace, ""),
+        _ => complete(&args.name, &args.namespace, &dns_status(context).await?.zone),
+    };
     let default = question.types.first().copied().unwrap_or("A");
     let record_type = args.record_type.as_deref().unwrap_or(default).to_ascii_uppercase();
     let explanation: Explanation = context
         .registry
-        .explain(&question.name, Some(&record_type))
+        .explain(&question.name, Some(&record_type), args.from)
         .await
         .with_context(|| format!("can't explain {}", question.name))?;
     // Without an answer at all, the question was at fault.
@@ -30,7 +36,8 @@ pub(super) async fn explain(context: &Context, args: ExplainArgs) -> anyhow::Res
 fn human(explanation: &Explanation, colour: bool) -> String {
     let paint = |text: String, style| Cell::styled(text, style).paint(colour);
     let heading = format!("{} {}", explanation.name, explanation.qtype);
-    let mut out = format!("{}\n\n", paint(heading, Style::Bold));
+    let mut out = explanation.search.as_ref().map(|search| walk(search, colour)).unwrap_or_default();
+    out.push_str(&format!("{}\n\n", paint(heading, Style::Bold)));
     for step in &explanation.steps {
         let mark = if step.ok { paint("✓".to_owned(), Style::Good) } else { paint("✗".to_owned(), Style::Bad) };
         out.push_str(&format!("{mark} {}\n", Cell::new(&step.text).paint(colour)));
@@ -68,6 +75,38 @@ fn human(explanation: &Explanation, colour: bool) -> String {
         None => "The server has not heard of the registry yet.".to_owned(),
     };
     out.push_str(&format!("\n{}\n", paint(age, Style::Dim)));
+    out
+}
+
+/// What the client's resolver tries, and what comes of it.
+fn walk(search: &Search, colour: bool) -> String {
+    let domains = search.domains.join(" ");
+    let heading = format!("{}, searched in {domains} (ndots:{})", search.name, search.ndots);
+    let mut out = format!("{}\n\n", Cell::styled(heading, Style::Bold).paint(colour));
+    let mut table = Table::new(vec!["", "NAME", "ANSWER", "RECORDS"]);
+    for (n, candidate) in search.candidates.iter().enumerate() {
+        let wins = search.winner == Some(n);
+        let rcode = match candidate.outside {
+            true => format!("{} (no zone of this server)", candidate.rcode),
+            false => candidate.rcode.clone(),
+        };
+        table.push(vec![
+            if wins { Cell::styled("✓", Style::Good) } else { Cell::styled("✗", Style::Dim) },
+            Cell::new(&candidate.name),
+            Cell::new(rcode),
+            Cell::new(candidate.records.to_string()),
+        ]);
+    }
+    out.push_str(&table.render(colour));
+    let queries = match search.queries {
+        1 => "1 query".to_owned(),
+        n => format!("{n} queries"),
+    };
+    out.push_str(&format!("\n{queries} for each record type; programs mostly ask for A and AAAA.\n"));
+    if let Some(hint) = &search.hint {
+        out.push_str(&format!("Hint: {}.\n", Cell::new(hint).paint(colour)));
+    }
+    out.push('\n');
     out
 }
 

@@ -2,6 +2,7 @@
 //! what came of them printed.
 
 mod apply;
+mod compare;
 mod describe;
 mod explain;
 mod follow;
@@ -90,6 +91,7 @@ pub(crate) async fn run(global: &GlobalArgs, command: Command) -> anyhow::Result
         Command::Describe(args) => describe::describe(&context, args).await,
         Command::Resolve(args) => resolve::resolve(&context, args).await,
         Command::Explain(args) => explain::explain(&context, args).await,
+        Command::Compare(args) => compare::run(&context, args).await,
         Command::Apply(args) => apply::apply(&context, args).await,
         Command::Export(args) => transfer::export(&context, args).await,
         Command::Import(args) => transfer::import(&context, args).await,

@@ -64,7 +64,7 @@ pub(super) fn complete(text: &str, namespace: &str, zone: &str) -> Question {
 }
 
 /// The name below which DNS keeps what an address belongs to.
-fn reverse(address: IpAddr) -> String {
+pub(super) fn reverse(address: IpAddr) -> String {
     match address {
         IpAddr::V4(address) => {
             let [a, b, c, d] = address.octets();

@@ -66,7 +66,7 @@ pub(super) async fn dns_status(context: &Context) -> anyhow::Result<DnsStatus> {
     status.dns.context("the registry runs no DNS server: name one with --dns, and a whole name with a dot at its end")
 }
 
-async fn lookup(host: &str, port: u16) -> anyhow::Result<SocketAddr> {
+pub(super) async fn lookup(host: &str, port: u16) -> anyhow::Result<SocketAddr> {
     let found = tokio::net::lookup_host((host, port)).await;
     found.ok().and_then(|mut found| found.next()).with_context(|| format!("the DNS server `{host}` has no address"))
 }

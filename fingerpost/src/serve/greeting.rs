@@ -25,7 +25,7 @@ pub(super) fn print(
     }
     let open = !https && config.tokens.is_none();
     if let (true, true, Some(http), Some(dns)) = (out.is_terminal(), open, http.first(), dns.first()) {
-        let zone = &config.zone;
+        let zone = &config.names.zone;
         writeln!(
             out,
             "data {}

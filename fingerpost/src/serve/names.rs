@@ -9,7 +9,7 @@ use fingerpost_dns::explain::{Lookup, explain};
 use fingerpost_registry::api::NameService;
 use fingerpost_registry::live::{LiveReplica, Observer};
 use serde_json::{Value, json};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 /// Objects read in one step of the initial fill.
@@ -107,8 +107,8 @@ impl DnsNames {
 }
 
 impl NameService for DnsNames {
-    fn explain(&self, name: &str, qtype: &str) -> Result<Value, String> {
-        let explanation = explain(&self.index, name, qtype, &Views(&self.live));
+    fn explain(&self, name: &str, qtype: &str, from: Option<IpAddr>) -> Result<Value, String> {
+        let explanation = explain(&self.index, name, qtype, from, &Views(&self.live));
         // Without an answer, there was no question: the name or the type can't be asked for, and the step says why.
         if explanation.rcode.is_empty() {
             return Err(explanation.steps.into_iter().map(|step| step.text).collect::<Vec<_>>().join("; "));
@@ -121,6 +121,9 @@ impl NameService for DnsNames {
         json!({
             "listen": self.listen,
             "zone": self.index.config().zone.to_string(),
+            "aliases": self.index.config().aliases.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            "pods": self.index.config().pods,
+            "endpointNames": self.index.config().endpoint_names,
             "position": self.index.position(),
             "ageSeconds": self.index.age().as_secs_f64(),
             "names": stats.names,
@@ -155,5 +158,11 @@ impl Lookup for Views<'_> {
             limit: MAX_EXPLAINED,
         };
         self.0.read().instances(&query).items.into_iter().map(Arc::new).collect()
+    }
+
+    fn at(&self, address: IpAddr) -> Vec<Arc<InstanceView>> {
+        let replica = self.0.read();
+        let keys = replica.instances_at(address);
+        keys.iter().take(MAX_EXPLAINED).filter_map(|key| replica.instance(key)).map(Arc::new).collect()
     }
 }

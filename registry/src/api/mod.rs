@@ -51,8 +51,8 @@ pub(crate) use problem::Problem;
 
 /// What the DNS server of the same process can tell the API; the registry itself knows no DNS.
 pub trait NameService: Send + Sync {
-    /// Why a name resolves or does not, as JSON for the reader.
-    fn explain(&self, name: &str, qtype: &str) -> Result<serde_json::Value, String>;
+    /// Why a name resolves or does not, as JSON for the reader; for the client with that address, where one is named.
+    fn explain(&self, name: &str, qtype: &str, from: Option<std::net::IpAddr>) -> Result<serde_json::Value, String>;
     /// Its part of `status`.
     fn status(&self) -> serde_json::Value;
     /// Why it can't answer truthfully yet, if so.

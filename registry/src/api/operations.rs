@@ -18,8 +18,9 @@ use serde_json::{Map, Value, json};
 
 /// Explain what a name resolves to, step by step.
 #[utoipa::path(get, path = "/v1/explain", tag = "operations",
-    params(("name" = String, Query, description = "A whole domain name."),
-        ("type" = Option<String>, Query, description = "The record type; default `A`.")),
+    params(("name" = String, Query, description = "A domain name; whole, but with `from` as the client has it."),
+        ("type" = Option<String>, Query, description = "The record type; default `A`."),
+        ("from" = Option<String>, Query, description = "The address of a pod: explain what its resolver makes of the name.")),
     responses((status = 200, description = "The steps and the answer.", body = Object),
         (status = 501, description = "This process serves no DNS.", body = ProblemDocument,
             content_type = "application/problem+json"),
@@ -28,11 +29,15 @@ pub(crate) async fn explain(State(app): AppState, RawQuery(query): RawQuery) -> 
     let mut given = Params::new(query.as_deref())?;
     let name = given.take("name").ok_or_else(|| Problem::parameter("name", "say which name to explain"))?;
     let qtype = given.take("type").unwrap_or_else(|| "A".to_owned());
+    let from = given
+        .take("from")
+        .map(|text| text.parse().map_err(|_| Problem::parameter("from", format!("`{text}` is no IP address"))))
+        .transpose()?;
     given.finish()?;
     let Some(names) = &app.api.names else {
         return Err(Problem::new(StatusCode::NOT_IMPLEMENTED, "this process serves no DNS"));
     };
-    let explanation = names.explain(&name, &qtype).map_err(|error| Problem::parameter("name", error))?;
+    let explanation = names.explain(&name, &qtype, from).map_err(|error| Problem::parameter("name", error))?;
     Ok(reply(StatusCode::OK, &explanation, None))
 }
 

@@ -1,0 +1,215 @@
+//! All names of a cluster, from what the registry knows.
+
+use super::super::Context;
+use super::super::names::reverse;
+use fingerpost_catalog::document::{InstanceDocument, ServiceDocument};
+use fingerpost_catalog::{Health, Port, ServiceType, Source, SourceKind};
+use fingerpost_client::{ListRequest, all_instances, all_namespaces, all_services};
+use fingerpost_dns::compare::{About, Question};
+use fingerpost_dns::{Endpoint, EndpointNames};
+use futures_util::TryStreamExt;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+/// What there are names for.
+pub(super) struct Names {
+    namespaces: BTreeSet<String>,
+    services: BTreeMap<(String, String), Service>,
+    /// Addresses of pods, by namespace.
+    pods: BTreeSet<(String, IpAddr)>,
+}
+
+#[derive(Default)]
+struct Service {
+    service_type: ServiceType,
+    addresses: Vec<IpAddr>,
+    ports: BTreeSet<String>,
+    endpoints: Vec<(String, IpAddr, Marks)>,
+    marks: Marks,
+}
+
+/// See [`Question`].
+#[derive(Clone, Copy, Default)]
+struct Marks {
+    registered: bool,
+    held: bool,
+}
+
+fn is_registered(source: Option<&Source>) -> bool {
+    source.is_none_or(|source| source.kind() != SourceKind::Kubernetes)
+}
+
+fn port_names(ports: &[Port]) -> impl Iterator<Item = String> + '_ {
+    let named = ports.iter().filter(|port| !port.name.is_empty());
+    named.map(|port| format!("_{}._{}", port.name, port.protocol.dns_label()))
+}
+
+/// Whether something beside the source's own conditions keeps it out of answers.
+fn is_held(instance: &InstanceDocument) -> bool {
+    let bad = instance.effective_health.is_some_and(|health| !matches!(health, Health::Passing | Health::Warning));
+    let others = instance.health_parts.as_ref().is_some_and(|parts| {
+        parts.drain.is_some() || parts.session.is_some() || parts.reported.is_some() || !parts.checks.is_empty()
+    });
+    bad && others
+}
+
+impl Names {
+    pub(super) async fn read(context: &Context, endpoint_names: &str) -> anyhow::Result<Self> {
+        let registry = &context.registry;
+        let mut names = Self { namespaces: BTreeSet::new(), services: BTreeMap::new(), pods: BTreeSet::new() };
+        let mut namespaces = all_namespaces(registry, ListRequest::default());
+        while let Some(namespace) = namespaces.try_next().await? {
+            names.namespaces.extend(namespace.name);
+        }
+        let mut services = all_services(registry, ListRequest::default());
+        while let Some(service) = services.try_next().await? {
+            names.add_service(service);
+        }
+        let endpoint_names = if endpoint_names == "pod" { EndpointNames::Pod } else { EndpointNames::Address };
+        let mut instances = all_instances(registry, ListRequest::default());
+        while let Some(instance) = instances.try_next().await? {
+            names.add_instance(instance, endpoint_names);
+        }
+        Ok(names)
+    }
+
+    fn add_service(&mut self, document: ServiceDocument) {
+        let (Some(namespace), Some(name)) = (document.namespace, document.name) else { return };
+        let service = self.services.entry((namespace, name)).or_default();
+        service.service_type = document.service_type;
+        service.addresses = document.cluster_ips;
+        service.ports.extend(port_names(&document.ports));
+        service.marks.registered |= is_registered(document.sources.first());
+    }
+
+    fn add_instance(&mut self, document: InstanceDocument, names: EndpointNames) {
+        let marks = Marks { registered: is_registered(document.source.as_ref()), held: is_held(&document) };
+        let InstanceDocument { namespace: Some(namespace), id: Some(id), source: Some(source), .. } = &document else {
+            return;
+        };
+        if document.pod.is_some() && !marks.registered {
+            self.pods.extend(document.addresses.iter().map(|&address| (namespace.clone(), address)));
+        }
+        let Some(service) = document.service.clone() else { return };
+        let Some(service) = self.services.get_mut(&(namespace.clone(), service)) else { return };
+        let pod = document.pod.as_ref().map(|pod| pod.name.as_str());
+        let endpoint = Endpoint { source, id, hostname: document.hostname.as_deref(), pod };
+        let own = document.addresses.iter().filter(|address| !document.shadowed.contains(address));
+        for &address in own {
+            // One that nobody answers must be missing from both.
+            service.endpoints.push((endpoint.label_of(address, names), address, marks));
+        }
+        if service.service_type == ServiceType::Headless {
+            service.ports.extend(port_names(&document.ports));
+        }
+        service.marks.registered |= marks.registered;
+        service.marks.held |= marks.held;
+    }
+
+    /// The questions about all of it, in each of the zones.
+    pub(super) fn questions(&self, zones: &[String]) -> Vec<Question> {
+        let mut list = List::default();
+        for zone in zones {
+            let zone = format!("{}.", zone.trim_end_matches('.').to_ascii_lowercase());
+            list.zone(&zone);
+            for namespace in &self.namespaces {
+                list.namespace(namespace, &zone);
+            }
+            for (n, ((namespace, name), service)) in self.services.iter().enumerate() {
+                let name = format!("{name}.{namespace}.svc.{zone}");
+                list.service(&name, service);
+                if n == 0 {
+                    list.add(name.to_ascii_uppercase(), &["A"], about(service), service.marks);
+                }
+            }
+            for (namespace, address) in &self.pods {
+                let types: &[&str] = if address.is_ipv4() { &["A"] } else { &["AAAA"] };
+                let label = fingerpost_dns::dashed(*address);
+                list.add(format!("{label}.{namespace}.pod.{zone}"), types, About::Pod, Marks::default());
+            }
+        }
+        // Addresses have one name whatever the zone.
+        let mut pointers: BTreeMap<IpAddr, Marks> = BTreeMap::new();
+        for service in self.services.values() {
+            let own = service.addresses.iter().map(|&address| (address, service.marks));
+            let endpoints = service.endpoints.iter().map(|&(_, address, marks)| (address, marks));
+            for (address, marks) in own.chain(endpoints) {
+                let known = pointers.entry(address).or_default();
+                known.registered |= marks.registered;
+                known.held |= marks.held;
+            }
+        }
+        for (address, marks) in pointers {
+            list.add(reverse(address), &["PTR"], About::Pointer, marks);
+        }
+        list.0
+    }
+}
+
+fn about(service: &Service) -> About {
+    match service.service_type {
+        ServiceType::ExternalName => About::Alias,
+        ServiceType::Headless | ServiceType::ClusterIP => About::Service,
+    }
+}
+
+#[derive(Default)]
+struct List(Vec<Question>);
+
+impl List {
+    fn add(&mut self, name: String, types: &[&'static str], about: About, marks: Marks) {
+        let Marks { registered, held } = marks;
+        let question = |&qtype: &&'static str| Question { name: name.clone(), qtype, about, registered, held };
+        self.0.extend(types.iter().map(question));
+    }
+
+    fn zone(&mut self, zone: &str) {
+        let none = Marks::default();
+        self.add(zone.to_owned(), &["SOA", "NS", "A"], About::Apex, none);
+        self.add(format!("dns-version.{zone}"), &["TXT", "A"], About::Fixed, none);
+        self.add(format!("svc.{zone}"), &["A"], About::Between, none);
+        self.add(format!("no-such-name.{zone}"), &["A", "AAAA"], About::Missing, none);
+        self.add(format!("no-such-service.no-such-namespace.svc.{zone}"), &["A", "SRV"], About::Missing, none);
+        self.add(format!("10-0-0-1.no-such-namespace.pod.{zone}"), &["A"], About::Missing, none);
+    }
+
+    fn namespace(&mut self, namespace: &str, zone: &str) {
+        let none = Marks::default();
+        self.add(format!("{namespace}.svc.{zone}"), &["A"], About::Between, none);
+        self.add(format!("{namespace}.pod.{zone}"), &["A"], About::Between, none);
+        self.add(format!("no-such-service.{namespace}.svc.{zone}"), &["A"], About::Missing, none);
+        self.add(format!("no-such-pod.{namespace}.pod.{zone}"), &["A"], About::Missing, none);
+    }
+
+    fn service(&mut self, name: &str, service: &Service) {
+        let Service { marks, .. } = *service;
+        if service.service_type == ServiceType::ExternalName {
+            self.add(name.to_owned(), &["A", "AAAA", "CNAME", "SRV"], About::Alias, marks);
+            return self.add(format!("no-such-endpoint.{name}"), &["A"], About::Missing, marks);
+        }
+        self.add(name.to_owned(), &["A", "AAAA", "SRV", "TXT"], About::Service, marks);
+        for (n, port) in service.ports.iter().enumerate() {
+            self.add(format!("{port}.{name}"), if n == 0 { &["SRV", "A"] } else { &["SRV"] }, About::Port, marks);
+        }
+        if let Some((_, protocol)) = service.ports.first().and_then(|port| port.split_once('.')) {
+            self.add(format!("{protocol}.{name}"), &["SRV"], About::Between, marks);
+        }
+        self.add(format!("_no-such-port._tcp.{name}"), &["SRV"], About::Missing, marks);
+        self.add(format!("no-such-endpoint.{name}"), &["A"], About::Missing, marks);
+        // Several endpoints may share a label; what stands there is asked for once.
+        let mut labels: BTreeMap<&str, Marks> = BTreeMap::new();
+        for (label, _, marks) in &service.endpoints {
+            let known = labels.entry(label).or_default();
+            known.registered |= marks.registered || is_foreign(service);
+            known.held |= marks.held;
+        }
+        for (label, marks) in labels {
+            self.add(format!("{label}.{name}"), &["A", "AAAA"], About::Endpoint, marks);
+        }
+    }
+}
+
+/// Whether the service itself is one that Kubernetes does not know.
+fn is_foreign(service: &Service) -> bool {
+    service.marks.registered && service.endpoints.iter().all(|(_, _, marks)| marks.registered)
+}
