@@ -9,7 +9,9 @@ use std::num::NonZeroU32;
 use std::str::FromStr;
 
 /// Settings of one layer.
+// clap would name a group after the type, which other parts have, too.
 #[derive(Args, Clone, Debug, Default, PartialEq, Deserialize)]
+#[group(skip)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(crate) struct Settings {
     /// The zone to answer for; may repeat: the others answer the same under their own names [env: FINGERPOST_ZONE]
