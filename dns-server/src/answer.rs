@@ -13,12 +13,13 @@
 use crate::encode::{QUESTION, Rcode, Reply, Section, bare};
 use crate::index::Index;
 use crate::message::{self, CLASS_IN, Parsed, Query, kind};
-use crate::metrics::Counters;
+use crate::metrics::{CountedZone, Counters};
 use crate::name::{MAX_NAME, Name};
+use crate::querylog::{QueryLog, Seen};
 use crate::table::{Node, Pointers, Special};
 use crate::zones::{self, Kind, Spelling, Within};
 use hashbrown::HashSet;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -53,6 +54,7 @@ pub enum Verdict {
 pub struct Answerer {
     index: Arc<Index>,
     counters: Arc<Counters>,
+    log: Option<Arc<QueryLog>>,
     scratch: Scratch,
 }
 
@@ -65,6 +67,8 @@ struct Scratch {
     /// Where in the answer the names stand whose addresses belong into the additional section.
     targets: Vec<usize>,
     seen: HashSet<u64, ahash::RandomState>,
+    /// The zone of the question, for the counters.
+    zone: CountedZone,
 }
 
 /// Random enough for the order of records; not for secrets.
@@ -109,19 +113,39 @@ impl Answerer {
         Self {
             index,
             counters,
+            log: None,
             scratch: Scratch {
                 random: Random(rand::random::<u64>() | 1),
                 lower: [0; MAX_NAME],
                 targets: Vec::with_capacity(64),
                 seen: HashSet::default(),
+                zone: CountedZone::NONE,
             },
         }
     }
 
+    /// The same, with what it answers noted there.
+    pub(crate) fn logging(self, log: Option<Arc<QueryLog>>) -> Self {
+        Self { log, ..self }
+    }
+
+    /// Answers a packet of nobody in particular; see [`Answerer::answer_to`].
+    pub fn answer(&mut self, packet: &[u8], transport: Transport, out: &mut Vec<u8>) -> Verdict {
+        self.answer_to(packet, transport, SocketAddr::from(([0, 0, 0, 0], 0)), out)
+    }
+
     /// Answers a packet. `out` holds the answer alone, if there is one, and is at most as long as transport and client
     /// allow.
-    pub fn answer(&mut self, packet: &[u8], transport: Transport, out: &mut Vec<u8>) -> Verdict {
-        let began = self.counters.samples().then(Instant::now);
+    pub fn answer_to(&mut self, packet: &[u8], transport: Transport, client: SocketAddr, out: &mut Vec<u8>) -> Verdict {
+        let logged = match &self.log {
+            None => false,
+            // At random, so that no pattern of queries hides from it.
+            Some(log) => self.scratch.random.below(log.sample() as usize) == 0,
+        };
+        let timed = self.counters.samples();
+        let began = (timed || logged).then(Instant::now);
+        self.scratch.zone = CountedZone::NONE;
+        let mut edns = None;
         let rcode = match message::parse(packet) {
             Parsed::Ignore => {
                 self.counters.dropped();
@@ -137,7 +161,8 @@ impl Answerer {
                 Rcode::NotImp
             }
             Parsed::Query(query) => {
-                self.counters.request(transport, query.qtype);
+                self.counters.request(query.qtype);
+                edns = query.edns.map(|edns| edns.dnssec_ok);
                 let most = self.index.config.udp_payload.max(MAX_PLAIN_UDP);
                 let limit = match (transport, query.edns) {
                     (Transport::Tcp, _) => MAX_TCP,
@@ -154,9 +179,14 @@ impl Answerer {
                 reply.finish(most)
             }
         };
-        self.counters.response(rcode);
-        if let Some(began) = began {
-            self.counters.took(began.elapsed());
+        self.counters.response(self.scratch.zone, rcode);
+        if let Some(took) = began.map(|began| began.elapsed()) {
+            if timed {
+                self.counters.took(took);
+            }
+            if let Some(log) = self.log.as_ref().filter(|_| logged) {
+                log.note(out, Seen { client, transport, took, rcode, edns });
+            }
         }
         Verdict::Send
     }
@@ -189,6 +219,7 @@ impl Scratch {
             None if index.table.read(lower, |_| ()).is_some() => Within { apex_at: 0, kind: Kind::Reverse },
             None => return Rcode::Refused,
         };
+        self.zone = CountedZone::of(within.kind);
         if !synced {
             return Rcode::ServFail;
         }

@@ -107,7 +107,7 @@ pub const DIFFERENCES: &[Difference] = &[
         name: "zone-data",
         what: "serial and times in the zone's SOA",
         reason: "The serial tells which position of the registry the answer includes; CoreDNS has the time.",
-        applies: |case| case.question.qtype == "SOA" && case.same_but(|data| names_of_soa(data)),
+        applies: |case| case.question.qtype == "SOA" && case.same_but(names_of_soa),
     },
     Difference {
         name: "name-servers",
@@ -143,7 +143,10 @@ pub const DIFFERENCES: &[Difference] = &[
         name: "alias-stays",
         what: "the CNAME of an ExternalName, which CoreDNS leaves out where its target has no such record",
         reason: "RFC 1034 §3.6.2, RFC 6604 §3: a name with a CNAME answers with it whatever is asked.",
-        applies: |case| case.question.about == About::Alias && case.has_alias() && case.other.is_empty(),
+        applies: |case| {
+            let only_aliases = case.own.iter().all(|(_, qtype, _)| qtype == "CNAME");
+            case.question.about == About::Alias && case.has_alias() && only_aliases && case.other.is_empty()
+        },
     },
     Difference {
         name: "outside-names",
@@ -155,27 +158,31 @@ pub const DIFFERENCES: &[Difference] = &[
         name: "weights",
         what: "weights of SRV records",
         reason: "An endpoint with addresses of both families is one target; CoreDNS counts it twice.",
-        applies: |case| {
-            case.question.qtype == "SRV" && case.both("NOERROR") && case.same_but(|data| without_weight(data))
-        },
+        applies: |case| case.question.qtype == "SRV" && case.both("NOERROR") && case.same_but(without_weight),
     },
     Difference {
         name: "registered",
         what: "services and instances that were registered, beside what Kubernetes declares",
         reason: "The other server does not know them.",
-        applies: |case| case.question.registered && case.holds(&case.own, &case.other),
+        applies: |case| case.question.registered && case.answered() && case.holds(&case.own, &case.other),
     },
     Difference {
         name: "held-back",
         what: "instances that are drained, fail a check or lost their session",
         reason: "The other server does not know of it.",
-        applies: |case| case.question.held && case.holds(&case.other, &case.own),
+        applies: |case| case.question.held && case.answered() && case.holds(&case.other, &case.own),
     },
 ];
 
 impl Case<'_> {
     fn both(&self, rcode: &str) -> bool {
         self.ours.rcode == rcode && self.theirs.rcode == rcode
+    }
+
+    /// Whether both servers speak of what they know, and one knows more.
+    fn answered(&self) -> bool {
+        let knows = |reply: &Reply| matches!(reply.rcode.as_str(), "NOERROR" | "NXDOMAIN");
+        knows(self.ours) && knows(self.theirs) && self.own.len() != self.other.len()
     }
 
     fn no_data_against_nxdomain(&self) -> bool {
@@ -327,6 +334,7 @@ mod tests {
         assert!(case(About::Service, "A", &empty, &a).starts_with('-'));
         assert_eq!(case(About::Alias, "SRV", &alias, &empty), "alias-stays");
         assert_eq!(case(About::Alias, "A", &alias, &followed), "outside-names");
+        assert!(case(About::Alias, "A", &followed, &empty).starts_with('-'));
         assert!(case(About::Alias, "A", &alias, &a).starts_with('-'));
         assert!(case(About::Alias, "A", &followed, &alias).starts_with('-'));
         assert_eq!(case(About::Port, "SRV", &one, &half), "weights");
@@ -337,6 +345,8 @@ mod tests {
         assert_eq!(name(compare(&registered, &two, &one)), "registered");
         assert!(name(compare(&registered, &one, &two)).starts_with('-'));
         assert_eq!(name(compare(&registered, &two, &none)), "registered");
+        assert!(name(compare(&registered, &two, &reply("SERVFAIL", &[]))).starts_with('-'));
+        assert_eq!(name(compare(&registered, &none, &empty)), "-[] +[]");
         let held = Question { held: true, ..question(About::Service, "SRV") };
         assert_eq!(name(compare(&held, &one, &two)), "held-back");
         assert_eq!(name(compare(&held, &none, &two)), "held-back");

@@ -77,6 +77,15 @@ pub(crate) fn parse(packet: &[u8]) -> Parsed<'_> {
     }
 }
 
+/// The question of an answer of ours: name, type and class, as they stand there; none where it has none.
+pub(crate) fn question_of(answer: &[u8]) -> Option<&[u8]> {
+    if answer.get(4..6) != Some(&[0, 1]) {
+        return None;
+    }
+    let end = skip_name(answer, HEADER)?;
+    answer.get(HEADER..end + 4)
+}
+
 fn query(packet: &[u8]) -> Option<Query<'_>> {
     let count = |at: usize| Some(u16::from_be_bytes([*packet.get(at)?, *packet.get(at + 1)?]));
     // One question exactly (RFC 9619).

@@ -1,11 +1,16 @@
 //! Counts what the server does, at the price of an uncontended atomic addition.
 //!
-//! Each thread counts in its own [`Counters`]; a scrape adds them up. Only one answer in `SAMPLED` is timed: a clock
+//! Each thread counts in its own [`Counters`], and serves one transport over one address family: those are no matter of a
+//! query. A scrape adds them up. What becomes a label is bounded: types that are not listed are `other`, names in no zone
+//! of ours are of the zone `none`. Only one answer in `SAMPLED` is timed: a clock
 //! read costs as much as a good part of the answer.
 
 use crate::answer::Transport;
+use crate::config::{MAX_ALIASES, Pods};
 use crate::encode::Rcode;
 use crate::index::Index;
+use crate::querylog::QueryLog;
+use crate::zones::Kind;
 use parking_lot::Mutex;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, NoLabelSet};
@@ -13,6 +18,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
@@ -39,6 +45,29 @@ const TYPES: [(u16, &str); 15] = [
 ];
 const OTHER: usize = TYPES.len() - 1;
 const PROTOCOLS: [&str; 2] = ["udp", "tcp"];
+/// As IANA numbers them.
+const FAMILIES: [&str; 2] = ["1", "2"];
+
+/// Zones that are counted each for itself: those of services, all reverse zones together, and none.
+const ZONES: usize = 1 + MAX_ALIASES + 2;
+
+/// The zone under which an answer is counted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct CountedZone(usize);
+
+impl CountedZone {
+    const REVERSE: Self = Self(ZONES - 2);
+    /// No zone of ours, or no name that could be read.
+    pub(crate) const NONE: Self = Self(ZONES - 1);
+
+    pub(crate) fn of(kind: Kind) -> Self {
+        match kind {
+            Kind::Primary => Self(0),
+            Kind::Alias(which) => Self((1 + which).min(MAX_ALIASES)),
+            Kind::Reverse => Self::REVERSE,
+        }
+    }
+}
 
 /// Upper ends of the histogram's buckets: 0.25 µs, doubling, to 4 ms.
 const BUCKETS: usize = 15;
@@ -48,8 +77,10 @@ const FIRST_BUCKET_NS: u64 = 250;
 #[derive(Debug, Default)]
 #[repr(align(128))]
 pub struct Counters {
-    requests: [[AtomicU64; TYPES.len()]; 2],
-    responses: [AtomicU64; Rcode::ALL.len()],
+    /// Where in [`PROTOCOLS`] and in [`FAMILIES`].
+    serves: (usize, usize),
+    requests: [AtomicU64; TYPES.len()],
+    responses: [[AtomicU64; Rcode::ALL.len()]; ZONES],
     truncated: AtomicU64,
     dropped: AtomicU64,
     malformed: AtomicU64,
@@ -64,17 +95,17 @@ impl Counters {
         self.tick.fetch_add(1, Relaxed).is_multiple_of(SAMPLED)
     }
 
-    pub(crate) fn request(&self, transport: Transport, qtype: u16) {
+    pub(crate) fn request(&self, qtype: u16) {
         let at = TYPES[..OTHER].iter().position(|&(number, _)| number == qtype).unwrap_or(OTHER);
-        self.requests[usize::from(transport == Transport::Tcp)][at].fetch_add(1, Relaxed);
+        self.requests[at].fetch_add(1, Relaxed);
     }
 
-    pub(crate) fn response(&self, rcode: Rcode) {
+    pub(crate) fn response(&self, zone: CountedZone, rcode: Rcode) {
         let at = match rcode {
             Rcode::BadVers => Rcode::ALL.len() - 1,
             other => usize::from(other as u8),
         };
-        self.responses[at].fetch_add(1, Relaxed);
+        self.responses[zone.0][at].fetch_add(1, Relaxed);
     }
 
     pub(crate) fn truncated(&self) {
@@ -105,6 +136,7 @@ pub struct Metrics {
 
 struct Shared {
     index: Arc<Index>,
+    log: Option<Arc<QueryLog>>,
     threads: Mutex<Vec<Arc<Counters>>>,
     connections: AtomicI64,
     refused_connections: AtomicU64,
@@ -118,11 +150,12 @@ impl fmt::Debug for Metrics {
 }
 
 impl Metrics {
-    /// Counts for a server of this index.
-    pub fn new(index: Arc<Index>) -> Self {
+    /// Counts for a server of this index, and of its query log if it has one.
+    pub fn new(index: Arc<Index>, log: Option<Arc<QueryLog>>) -> Self {
         Self {
             shared: Arc::new(Shared {
                 index,
+                log,
                 threads: Mutex::default(),
                 connections: AtomicI64::new(0),
                 refused_connections: AtomicU64::new(0),
@@ -131,9 +164,10 @@ impl Metrics {
         }
     }
 
-    /// Counters for one more thread.
-    pub fn counters(&self) -> Arc<Counters> {
-        let counters = Arc::new(Counters::default());
+    /// Counters for one more thread, which serves that transport at that address.
+    pub fn counters(&self, transport: Transport, address: IpAddr) -> Arc<Counters> {
+        let serves = (usize::from(transport == Transport::Tcp), usize::from(address.is_ipv6()));
+        let counters = Arc::new(Counters { serves, ..Counters::default() });
         self.shared.threads.lock().push(counters.clone());
         counters
     }
@@ -180,27 +214,41 @@ impl Collector for Metrics {
         {
             let mut family = out.encode_descriptor(
                 "fingerpost_dns_requests",
-                "Queries, by transport and type",
+                "Queries, by transport, address family (1: IPv4, 2: IPv6) and type",
                 None,
                 MetricType::Counter,
             )?;
-            for (proto, name) in PROTOCOLS.iter().enumerate() {
-                for (at, (_, qtype)) in TYPES.iter().enumerate() {
-                    let metric = ConstCounter::new(self.sum(|counters| &counters.requests[proto][at]));
-                    metric.encode(family.encode_family(&[("proto", *name), ("type", *qtype)])?)?;
+            let mut sums = [[[0; TYPES.len()]; 2]; 2];
+            for counters in self.shared.threads.lock().iter() {
+                let (proto, family) = counters.serves;
+                for (sum, count) in sums[proto][family].iter_mut().zip(&counters.requests) {
+                    *sum += count.load(Relaxed);
+                }
+            }
+            for (proto, families) in PROTOCOLS.into_iter().zip(sums) {
+                for (address, counts) in FAMILIES.into_iter().zip(families) {
+                    for ((_, qtype), count) in TYPES.into_iter().zip(counts) {
+                        let labels = [("proto", proto), ("family", address), ("type", qtype)];
+                        ConstCounter::new(count).encode(family.encode_family(&labels)?)?;
+                    }
                 }
             }
         }
         {
             let mut family = out.encode_descriptor(
                 "fingerpost_dns_responses",
-                "Answers, by response code",
+                "Answers, by the zone of the name and response code",
                 None,
                 MetricType::Counter,
             )?;
-            for (at, rcode) in Rcode::ALL.iter().enumerate() {
-                let metric = ConstCounter::new(self.sum(|counters| &counters.responses[at]));
-                metric.encode(family.encode_family(&[("rcode", rcode.name())])?)?;
+            let config = self.shared.index.config();
+            let own = std::iter::once(&config.zone).chain(&config.aliases).map(|zone| format!("{zone}.")).enumerate();
+            let others = [(CountedZone::REVERSE, "reverse"), (CountedZone::NONE, "none")];
+            for (zone, name) in own.chain(others.map(|(zone, name)| (zone.0, name.to_owned()))) {
+                for (at, rcode) in Rcode::ALL.iter().enumerate() {
+                    let metric = ConstCounter::new(self.sum(|counters| &counters.responses[zone][at]));
+                    metric.encode(family.encode_family(&[("zone", name.as_str()), ("rcode", rcode.name())])?)?;
+                }
             }
         }
         let total = |read: fn(&Counters) -> &AtomicU64| self.sum(read);
@@ -259,6 +307,18 @@ impl Collector for Metrics {
         gauge(out, "fingerpost_dns_records", "Records that can be answered", stats.records as i64)?;
         gauge(out, "fingerpost_dns_services", "Services known", size(stats.services))?;
         gauge(out, "fingerpost_dns_instances", "Instances of services known", size(stats.instances))?;
+        if shared.index.config().pods == Pods::Verified {
+            gauge(out, "fingerpost_dns_pod_addresses", "Addresses known to be a pod's", size(stats.pods))?;
+        }
+        if let Some(log) = &shared.log {
+            counter(out, "fingerpost_dns_query_log_entries", "Queries written to the query log", log.written())?;
+            counter(
+                out,
+                "fingerpost_dns_query_log_dropped",
+                "Queries left out of the query log: it could not keep up, or not be written",
+                log.dropped(),
+            )?;
+        }
         gauge(out, "fingerpost_dns_synced", "1 once the whole catalog is known", i64::from(shared.index.is_synced()))?;
         ConstGauge::new(shared.index.age().as_secs_f64()).encode(out.encode_descriptor(
             "fingerpost_dns_age_seconds",

@@ -136,6 +136,17 @@ pub(crate) fn is_within(wire: &[u8], apex: &[u8]) -> bool {
     at == start
 }
 
+/// Wire form as text, as [`Name`] prints it, in whatever spelling it has.
+pub(crate) fn text(wire: &[u8]) -> String {
+    struct Text<'a>(&'a [u8]);
+    impl fmt::Display for Text<'_> {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            write_text(self.0, f)
+        }
+    }
+    Text(wire).to_string()
+}
+
 /// Prints wire form as text (RFC 1035 §5.1): dots and backslashes inside labels, and bytes that are not printable,
 /// are escaped.
 fn write_text(wire: &[u8], f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -185,6 +185,14 @@ async fn ask_tcp(server: SocketAddr, question: &Message, packet: &[u8]) -> std::
     message.map(|message| (message, buffer.len())).ok_or_else(|| std::io::Error::other("the answer can't be read"))
 }
 
+/// What a record type is called; `TYPE` and its number where it has no name that we know (RFC 3597 §5).
+pub(crate) fn type_name(number: u16) -> String {
+    match RecordType::from(number) {
+        RecordType::Unknown(number) => format!("TYPE{number}"),
+        known => known.to_string(),
+    }
+}
+
 pub(crate) fn rcode_name(rcode: ResponseCode) -> String {
     match rcode {
         ResponseCode::NoError => "NOERROR".to_owned(),

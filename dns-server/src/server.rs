@@ -3,15 +3,19 @@
 //! UDP is served by threads of its own, each with its own socket on the same port (SO_REUSEPORT: the kernel spreads
 //! clients over them), TCP by tasks on the runtime that calls [`Server::run`].
 
+use crate::answer::Transport;
 use crate::index::Index;
 use crate::metrics::Metrics;
+use crate::querylog::QueryLog;
 use crate::{tcp, udp};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
 use std::time::Duration;
+use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -28,11 +32,20 @@ pub struct Listen {
     pub limits: Limits,
     /// How long connections may take to end once a shutdown has begun.
     pub drain: Duration,
+    /// Where queries are logged, if they are.
+    pub query_log: Option<Arc<QueryLog>>,
 }
 
 impl Default for Listen {
     fn default() -> Self {
-        Self { udp: Vec::new(), tcp: Vec::new(), workers: 0, limits: Limits::default(), drain: Duration::from_secs(5) }
+        Self {
+            udp: Vec::new(),
+            tcp: Vec::new(),
+            workers: 0,
+            limits: Limits::default(),
+            drain: Duration::from_secs(5),
+            query_log: None,
+        }
     }
 }
 
@@ -128,7 +141,7 @@ impl Server {
             workers => workers,
         };
         let mut server = Self {
-            metrics: Metrics::new(index.clone()),
+            metrics: Metrics::new(index.clone(), listen.query_log.clone()),
             index,
             udp: Vec::new(),
             tcp: Vec::new(),
@@ -183,7 +196,8 @@ impl Server {
         let _stop_threads = StopOnDrop(stop.clone());
         let mut threads = Vec::with_capacity(self.udp.len());
         for (number, bound) in self.udp.into_iter().enumerate() {
-            let worker = udp::Worker::new(bound, self.index.clone(), &self.metrics, stop.clone());
+            let log = self.listen.query_log.clone();
+            let worker = udp::Worker::new(bound, self.index.clone(), &self.metrics, log, stop.clone());
             let thread = std::thread::Builder::new().name(format!("dns-udp-{number}")).spawn(move || worker.run())?;
             threads.push(thread);
         }
@@ -192,10 +206,11 @@ impl Server {
         for listener in self.tcp {
             listener.set_nonblocking(true)?;
             let listener = tokio::net::TcpListener::from_std(listener)?;
-            let counters = self.metrics.counters();
+            let counters = self.metrics.counters(Transport::Tcp, listener.local_addr()?.ip());
             let service = tcp::Service {
                 index: self.index.clone(),
                 counters,
+                log: self.listen.query_log.clone(),
                 gate: gate.clone(),
                 shutdown: self.shutdown.clone(),
                 drain: self.listen.drain,
@@ -203,14 +218,77 @@ impl Server {
             acceptors.spawn(service.accept(listener));
         }
         tracing::info!(udp = ?self.udp_addresses, tcp = ?self.tcp_addresses, "serving DNS");
-        self.shutdown.cancelled().await;
+        let mut writer = LogWriter::start(self.listen.query_log, &self.index)?;
+        let died = tokio::select! {
+            () = self.shutdown.cancelled() => false,
+            () = writer.died() => true,
+        };
         stop.store(true, Ordering::Relaxed);
+        if died {
+            return Err(io::Error::other("the thread of the query log ended with a panic"));
+        }
         while acceptors.join_next().await.is_some() {}
         // The threads look at the flag a few times a second; waiting for them must not hold the runtime up.
-        let joined = tokio::task::spawn_blocking(move || threads.into_iter().all(|thread| thread.join().is_ok()));
+        let joined = tokio::task::spawn_blocking(move || {
+            let ended = threads.into_iter().all(|thread| thread.join().is_ok());
+            // Nobody writes to it any more.
+            writer.stop();
+            ended
+        });
         match joined.await {
             Ok(true) => Ok(()),
             _ => Err(io::Error::other("a DNS worker ended with a panic")),
+        }
+    }
+}
+
+/// The thread that writes the query log, if there is one.
+struct LogWriter {
+    log: Option<Arc<QueryLog>>,
+    thread: Option<JoinHandle<()>>,
+    /// Closed when the thread ends, however it does.
+    alive: oneshot::Receiver<()>,
+}
+
+impl LogWriter {
+    fn start(log: Option<Arc<QueryLog>>, index: &Arc<Index>) -> io::Result<Self> {
+        let (mark, alive) = oneshot::channel();
+        let mut writer = Self { log: log.clone(), thread: None, alive };
+        if let Some(log) = log {
+            let index = index.clone();
+            let run = move || {
+                let _mark: oneshot::Sender<()> = mark;
+                log.write(index.config());
+            };
+            writer.thread = Some(std::thread::Builder::new().name("dns-query-log".to_owned()).spawn(run)?);
+        }
+        Ok(writer)
+    }
+
+    /// Waits for the end of the thread; for ever where there is none.
+    async fn died(&mut self) {
+        match self.thread {
+            Some(_) => drop((&mut self.alive).await),
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Ends the thread, once all that waits is written.
+    fn stop(&mut self) {
+        if let Some(log) = &self.log {
+            log.stop();
+        }
+        if let Some(thread) = self.thread.take() {
+            // A panic of it at this point costs some lines.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for LogWriter {
+    fn drop(&mut self) {
+        if let Some(log) = &self.log {
+            log.stop();
         }
     }
 }

@@ -8,11 +8,12 @@
 use crate::answer::{Answerer, Transport, Verdict};
 use crate::index::Index;
 use crate::metrics::{Counters, Metrics};
+use crate::querylog::QueryLog;
 use crate::server::Limits;
 use hashbrown::HashMap;
 use parking_lot::Mutex;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -91,6 +92,7 @@ impl Drop for Pass {
 pub(crate) struct Service {
     pub(crate) index: Arc<Index>,
     pub(crate) counters: Arc<Counters>,
+    pub(crate) log: Option<Arc<QueryLog>>,
     pub(crate) gate: Arc<Gate>,
     pub(crate) shutdown: CancellationToken,
     pub(crate) drain: Duration,
@@ -112,8 +114,8 @@ impl Service {
                     let Some(pass) = self.gate.enter(client.ip()) else {
                         continue;
                     };
-                    let answerer = Answerer::new(self.index.clone(), self.counters.clone());
-                    let connection = Connection { stream, answerer, limits: self.gate.limits };
+                    let answerer = Answerer::new(self.index.clone(), self.counters.clone()).logging(self.log.clone());
+                    let connection = Connection { stream, client, answerer, limits: self.gate.limits };
                     let shutdown = self.shutdown.clone();
                     connections.spawn(async move {
                         // How a client ends its connection is its own affair.
@@ -139,6 +141,7 @@ impl Service {
 
 struct Connection {
     stream: TcpStream,
+    client: SocketAddr,
     answerer: Answerer,
     limits: Limits,
 }
@@ -161,7 +164,7 @@ impl Connection {
             while let Some((message, length)) = first_message(&read[done..]) {
                 done += length;
                 // A message without an answer (it is none of ours, or itself an answer) is a client's error.
-                if self.answerer.answer(message, Transport::Tcp, &mut answer) == Verdict::Drop {
+                if self.answerer.answer_to(message, Transport::Tcp, self.client, &mut answer) == Verdict::Drop {
                     self.send(&mut out).await?;
                     return Ok(());
                 }

@@ -7,6 +7,7 @@
 use crate::answer::{Answerer, Transport, Verdict};
 use crate::index::Index;
 use crate::metrics::Metrics;
+use crate::querylog::QueryLog;
 use nix::sys::socket::{
     ControlMessage, ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg, sendmsg, setsockopt, sockopt,
 };
@@ -32,6 +33,11 @@ pub(crate) struct Bound {
     pub(crate) address: SocketAddr,
 }
 
+fn socket_address(address: &SockaddrStorage) -> Option<SocketAddr> {
+    let v4 = address.as_sockaddr_in().map(|v4| SocketAddr::new(v4.ip().into(), v4.port()));
+    v4.or_else(|| address.as_sockaddr_in6().map(|v6| SocketAddr::new(v6.ip().into(), v6.port())))
+}
+
 /// Makes the kernel tell with each datagram which of our addresses it was sent to.
 pub(crate) fn tell_destination(socket: &Socket, address: SocketAddr) -> io::Result<()> {
     if address.is_ipv4() {
@@ -51,8 +57,15 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
-    pub(crate) fn new(bound: Bound, index: Arc<Index>, metrics: &Metrics, stop: Arc<AtomicBool>) -> Self {
-        Self { bound, answerer: Answerer::new(index, metrics.counters()), metrics: metrics.clone(), stop }
+    pub(crate) fn new(
+        bound: Bound,
+        index: Arc<Index>,
+        metrics: &Metrics,
+        log: Option<Arc<QueryLog>>,
+        stop: Arc<AtomicBool>,
+    ) -> Self {
+        let counters = metrics.counters(Transport::Udp, bound.address.ip());
+        Self { bound, answerer: Answerer::new(index, counters).logging(log), metrics: metrics.clone(), stop }
     }
 
     /// Answers until it is told to stop, and then what has arrived already.
@@ -97,7 +110,7 @@ impl Worker {
         if client.port() == 0 {
             return Ok(());
         }
-        if self.answerer.answer(&packet[..length], Transport::Udp, out) == Verdict::Send
+        if self.answerer.answer_to(&packet[..length], Transport::Udp, client, out) == Verdict::Send
             && self.bound.socket.send_to(out, client).is_err()
         {
             self.metrics.socket_error();
@@ -119,8 +132,11 @@ impl Worker {
                 _ => {}
             }
         }
-        let Some(client) = client else { return Ok(()) };
-        if self.answerer.answer(packet.get(..length).unwrap_or_default(), Transport::Udp, out) == Verdict::Drop {
+        let Some((client, from)) = client.and_then(|client| Some((client, socket_address(&client)?))) else {
+            return Ok(());
+        };
+        let packet = packet.get(..length).unwrap_or_default();
+        if self.answerer.answer_to(packet, Transport::Udp, from, out) == Verdict::Drop {
             return Ok(());
         }
         let slices = [IoSlice::new(out)];

@@ -120,7 +120,7 @@ fn the_first_failing_step_is_the_reason() {
         ("mail.prod.svc.cluster.local", "A", "NOERROR", "an alias needs a name"),
         ("db.prod.svc", "A", "REFUSED", "`db.prod.svc.cluster.local` exists"),
         ("a.b.c.d.cluster.local", "A", "NXDOMAIN", "No name of that form"),
-        ("a.b.c.db.prod.svc.cluster.local", "A", "NXDOMAIN", "There are 1 labels too many"),
+        ("a.b.c.db.prod.svc.cluster.local", "A", "NXDOMAIN", "There is 1 label too many"),
         ("db.prod.cluster.local", "A", "NXDOMAIN", "the label `svc` is missing"),
         ("db.svc.cluster.local", "A", "NXDOMAIN", "has its namespace in it"),
         ("sql.tcp.db.prod.svc.cluster.local", "SRV", "NXDOMAIN", "begin with underscores (RFC 2782): `_sql._tcp`"),

@@ -258,6 +258,9 @@ async fn counts_what_it_does() {
     let task = tokio::spawn(server.run());
     query(address, NAME, "A", SECOND).await.unwrap();
     query(address, "x.cluster.local", "AAAA", SECOND).await.unwrap();
+    query(address, NAME, "CAA", SECOND).await.unwrap();
+    query(address, "9.9.9.10.in-addr.arpa", "PTR", SECOND).await.unwrap();
+    query(address, "example.com", "A", SECOND).await.unwrap();
     let raw = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     raw.send_to(&[0; 12], address).await.unwrap();
     let mut buffer = [0; 512];
@@ -266,12 +269,16 @@ async fn counts_what_it_does() {
     let mut text = String::new();
     prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
     for line in [
-        "fingerpost_dns_requests_total{proto=\"udp\",type=\"A\"} 1",
-        "fingerpost_dns_requests_total{proto=\"tcp\",type=\"A\"} 1",
-        "fingerpost_dns_requests_total{proto=\"udp\",type=\"AAAA\"} 1",
-        "fingerpost_dns_responses_total{rcode=\"NOERROR\"} 2",
-        "fingerpost_dns_responses_total{rcode=\"NXDOMAIN\"} 1",
-        "fingerpost_dns_responses_total{rcode=\"FORMERR\"} 1",
+        "fingerpost_dns_requests_total{proto=\"udp\",family=\"1\",type=\"A\"} 2",
+        "fingerpost_dns_requests_total{proto=\"tcp\",family=\"1\",type=\"A\"} 1",
+        "fingerpost_dns_requests_total{proto=\"udp\",family=\"1\",type=\"AAAA\"} 1",
+        "fingerpost_dns_requests_total{proto=\"udp\",family=\"1\",type=\"other\"} 1",
+        "fingerpost_dns_requests_total{proto=\"udp\",family=\"2\",type=\"A\"} 0",
+        "fingerpost_dns_responses_total{zone=\"cluster.local.\",rcode=\"NOERROR\"} 3",
+        "fingerpost_dns_responses_total{zone=\"cluster.local.\",rcode=\"NXDOMAIN\"} 1",
+        "fingerpost_dns_responses_total{zone=\"reverse\",rcode=\"NXDOMAIN\"} 1",
+        "fingerpost_dns_responses_total{zone=\"none\",rcode=\"REFUSED\"} 1",
+        "fingerpost_dns_responses_total{zone=\"none\",rcode=\"FORMERR\"} 1",
         "fingerpost_dns_truncated_responses_total 1",
         "fingerpost_dns_malformed_packets_total 1",
         "fingerpost_dns_instances 300",

@@ -543,6 +543,14 @@ mod tests {
         assert!(refused.contains("line 2") && refused.contains("insecure"), "{refused}");
         assert!(refusal("", &[("FINGERPOST_ENDPOINT_NAMES", "id")], None).contains("`address` or `pod`"));
         assert!(refusal("", &[], Some("zone = []")).contains("at least one"));
+        use fingerpost_dns::LogTarget;
+        let log = |flags| resolve(flags, &[], None).unwrap().names.query_log;
+        assert_eq!(log(""), None);
+        assert_eq!(log("--query-log -"), Some((LogTarget::Stdout, 1)));
+        assert_eq!(log("--query-log stderr --query-log-sample 100"), Some((LogTarget::Stderr, 100)));
+        assert_eq!(log("--query-log a.log"), Some((LogTarget::File("a.log".into()), 1)));
+        assert!(refusal("--query-log-sample 2", &[], None).contains("no query-log"));
+        assert!(refusal("", &[("FINGERPOST_QUERY_LOG_SAMPLE", "0")], None).contains("FINGERPOST_QUERY_LOG_SAMPLE"));
     }
 
     #[test]

@@ -97,7 +97,9 @@ async fn serve(config: &ServeConfig, store: Arc<dyn Store>, started: Instant, en
     }
     let ops_addresses: Vec<SocketAddr> = ops_listeners.iter().map(TcpListener::local_addr).collect::<Result<_, _>>()?;
     let http_addresses: Vec<SocketAddr> = listeners.iter().map(TcpListener::local_addr).collect::<Result<_, _>>()?;
-    let dns_server = dns::Server::bind(Arc::clone(&index), dns::Listen::on(&config.dns_listen), stop_dns.clone())?;
+    let query_log = config.names.query_log.clone().map(names::query_log).transpose()?;
+    let listen = dns::Listen { query_log: query_log.clone(), ..dns::Listen::on(&config.dns_listen) };
+    let dns_server = dns::Server::bind(Arc::clone(&index), listen, stop_dns.clone())?;
     let dns_addresses = dns_server.udp_addresses().to_vec();
 
     let mut registry = prometheus_client::registry::Registry::default();
@@ -168,7 +170,14 @@ async fn serve(config: &ServeConfig, store: Arc<dyn Store>, started: Instant, en
         vec![Arc::new(DnsObserver::new(index)), hub, history, Arc::clone(&sessions) as _, Arc::new(checks.clone())];
     let feed = Feed::new(Arc::clone(&store), Arc::clone(&live), observers).run(stop_feed.clone());
     parts.spawn(async move { ("the feed", feed.await.map_err(Into::into)) });
-    parts.spawn(async move { ("DNS", dns_server.run().await.map_err(Into::into)) });
+    let reopening = names::reopen_on_hangup(query_log, config.names.query_log.as_ref())?;
+    parts.spawn(async move {
+        let ended = tokio::select! {
+            ended = dns_server.run() => ended,
+            never = reopening => match never {},
+        };
+        ("DNS", ended.map_err(Into::into))
+    });
     let kept = sessions.run(stop_sessions.clone());
     parts.spawn(async move {
         kept.await;
@@ -278,7 +287,9 @@ fn dns_config(config: &ServeConfig) -> Result<dns::Config> {
 }
 
 fn start_log(config: &ServeConfig) -> Result<()> {
-    let filter = EnvFilter::try_new(&config.log)
+    // Its errors are told by whoever asked for the connection, as a failed check or an unreachable peer: an ERROR line for each
+    // certificate that somebody else's server shows would be noise. A filter that names it has it back.
+    let filter = EnvFilter::try_new(format!("rustls_platform_verifier=off,{}", config.log))
         .with_context(|| format!("log filter `{}`: write it as in `info,fingerpost_dns=debug`", config.log))?;
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match config.log_format {

@@ -231,9 +231,12 @@ impl Explanation {
         let joined = labels.join(".");
         let mut text = match labels {
             [.., service, namespace, "svc"] => format!(
-                "There are {} labels too many: before `{service}.{namespace}.svc` stand at most an instance, or a port \
+                "There {} too many: before `{service}.{namespace}.svc` stand at most an instance, or a port \
                  and its protocol.",
-                labels.len() - 5
+                match labels.len().saturating_sub(5) {
+                    1 => "is 1 label".to_owned(),
+                    n => format!("are {n} labels"),
+                }
             ),
             _ => "No name of that form exists.".to_owned(),
         };

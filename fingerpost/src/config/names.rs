@@ -1,14 +1,17 @@
 //! Which names DNS answers.
 
 use super::{LayerEnv, list_from, value_from};
-use clap::{Args, ValueEnum};
+use clap::{Args, ValueEnum, ValueHint};
 use fingerpost_catalog::validate_domain_name;
 use fingerpost_dns as dns;
 use serde::{Deserialize, Deserializer};
+use std::num::NonZeroU32;
 use std::str::FromStr;
 
 /// Settings of one layer.
+// clap would name a group after the type, which other parts have, too.
 #[derive(Args, Clone, Debug, Default, PartialEq, Deserialize)]
+#[group(skip)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(crate) struct Settings {
     /// The zone to answer for; may repeat: the others answer the same under their own names [env: FINGERPOST_ZONE]
@@ -23,6 +26,12 @@ pub(crate) struct Settings {
     /// What to call a Kubernetes endpoint without a hostname [env: FINGERPOST_ENDPOINT_NAMES] [default: address]
     #[arg(long, value_name = "WHAT")]
     pub(crate) endpoint_names: Option<EndpointNames>,
+    /// Log queries as JSON lines: to a file, to `-` (standard output) or to `stderr` [env: FINGERPOST_QUERY_LOG]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) query_log: Option<String>,
+    /// Log one query in so many [env: FINGERPOST_QUERY_LOG_SAMPLE] [default: 1]
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) query_log_sample: Option<NonZeroU32>,
 }
 
 /// Which names of pods by address are answered.
@@ -85,6 +94,8 @@ impl Settings {
             zone: list_from(env, "FINGERPOST_ZONE")?,
             pods: value_from(env, "FINGERPOST_PODS")?,
             endpoint_names: value_from(env, "FINGERPOST_ENDPOINT_NAMES")?,
+            query_log: value_from(env, "FINGERPOST_QUERY_LOG")?,
+            query_log_sample: value_from(env, "FINGERPOST_QUERY_LOG_SAMPLE")?,
         })
     }
 
@@ -94,6 +105,8 @@ impl Settings {
             zone: self.zone.or(below.zone),
             pods: self.pods.or(below.pods),
             endpoint_names: self.endpoint_names.or(below.endpoint_names),
+            query_log: self.query_log.or(below.query_log),
+            query_log_sample: self.query_log_sample.or(below.query_log_sample),
         }
     }
 }
@@ -109,6 +122,8 @@ pub(crate) struct NamesConfig {
     pub(crate) pods: dns::Pods,
     /// Names of endpoints.
     pub(crate) endpoint_names: dns::EndpointNames,
+    /// Where to log queries, and one in how many.
+    pub(crate) query_log: Option<(dns::LogTarget, u32)>,
 }
 
 impl NamesConfig {
@@ -127,6 +142,18 @@ impl NamesConfig {
             endpoint_names: match settings.endpoint_names.unwrap_or_default() {
                 EndpointNames::Address => dns::EndpointNames::Address,
                 EndpointNames::Pod => dns::EndpointNames::Pod,
+            },
+            query_log: match (&settings.query_log, settings.query_log_sample) {
+                (None, None) => None,
+                (None, Some(_)) => anyhow::bail!("query-log-sample is given, but no query-log"),
+                (Some(target), sample) => {
+                    let target = match target.as_str() {
+                        "-" => dns::LogTarget::Stdout,
+                        "stderr" => dns::LogTarget::Stderr,
+                        path => dns::LogTarget::File(path.into()),
+                    };
+                    Some((target, sample.map_or(1, NonZeroU32::get)))
+                }
             },
         })
     }
