@@ -51,7 +51,9 @@ impl Cluster {
             (None, None) => Config::incluster().map_err(|error| ConnectError::NoCluster(root_cause(&error)))?,
             (path, context) => {
                 let options = KubeConfigOptions { context: context.clone(), ..KubeConfigOptions::default() };
-                let name = path.as_ref().map_or("of KUBECONFIG or ~/.kube/config".to_owned(), |path| path.display().to_string());
+                let name = path
+                    .as_ref()
+                    .map_or("of KUBECONFIG or ~/.kube/config".to_owned(), |path| path.display().to_string());
                 let refuse = |error: &dyn std::error::Error| ConnectError::Kubeconfig(name.clone(), root_cause(error));
                 let kubeconfig = match path {
                     Some(path) => Kubeconfig::read_from(path),

@@ -289,7 +289,9 @@ impl Engine {
             // When the registry has been read, everything is compared.
             return;
         }
-        if let (Some(trigger), Some(last), true) = (touched.trigger, touched.records.last(), running.unlisted.is_empty()) {
+        if let (Some(trigger), Some(last), true) =
+            (touched.trigger, touched.records.last(), running.unlisted.is_empty())
+        {
             running.triggers.insert(*last, trigger);
         }
         for record in touched.records {
@@ -313,7 +315,8 @@ impl Engine {
                 running.held.push((resources, records));
                 warn!(
                     resource = resources.plural(),
-                    records, "a list would remove so much that it has to be confirmed by another one; until then nothing is removed"
+                    records,
+                    "a list would remove so much that it has to be confirmed by another one; until then nothing is removed"
                 );
                 self.ask(resources);
             }

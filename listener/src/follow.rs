@@ -13,8 +13,8 @@ use futures_util::StreamExt;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::utils::Backoff;
 use kube::runtime::watcher::{self, Event, ListSemantic, watcher};
-use rand::RngExt;
 use kube::{Api, Client};
+use rand::RngExt;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -115,7 +115,10 @@ impl Following {
                         }
                         Err(error) => {
                             if streaming && cannot_stream_lists(&error) {
-                                info!(resource = resources.plural(), "the API server does not stream lists; they come in pages");
+                                info!(
+                                    resource = resources.plural(),
+                                    "the API server does not stream lists; they come in pages"
+                                );
                                 (streaming, start_over) = (false, true);
                                 continue;
                             }

@@ -76,7 +76,11 @@ impl Collector for Snapshot {
             metric.encode(encoder.encode_descriptor(name, help, None, metric.metric_type())?)
         };
         let flag = |value: bool| f64::from(u8::from(value));
-        gauge("fingerpost_kubernetes_synced", "1 while the registry has what the cluster has", flag(state.phase == Phase::Synced))?;
+        gauge(
+            "fingerpost_kubernetes_synced",
+            "1 while the registry has what the cluster has",
+            flag(state.phase == Phase::Synced),
+        )?;
         gauge("fingerpost_kubernetes_leader", "1 while this listener is the one that writes", flag(state.leader))?;
         gauge("fingerpost_kubernetes_pending_records", "Records that wait to be written", state.pending as f64)?;
         gauge(
@@ -89,9 +93,17 @@ impl Collector for Snapshot {
             metric.encode(encoder.encode_descriptor(name, help, None, metric.metric_type())?)
         };
         counter("fingerpost_kubernetes_writes", "Records written", state.writes)?;
-        counter("fingerpost_kubernetes_write_failures", "Writes that failed and were tried again", state.write_failures)?;
+        counter(
+            "fingerpost_kubernetes_write_failures",
+            "Writes that failed and were tried again",
+            state.write_failures,
+        )?;
         counter("fingerpost_kubernetes_refused_objects", "Objects that can't be taken", state.refused)?;
-        counter("fingerpost_kubernetes_fqdn_slices", "Slices of names instead of addresses, passed over", state.passed_over)?;
+        counter(
+            "fingerpost_kubernetes_fqdn_slices",
+            "Slices of names instead of addresses, passed over",
+            state.passed_over,
+        )?;
         let resource = |kind: &crate::state::KindDocument| [("resource", kind.resource)];
         macro_rules! by_kind {
             ($name:literal, $help:literal, $metric:ident of $type:expr, $kind:ident => $value:expr) => {{

@@ -91,11 +91,7 @@ fn namespace(source: &Source, item: NamespaceDocument) -> Option<Found> {
 }
 
 /// Lists show merged services. Where others declare this one, too, its own declaration is asked for.
-async fn service(
-    registry: &dyn Registry,
-    source: &Source,
-    item: ServiceDocument,
-) -> Result<Option<Found>, Error> {
+async fn service(registry: &dyn Registry, source: &Source, item: ServiceDocument) -> Result<Option<Found>, Error> {
     if !item.sources.contains(source) {
         return Ok(None);
     }

@@ -245,9 +245,10 @@ impl State {
                 })
             })
             .collect();
-        let oldest = kinds.iter().filter_map(|kind| kind.age_seconds).fold(None, |oldest: Option<f64>, age| {
-            Some(oldest.map_or(age, |oldest| oldest.max(age)))
-        });
+        let oldest = kinds
+            .iter()
+            .filter_map(|kind| kind.age_seconds)
+            .fold(None, |oldest: Option<f64>, age| Some(oldest.map_or(age, |oldest| oldest.max(age))));
         StateDocument {
             phase: inner.phase,
             leader: inner.leader,

@@ -17,10 +17,7 @@ const TRIGGER: &str = "endpoints.kubernetes.io/last-change-trigger-time";
 
 pub(crate) type Pairs = Box<[(Sym, Sym)]>;
 
-pub(super) fn pairs<'a>(
-    strings: &mut Interner,
-    labels: impl IntoIterator<Item = (&'a String, &'a String)>,
-) -> Pairs {
+pub(super) fn pairs<'a>(strings: &mut Interner, labels: impl IntoIterator<Item = (&'a String, &'a String)>) -> Pairs {
     labels.into_iter().map(|(key, value)| (strings.intern(key), strings.intern(value))).collect()
 }
 
@@ -197,7 +194,9 @@ impl Declared {
             Some("true") => return Err(Withheld::Excluded),
             None | Some("false" | "") => {}
             Some(other) => {
-                return Err(Withheld::Refused(format!("annotation {EXCLUDE}: `{other}` is neither `true` nor `false`")));
+                return Err(Withheld::Refused(format!(
+                    "annotation {EXCLUDE}: `{other}` is neither `true` nor `false`"
+                )));
             }
         }
         let kind = match spec.service_type.as_str() {
@@ -221,9 +220,10 @@ impl Declared {
         };
         let ttl = match annotation(TTL) {
             None => None,
-            Some(text) => Some(text.parse().map_err(|_| {
-                Withheld::Refused(format!("annotation {TTL}: `{text}` is no number of seconds"))
-            })?),
+            Some(text) => Some(
+                text.parse()
+                    .map_err(|_| Withheld::Refused(format!("annotation {TTL}: `{text}` is no number of seconds")))?,
+            ),
         };
         let all_critical = match annotation(ALL_CRITICAL) {
             None | Some("none" | "") => AllCritical::None,
@@ -242,8 +242,12 @@ impl Declared {
             let (name, app) = (strings.intern_some(Some(&port.name)), strings.intern_some(Some(&port.app_protocol)));
             ports.push(CompactPort { name, app, number, protocol });
         }
-        let wanted: Vec<&str> =
-            annotation(COPY_LABELS).unwrap_or_default().split(',').map(str::trim).filter(|key| !key.is_empty()).collect();
+        let wanted: Vec<&str> = annotation(COPY_LABELS)
+            .unwrap_or_default()
+            .split(',')
+            .map(str::trim)
+            .filter(|key| !key.is_empty())
+            .collect();
         let copied = metadata.labels.iter().filter(|(key, _)| wanted.contains(&key.as_str()));
         Ok(Self {
             kind,
@@ -423,7 +427,8 @@ mod tests {
     #[test]
     fn uids_come_back_as_they_were() {
         let mut strings = Interner::new();
-        for text in ["", "0f8fad5b-d9cb-469f-a165-70867728950e", "0F8FAD5B-D9CB-469F-A165-70867728950E", "mirror", "é"] {
+        for text in ["", "0f8fad5b-d9cb-469f-a165-70867728950e", "0F8FAD5B-D9CB-469F-A165-70867728950E", "mirror", "é"]
+        {
             let uid = Uid::new(&mut strings, text);
             assert_eq!(uid.text(&strings), text);
         }

@@ -15,7 +15,11 @@ pub(super) fn endpoint(slices: &Map<Sym, Slice>, (slice, place): Place) -> Optio
 
 /// The endpoints of a member, with the ports of their slices; those that are ready, where any is: an endpoint that is
 /// there twice is answered if one of them may be.
-fn endpoints<'a>(slices: &'a Map<Sym, Slice>, member: &Member, text: impl Fn(Sym) -> &'a str) -> Vec<(&'a Slice, &'a CompactEndpoint)> {
+fn endpoints<'a>(
+    slices: &'a Map<Sym, Slice>,
+    member: &Member,
+    text: impl Fn(Sym) -> &'a str,
+) -> Vec<(&'a Slice, &'a CompactEndpoint)> {
     let mut places = member.places.clone();
     if places.len() > 1 {
         places.sort_by_key(|(slice, place)| (text(*slice), *place));
@@ -36,7 +40,8 @@ fn endpoints<'a>(slices: &'a Map<Sym, Slice>, member: &Member, text: impl Fn(Sym
 /// The least of a member's addresses, whatever their readiness: by this it goes where it can't go by a name.
 pub(super) fn first_address(slices: &Map<Sym, Slice>, members: &Members, key: u64) -> String {
     let places = members.get(key).map(|member| &member.places[..]).unwrap_or_default();
-    let addresses = places.iter().filter_map(|place| endpoint(slices, *place)).flat_map(|endpoint| endpoint.addresses.iter());
+    let addresses =
+        places.iter().filter_map(|place| endpoint(slices, *place)).flat_map(|endpoint| endpoint.addresses.iter());
     addresses.min().map(|address| address.to_string()).unwrap_or_default()
 }
 
@@ -169,7 +174,8 @@ impl Index {
                 ports.push(port);
             }
         }
-        let pod = endpoints.iter().map(|(_, endpoint)| endpoint).find(|endpoint| endpoint.is_pod && !endpoint.name.is_none());
+        let pod =
+            endpoints.iter().map(|(_, endpoint)| endpoint).find(|endpoint| endpoint.is_pod && !endpoint.name.is_none());
         Some(ObjectDocument::Instance(Box::new(InstanceDocument {
             namespace: Some(self.strings.text(namespace).to_owned()),
             service: Some(self.strings.text(service_name).to_owned()),

@@ -10,8 +10,6 @@ mod compact;
 mod desired;
 mod interner;
 mod members;
-#[cfg(test)]
-mod tests;
 
 use crate::objects::{self, Item, Resources};
 use compact::{CompactPod, Declared, Pairs, ServiceKind, Slice, Withheld};
@@ -62,7 +60,6 @@ impl Counts {
     pub(crate) fn add(&mut self, class: Class, count: usize) {
         self.0[class as usize] += count as u64;
     }
-
 
     pub(crate) fn total(&self) -> u64 {
         self.0.iter().sum()
