@@ -17,6 +17,7 @@ mod operations;
 mod params;
 mod peers;
 mod problem;
+pub mod reading;
 mod sessions;
 mod sources;
 mod strict;
@@ -47,7 +48,8 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 pub use metrics::HttpMetrics;
-pub(crate) use problem::Problem;
+pub use problem::Problem;
+pub use sessions::renew;
 
 /// What the DNS server of the same process can tell the API; the registry itself knows no DNS.
 pub trait NameService: Send + Sync {
