@@ -27,7 +27,8 @@ pub(crate) const WRITE_TIMEOUT: Duration = Duration::from_secs(3);
 const PERIOD: Duration = Duration::from_secs(2);
 
 /// Which Lease.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, serde::Deserialize)]
+#[serde(try_from = "String")]
 pub struct LeaseName {
     /// Its namespace.
     pub namespace: String,
@@ -46,6 +47,14 @@ impl std::str::FromStr for LeaseName {
             }
             _ => Err(format!("`{text}` is no Lease: write NAMESPACE/NAME")),
         }
+    }
+}
+
+impl TryFrom<String> for LeaseName {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
     }
 }
 

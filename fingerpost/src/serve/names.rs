@@ -18,11 +18,15 @@ const PAGE: usize = 1000;
 const MAX_EXPLAINED: usize = 1000;
 
 /// Keeps the DNS index up to date with the feed.
-pub(super) struct DnsObserver(Arc<Index>);
+pub(super) struct DnsObserver {
+    index: Arc<Index>,
+    /// Somebody else says when missing names may be denied.
+    gated: bool,
+}
 
 impl DnsObserver {
-    pub(super) fn new(index: Arc<Index>) -> Self {
-        Self(index)
+    pub(super) fn new(index: Arc<Index>, gated: bool) -> Self {
+        Self { index, gated }
     }
 }
 
@@ -33,7 +37,7 @@ impl Observer for DnsObserver {
         loop {
             let query = NamespaceQuery { selector: &everything, source: None, after: after.as_ref(), limit: PAGE };
             let page = replica.namespaces(&query);
-            page.items.iter().for_each(|view| self.0.load_namespace(view));
+            page.items.iter().for_each(|view| self.index.load_namespace(view));
             match page.next {
                 Some(next) => after = Some(next),
                 None => break,
@@ -49,7 +53,7 @@ impl Observer for DnsObserver {
                 limit: PAGE,
             };
             let page = replica.services(&query);
-            page.items.iter().for_each(|view| self.0.load_service(view));
+            page.items.iter().for_each(|view| self.index.load_service(view));
             match page.next {
                 Some(next) => after = Some(next),
                 None => break,
@@ -59,7 +63,7 @@ impl Observer for DnsObserver {
         let (pages, to_load) = std::sync::mpsc::sync_channel::<Vec<InstanceView>>(4);
         std::thread::scope(|scope| {
             scope.spawn(move || {
-                to_load.into_iter().flatten().for_each(|view| self.0.load_instance(Arc::new(view)));
+                to_load.into_iter().flatten().for_each(|view| self.index.load_instance(Arc::new(view)));
             });
             let mut after = None;
             loop {
@@ -85,11 +89,13 @@ impl Observer for DnsObserver {
     }
 
     fn ready(&self, position: Position) {
-        self.0.set_synced(position);
+        if !self.gated {
+            self.index.set_synced(position);
+        }
     }
 
     fn apply(&self, effects: &Effects, _reset: bool) {
-        self.0.apply(effects);
+        self.index.apply(effects);
     }
 }
 

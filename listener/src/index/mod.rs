@@ -10,6 +10,8 @@ mod compact;
 mod desired;
 mod interner;
 mod members;
+#[cfg(test)]
+mod tests;
 
 use crate::objects::{self, Item, Resources};
 use compact::{CompactPod, Declared, Pairs, ServiceKind, Slice, Withheld};

@@ -61,6 +61,16 @@ pub trait NameService: Send + Sync {
     fn not_ready(&self) -> Option<String>;
 }
 
+/// What follows a Kubernetes cluster in the same process, for the API to tell of; the registry itself knows none.
+pub trait ClusterFollower: Send + Sync {
+    /// Its part of `status`.
+    fn status(&self) -> serde_json::Value;
+    /// Why nothing can be said of the cluster yet, if so.
+    fn not_ready(&self) -> Option<String>;
+    /// Why what is said may be old, if so.
+    fn trouble(&self) -> Option<String>;
+}
+
 /// What the API is about; one value for the life of the process.
 pub struct Api {
     /// Where writes go.
@@ -83,6 +93,8 @@ pub struct Api {
     pub stream_limits: StreamLimits,
     /// The DNS server beside it, if any.
     pub names: Option<Arc<dyn NameService>>,
+    /// What follows a cluster, if anything does.
+    pub cluster: Option<Arc<dyn ClusterFollower>>,
     /// Metrics of all parts of the process; `/metrics` prints them.
     pub metrics: Arc<prometheus_client::registry::Registry>,
     /// The API's own metrics, registered there.

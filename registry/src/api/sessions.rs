@@ -1,5 +1,6 @@
 //! Sessions over REST.
 
+use super::AppState;
 use super::body::{self, MAX_BODY};
 use super::described::{Acting, BodyProblems, MinRevision, NotFound, OnlyJson, ReadProblems, WriteProblems};
 use super::lists::{after, limit};
@@ -7,7 +8,6 @@ use super::objects::reply;
 use super::params::{self, Params, Path};
 use super::problem::Problem;
 use super::reading::token;
-use super::AppState;
 use crate::access::Caller;
 use crate::sessions::{Engine, MAX_RENEWALS, Unreached};
 use axum::body::Body;
