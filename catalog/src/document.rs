@@ -9,7 +9,7 @@ mod session;
 use crate::check::Check;
 use crate::health::{Health, HealthParts};
 use crate::labels::Labels;
-use crate::object::{AllCritical, Attachment, Conditions, Instance, Pod, Port, ServiceType};
+use crate::object::{AllCritical, Attachment, Conditions, Instance, Pod, Port, Service, ServiceType};
 use crate::record::{InstanceKey, Kind};
 use crate::view::{InstanceView, NamespaceView, ServiceView};
 use crate::{Epoch, Position, Source, Timestamp};
@@ -361,6 +361,29 @@ impl ServiceDocument {
             source: None,
             sources: view.sources.clone(),
             revision: declared_at(view.revision, epoch),
+        }
+    }
+}
+
+impl ServiceDocument {
+    /// One source's declaration, last changed at `revision`.
+    pub fn of(namespace: &str, name: &str, source: Source, declared: Service, revision: Position) -> Self {
+        Self {
+            namespace: Some(namespace.to_owned()),
+            name: Some(name.to_owned()),
+            service_type: declared.service_type,
+            cluster_ips: declared.cluster_ips,
+            external_name: declared.external_name,
+            labels: declared.labels,
+            ports: declared.ports,
+            ttl: declared.ttl,
+            publish_not_ready: declared.publish_not_ready,
+            answer_unknown: declared.answer_unknown,
+            all_critical: declared.all_critical,
+            checks: known(&declared.checks),
+            source: Some(source),
+            sources: Vec::new(),
+            revision: Some(revision),
         }
     }
 }

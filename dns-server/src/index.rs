@@ -202,6 +202,12 @@ impl Index {
         known.then_some(address)
     }
 
+    /// Says that what is missing at the present position does not exist, where that was not known when the position was
+    /// reached.
+    pub fn open(&self) {
+        self.synced.store(true, Ordering::Release);
+    }
+
     /// Says that everything up to the position is in place: after the initial fill, and with every bookmark, which
     /// tells nothing new but that the knowledge is fresh.
     pub fn set_synced(&self, position: Position) {

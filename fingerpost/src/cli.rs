@@ -1,7 +1,7 @@
 //! The command line: commands, their arguments and their help.
 
 use crate::commands::target::{InstanceName, LabelArg, PortArg, ServiceName};
-use crate::config::ServeArgs;
+use crate::config::{ListenerArgs, ServeArgs};
 use crate::output::{Colour, Format};
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 use fingerpost_catalog::{Health, Selector, Source};
@@ -80,6 +80,8 @@ pub(crate) struct GlobalArgs {
 pub(crate) enum Command {
     /// Run a registry with its DNS server
     Serve(Box<ServeArgs>),
+    /// Follow a Kubernetes cluster, and write what it has into a registry elsewhere
+    Listener(Box<ListenerArgs>),
     /// Register an instance of a service, or change one
     Register(Box<RegisterArgs>),
     /// Take an instance of a service out of the registry
@@ -500,6 +502,8 @@ mod tests {
             "fingerpost --insecure=false get services",
             "fingerpost apply -f -",
             "fingerpost completions bash",
+            "fingerpost serve --kubernetes --kubeconfig a --context b --kubernetes-lease kube-system/fingerpost",
+            "fingerpost listener --registry https://a:8053 --token-file t --kubernetes-namespace-selector a=b",
         ] {
             assert!(parse(good).is_ok(), "{good}: {}", parse(good).unwrap_err());
         }
@@ -517,6 +521,7 @@ mod tests {
             "fingerpost check web/web-1",
             "fingerpost get services -l =",
             "fingerpost get services -o xml",
+            "fingerpost serve --kubernetes-lease fingerpost",
             "fingerpost deregister web a --all",
         ] {
             assert!(parse(bad).is_err(), "{bad}");

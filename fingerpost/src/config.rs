@@ -2,14 +2,17 @@
 
 mod etcd;
 mod file;
+mod kubernetes;
 mod names;
 
 pub(crate) use etcd::{EtcdConfig, EtcdUser, StoreKind};
+pub(crate) use kubernetes::{KubernetesConfig, ListenerArgs};
 pub(crate) use names::NamesConfig;
 
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum, ValueHint};
 use fingerpost_catalog::Source;
+use fingerpost_listener::LeaseName;
 use fingerpost_registry::access::TlsFiles;
 use fingerpost_registry::checks::Cidr;
 use fingerpost_registry::members;
@@ -131,6 +134,26 @@ pub(crate) struct Settings {
     /// CAs, PEM, that checks over TLS trust beside the system's [env: FINGERPOST_CHECK_CA]
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) check_ca: Option<PathBuf>,
+    /// Follow a Kubernetes cluster: the one whose pod this is, or that of --kubeconfig [env: FINGERPOST_KUBERNETES]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
+    pub(crate) kubernetes: Option<bool>,
+    /// How to reach the cluster; goes with --kubernetes [env: FINGERPOST_KUBECONFIG]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) kubeconfig: Option<PathBuf>,
+    /// A context of the kubeconfig [env: FINGERPOST_CONTEXT] [default: its current one]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) context: Option<String>,
+    /// Only namespaces of the cluster with these labels, as in `team=a,!test` [env:
+    /// FINGERPOST_KUBERNETES_NAMESPACE_SELECTOR]
+    #[arg(long, value_name = "SELECTOR")]
+    pub(crate) kubernetes_namespace_selector: Option<String>,
+    /// The Lease by which one of several replicas follows the cluster [env: FINGERPOST_KUBERNETES_LEASE] [default:
+    /// kube-system/fingerpost with --store etcd, else none]
+    #[arg(long, value_name = "NAMESPACE/NAME")]
+    pub(crate) kubernetes_lease: Option<LeaseName>,
+    /// Follow the cluster's pods, too [env: FINGERPOST_KUBERNETES_PODS]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
+    pub(crate) kubernetes_pods: Option<bool>,
     /// How to write the log [env: FINGERPOST_LOG_FORMAT] [default: text]
     #[arg(long, value_name = "FORMAT")]
     pub(crate) log_format: Option<LogFormat>,
@@ -209,6 +232,8 @@ pub(crate) struct ServeConfig {
     pub(crate) check_allow: Vec<Cidr>,
     /// The CAs that checks trust beside the system's.
     pub(crate) check_ca: Option<PathBuf>,
+    /// The cluster to follow.
+    pub(crate) kubernetes: Option<KubernetesConfig>,
     /// How to write the log.
     pub(crate) log_format: LogFormat,
     /// What to log, in the syntax of tracing's `EnvFilter`.
@@ -227,6 +252,7 @@ impl ServeConfig {
         let settings = args.settings.over(Settings::from_env(env)?).over(file);
 
         let etcd = EtcdConfig::from(&settings)?;
+        let kubernetes = KubernetesConfig::from(&settings)?;
         let loopback = |port| vec![SocketAddr::from((Ipv4Addr::LOCALHOST, port))];
         let config = Self {
             data_dir: match settings.data_dir {
@@ -234,6 +260,7 @@ impl ServeConfig {
                 None => default_data_dir(env)?,
             },
             etcd,
+            kubernetes,
             advertise_url: settings.advertise_url,
             http_listen: settings.http_listen.unwrap_or_else(|| loopback(8053)),
             dns_listen: settings.dns_listen.unwrap_or_else(|| loopback(5300)),
@@ -346,6 +373,12 @@ impl Settings {
             orphan_remove_after: value_from(env, "FINGERPOST_ORPHAN_REMOVE_AFTER")?,
             check_allow: list_from(env, "FINGERPOST_CHECK_ALLOW")?,
             check_ca: path_from(env, "FINGERPOST_CHECK_CA"),
+            kubernetes: value_from(env, "FINGERPOST_KUBERNETES")?,
+            kubeconfig: path_from(env, "FINGERPOST_KUBECONFIG"),
+            context: text_from(env, "FINGERPOST_CONTEXT")?,
+            kubernetes_namespace_selector: text_from(env, "FINGERPOST_KUBERNETES_NAMESPACE_SELECTOR")?,
+            kubernetes_lease: value_from(env, "FINGERPOST_KUBERNETES_LEASE")?,
+            kubernetes_pods: value_from(env, "FINGERPOST_KUBERNETES_PODS")?,
             log_format: value_from::<LogFormatText>(env, "FINGERPOST_LOG_FORMAT")?.map(|format| format.0),
             log: value_from(env, "FINGERPOST_LOG")?,
         })
@@ -382,6 +415,12 @@ impl Settings {
             orphan_remove_after: self.orphan_remove_after.or(below.orphan_remove_after),
             check_allow: self.check_allow.or(below.check_allow),
             check_ca: self.check_ca.or(below.check_ca),
+            kubernetes: self.kubernetes.or(below.kubernetes),
+            kubeconfig: self.kubeconfig.or(below.kubeconfig),
+            context: self.context.or(below.context),
+            kubernetes_namespace_selector: self.kubernetes_namespace_selector.or(below.kubernetes_namespace_selector),
+            kubernetes_lease: self.kubernetes_lease.or(below.kubernetes_lease),
+            kubernetes_pods: self.kubernetes_pods.or(below.kubernetes_pods),
             log_format: self.log_format.or(below.log_format),
             log: self.log.or(below.log),
         }

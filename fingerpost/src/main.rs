@@ -5,6 +5,7 @@
 mod cli;
 mod commands;
 mod config;
+mod local;
 mod output;
 mod serve;
 
@@ -59,12 +60,13 @@ fn refuse_client_flags(matches: &ArgMatches) {
 
 fn run(cli: Cli) -> anyhow::Result<()> {
     let mut runtime = match &cli.command {
-        Command::Serve(_) => tokio::runtime::Builder::new_multi_thread(),
+        Command::Serve(_) | Command::Listener(_) => tokio::runtime::Builder::new_multi_thread(),
         _ => tokio::runtime::Builder::new_current_thread(),
     };
     let runtime = runtime.enable_all().build()?;
     match cli.command {
         Command::Serve(args) => runtime.block_on(serve::run(*args)),
+        Command::Listener(args) => runtime.block_on(commands::listener::run(&cli.global, *args)),
         command => runtime.block_on(commands::run(&cli.global, command)),
     }
 }

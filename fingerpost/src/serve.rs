@@ -1,14 +1,17 @@
 //! `fingerpost serve`: store, feed, REST API and DNS in one process, started in order and stopped in order.
 
 mod greeting;
+mod kubernetes;
 mod metrics;
 mod names;
-mod signals;
+pub(crate) mod signals;
 mod store;
 
 use crate::config::{LogFormat, ServeArgs, ServeConfig};
+use crate::local::LocalRegistry;
 use anyhow::{Context, Result, anyhow};
 use fingerpost_dns as dns;
+use fingerpost_listener::Listener;
 use fingerpost_registry::access::grants::GrantsFile;
 use fingerpost_registry::access::reload::Reload;
 use fingerpost_registry::access::{Access, Authenticator, Tls};
@@ -23,6 +26,7 @@ use fingerpost_registry::sources::Sources;
 use fingerpost_registry::store::Store;
 use fingerpost_registry::watch::{Hub, StreamLimits};
 use fingerpost_registry::writes::Writer;
+use kubernetes::Gate;
 use names::{DnsNames, DnsObserver};
 use signals::Ends;
 use std::net::SocketAddr;
@@ -41,7 +45,7 @@ type Parts = JoinSet<(&'static str, Result<()>)>;
 /// Runs until SIGTERM or SIGINT, or until a part fails.
 pub(crate) async fn run(args: ServeArgs) -> Result<()> {
     let config = ServeConfig::load(args)?;
-    start_log(&config)?;
+    start_log(&config.log, config.log_format)?;
     let started = Instant::now();
     raise_file_limit();
     no_huge_pages();
@@ -140,6 +144,28 @@ async fn serve(config: &ServeConfig, store: Arc<dyn Store>, started: Instant, en
     // Without anything to read again, the signal does what it always does: end the process.
     let hangup = reload.is_needed().then(|| signal(SignalKind::hangup())).transpose()?;
 
+    let stop_listener = CancellationToken::new();
+    let listener = match &config.kubernetes {
+        None => None,
+        Some(kubernetes) => {
+            let local = LocalRegistry {
+                live: Arc::clone(&live),
+                writer: writer.clone(),
+                sessions: Arc::clone(&sessions),
+                checks: checks.clone(),
+                history: Arc::clone(&history),
+                hub: Arc::clone(&hub),
+                stream_limits: StreamLimits::default(),
+                shutdown: stop_http.clone(),
+            };
+            let options = kubernetes.options(&config.cluster_name)?;
+            let source = options.source.clone();
+            let listener = Listener::new(kubernetes.cluster.config().await?, Arc::new(local), options, &mut registry)?;
+            let gate = Gate::new(source, listener.state());
+            Some((listener, gate))
+        }
+    };
+
     let routers = api::routers(Api {
         store: Arc::clone(&store),
         live: Arc::clone(&live),
@@ -151,6 +177,7 @@ async fn serve(config: &ServeConfig, store: Arc<dyn Store>, started: Instant, en
         history: Arc::clone(&history),
         stream_limits: StreamLimits::default(),
         names: Some(names),
+        cluster: listener.as_ref().map(|(_, gate)| Arc::clone(gate) as _),
         metrics: Arc::new(registry),
         http_metrics,
         listen: http_addresses.clone(),
@@ -166,8 +193,13 @@ async fn serve(config: &ServeConfig, store: Arc<dyn Store>, started: Instant, en
         sources.await;
         ("the watch over sources", Ok(()))
     });
-    let observers: Vec<Arc<dyn Observer>> =
-        vec![Arc::new(DnsObserver::new(index)), hub, history, Arc::clone(&sessions) as _, Arc::new(checks.clone())];
+    let observers: Vec<Arc<dyn Observer>> = vec![
+        Arc::new(DnsObserver::new(Arc::clone(&index), listener.is_some())),
+        hub,
+        history,
+        Arc::clone(&sessions) as _,
+        Arc::new(checks.clone()),
+    ];
     let feed = Feed::new(Arc::clone(&store), Arc::clone(&live), observers).run(stop_feed.clone());
     parts.spawn(async move { ("the feed", feed.await.map_err(Into::into)) });
     let reopening = names::reopen_on_hangup(query_log, config.names.query_log.as_ref())?;
@@ -188,6 +220,27 @@ async fn serve(config: &ServeConfig, store: Arc<dyn Store>, started: Instant, en
         running.await;
         ("the checks", Ok(()))
     });
+    let follows = listener.is_some();
+    if let Some((listener, gate)) = listener {
+        let (live, stop) = (Arc::clone(&live), stop_listener.clone());
+        parts.spawn(async move {
+            // It reads the registry first, which must be there.
+            let begun = async {
+                live.wait_loaded().await;
+                listener.run(stop.clone()).await
+            };
+            let opened = async {
+                gate.open(Arc::clone(&live), index).await;
+                std::future::pending::<()>().await;
+            };
+            let ended = tokio::select! {
+                ended = begun => ended,
+                () = opened => Ok(()),
+                () = stop.cancelled(), if !live.is_loaded() => Ok(()),
+            };
+            ("the Kubernetes listener", ended.map_err(Into::into))
+        });
+    }
     let https = tls.is_some();
     let limits = ServerLimits::default();
     let http = Serving { router: routers.api, tls, limits, metrics: connections.clone() };
@@ -225,15 +278,16 @@ async fn serve(config: &ServeConfig, store: Arc<dyn Store>, started: Instant, en
     info!("shutting down");
     // Requests under way first: their writes need the feed, and their clients may be told of it by DNS. Where a part has
     // failed, there is no order to keep.
-    let mut stops = [
+    let listener = follows.then_some(("the Kubernetes listener", stop_listener));
+    let stops = [
         ("the HTTP server", stop_http),
         ("the checks", stop_checks),
         ("the sessions", stop_sessions),
         ("the watch over sources", stop_sources),
         ("DNS", stop_dns),
         ("the feed", stop_feed),
-    ]
-    .into_iter();
+    ];
+    let mut stops = listener.into_iter().chain(stops);
     let mut waiting_for = None;
     loop {
         if failed.is_some() {
@@ -286,13 +340,13 @@ fn dns_config(config: &ServeConfig) -> Result<dns::Config> {
     })
 }
 
-fn start_log(config: &ServeConfig) -> Result<()> {
+pub(crate) fn start_log(filter: &str, format: LogFormat) -> Result<()> {
     // Its errors are told by whoever asked for the connection, as a failed check or an unreachable peer: an ERROR line for each
     // certificate that somebody else's server shows would be noise. A filter that names it has it back.
-    let filter = EnvFilter::try_new(format!("rustls_platform_verifier=off,{}", config.log))
-        .with_context(|| format!("log filter `{}`: write it as in `info,fingerpost_dns=debug`", config.log))?;
+    let filter = EnvFilter::try_new(format!("rustls_platform_verifier=off,{filter}"))
+        .with_context(|| format!("log filter `{filter}`: write it as in `info,fingerpost_dns=debug`"))?;
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    match config.log_format {
+    match format {
         LogFormat::Text => log
             .with_ansi({
                 use std::io::IsTerminal;

@@ -8,6 +8,7 @@ mod explain;
 mod follow;
 mod get;
 mod health;
+pub(crate) mod listener;
 mod names;
 mod register;
 mod resolve;
@@ -62,14 +63,7 @@ pub(crate) async fn run(global: &GlobalArgs, command: Command) -> anyhow::Result
         Command::Completions { shell } => return completions(&output, shell),
         _ => {}
     }
-    let mut options = HttpOptions::default();
-    options.timeout = Duration::from_secs(global.timeout);
-    options.user_agent = concat!("fingerpost/", env!("CARGO_PKG_VERSION")).to_owned();
-    options.token = global.token_file.clone().map(Token::from_file);
-    options.ca = global.ca.clone();
-    options.cert = global.cert.clone();
-    options.key = global.key.clone();
-    options.allow_insecure = global.insecure.unwrap_or(false);
+    let mut options = http_options(global);
     // Somebody waits at the terminal: better a clear word soon than patience.
     options.attempts = 2;
     let context = Context {
@@ -78,7 +72,7 @@ pub(crate) async fn run(global: &GlobalArgs, command: Command) -> anyhow::Result
         timeout: Duration::from_secs(global.timeout),
     };
     match command {
-        Command::Serve(_) | Command::Token(_) | Command::Completions { .. } => {
+        Command::Serve(_) | Command::Listener(_) | Command::Token(_) | Command::Completions { .. } => {
             anyhow::bail!("not a command for a registry that runs already")
         }
         Command::Register(args) => register::register(&context, *args).await,
@@ -100,6 +94,19 @@ pub(crate) async fn run(global: &GlobalArgs, command: Command) -> anyhow::Result
         Command::Migrate => status::migrate(&context).await,
         Command::Version => status::version(&context).await,
     }
+}
+
+/// How the registry is reached, by the flags that all commands have.
+fn http_options(global: &GlobalArgs) -> HttpOptions {
+    let mut options = HttpOptions::default();
+    options.timeout = Duration::from_secs(global.timeout);
+    options.user_agent = concat!("fingerpost/", env!("CARGO_PKG_VERSION")).to_owned();
+    options.token = global.token_file.clone().map(Token::from_file);
+    options.ca = global.ca.clone();
+    options.cert = global.cert.clone();
+    options.key = global.key.clone();
+    options.allow_insecure = global.insecure.unwrap_or(false);
+    options
 }
 
 /// The library can't name a flag.

@@ -51,11 +51,15 @@ pub(super) fn reopen_on_hangup(
 }
 
 /// Keeps the DNS index up to date with the feed.
-pub(super) struct DnsObserver(Arc<Index>);
+pub(super) struct DnsObserver {
+    index: Arc<Index>,
+    /// Somebody else says when missing names may be denied.
+    gated: bool,
+}
 
 impl DnsObserver {
-    pub(super) fn new(index: Arc<Index>) -> Self {
-        Self(index)
+    pub(super) fn new(index: Arc<Index>, gated: bool) -> Self {
+        Self { index, gated }
     }
 }
 
@@ -66,7 +70,7 @@ impl Observer for DnsObserver {
         loop {
             let query = NamespaceQuery { selector: &everything, source: None, after: after.as_ref(), limit: PAGE };
             let page = replica.namespaces(&query);
-            page.items.iter().for_each(|view| self.0.load_namespace(view));
+            page.items.iter().for_each(|view| self.index.load_namespace(view));
             match page.next {
                 Some(next) => after = Some(next),
                 None => break,
@@ -82,7 +86,7 @@ impl Observer for DnsObserver {
                 limit: PAGE,
             };
             let page = replica.services(&query);
-            page.items.iter().for_each(|view| self.0.load_service(view));
+            page.items.iter().for_each(|view| self.index.load_service(view));
             match page.next {
                 Some(next) => after = Some(next),
                 None => break,
@@ -97,7 +101,7 @@ impl Observer for DnsObserver {
                     loop {
                         let page = to_load.lock().recv();
                         let Ok(page) = page else { return };
-                        page.into_iter().for_each(|view| self.0.load_instance(Arc::new(view)));
+                        page.into_iter().for_each(|view| self.index.load_instance(Arc::new(view)));
                     }
                 });
             }
@@ -125,11 +129,13 @@ impl Observer for DnsObserver {
     }
 
     fn ready(&self, position: Position) {
-        self.0.set_synced(position);
+        if !self.gated {
+            self.index.set_synced(position);
+        }
     }
 
     fn apply(&self, effects: &Effects, _reset: bool) {
-        self.0.apply(effects);
+        self.index.apply(effects);
     }
 }
 

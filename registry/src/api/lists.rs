@@ -3,6 +3,7 @@
 use super::described::{ByHealth, MinRevision, Page, ReadProblems};
 use super::params::{self, Params, Path};
 use super::problem::Problem;
+use super::reading::{parse_token, token};
 use super::{App, AppState};
 use axum::extract::{RawQuery, State};
 use axum::http::{HeaderValue, header};
@@ -53,35 +54,6 @@ impl ListCache {
     }
 }
 
-/// Continue tokens are the key of the last object on the page, in hexadecimal so that nobody builds upon their form,
-/// after the position at which the page was read.
-pub(super) fn token(position: Position, key: &str) -> String {
-    let mut out = format!("{position}.");
-    for byte in key.bytes() {
-        out.push_str(&format!("{byte:02x}"));
-    }
-    out
-}
-
-/// The key in a continue token. One of another epoch is refused: its list began in another history.
-fn parse_token(app: &App, text: &str) -> Result<String, Problem> {
-    let bad = || Problem::parameter("continue", "not a continue token; take it whole from the page before");
-    let (position, hex) = text.split_once('.').ok_or_else(bad)?;
-    let position: Position = position.parse().map_err(|_| bad())?;
-    if position.epoch != app.api.live.epoch() {
-        return Err(Problem::new(
-            axum::http::StatusCode::GONE,
-            "the list was begun in another history of this registry; begin it again",
-        ));
-    }
-    if hex.len() % 2 != 0 || !hex.is_ascii() {
-        return Err(bad());
-    }
-    let bytes: Option<Vec<u8>> =
-        (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(hex.get(at..at + 2)?, 16).ok()).collect();
-    bytes.and_then(|bytes| String::from_utf8(bytes).ok()).ok_or_else(bad)
-}
-
 pub(super) fn limit(given: &mut Params) -> Result<usize, Problem> {
     let limit = given.parse::<usize>("limit")?.unwrap_or(DEFAULT_LIMIT);
     if !(1..=MAX_LIMIT).contains(&limit) {
@@ -91,7 +63,7 @@ pub(super) fn limit(given: &mut Params) -> Result<usize, Problem> {
 }
 
 pub(super) fn after(app: &App, given: &mut Params) -> Result<Option<String>, Problem> {
-    given.take("continue").map(|text| parse_token(app, &text)).transpose()
+    given.take("continue").map(|text| parse_token(&app.api.live, &text)).transpose()
 }
 
 /// The reply in three pieces, so that a cached page is sent as it lies in memory.

@@ -17,6 +17,7 @@ mod operations;
 mod params;
 mod peers;
 mod problem;
+pub mod reading;
 mod sessions;
 mod sources;
 mod strict;
@@ -47,7 +48,8 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 pub use metrics::HttpMetrics;
-pub(crate) use problem::Problem;
+pub use problem::Problem;
+pub use sessions::renew;
 
 /// What the DNS server of the same process can tell the API; the registry itself knows no DNS.
 pub trait NameService: Send + Sync {
@@ -57,6 +59,16 @@ pub trait NameService: Send + Sync {
     fn status(&self) -> serde_json::Value;
     /// Why it can't answer truthfully yet, if so.
     fn not_ready(&self) -> Option<String>;
+}
+
+/// What follows a Kubernetes cluster in the same process, for the API to tell of; the registry itself knows none.
+pub trait ClusterFollower: Send + Sync {
+    /// Its part of `status`.
+    fn status(&self) -> serde_json::Value;
+    /// Why nothing can be said of the cluster yet, if so.
+    fn not_ready(&self) -> Option<String>;
+    /// Why what is said may be old, if so.
+    fn trouble(&self) -> Option<String>;
 }
 
 /// What the API is about; one value for the life of the process.
@@ -81,6 +93,8 @@ pub struct Api {
     pub stream_limits: StreamLimits,
     /// The DNS server beside it, if any.
     pub names: Option<Arc<dyn NameService>>,
+    /// What follows a cluster, if anything does.
+    pub cluster: Option<Arc<dyn ClusterFollower>>,
     /// Metrics of all parts of the process; `/metrics` prints them.
     pub metrics: Arc<prometheus_client::registry::Registry>,
     /// The API's own metrics, registered there.

@@ -173,22 +173,8 @@ pub(crate) async fn get_service(
     drop(replica);
     let items = declarations
         .into_iter()
-        .map(|(source, declared, revision)| ServiceDocument {
-            namespace: Some(namespace.clone()),
-            name: Some(service.clone()),
-            service_type: declared.service_type,
-            cluster_ips: declared.cluster_ips,
-            external_name: declared.external_name,
-            labels: declared.labels,
-            ports: declared.ports,
-            ttl: declared.ttl,
-            publish_not_ready: declared.publish_not_ready,
-            answer_unknown: declared.answer_unknown,
-            all_critical: declared.all_critical,
-            checks: fingerpost_catalog::document::known(&declared.checks),
-            source: Some(source),
-            sources: Vec::new(),
-            revision: Some(Position::new(epoch, revision)),
+        .map(|(source, declared, revision)| {
+            ServiceDocument::of(&namespace, &service, source, declared, Position::new(epoch, revision))
         })
         .collect();
     let list = ListDocument { revision, items, continue_token: None, panic: false };

@@ -113,6 +113,9 @@ pub(crate) async fn status(State(app): AppState) -> Response {
     if let (Some(names), Value::Object(status)) = (&api.names, &mut status) {
         status.insert("dns".to_owned(), names.status());
     }
+    if let (Some(cluster), Value::Object(status)) = (&api.cluster, &mut status) {
+        status.insert("kubernetes".to_owned(), cluster.status());
+    }
     reply(StatusCode::OK, &status, None)
 }
 
@@ -184,12 +187,17 @@ pub(crate) async fn readyz(State(app): AppState) -> Response {
     if let Some(names) = &api.names {
         check("dns", names.not_ready(), true);
     }
+    // Anyone may ask this; what others said, with their hosts and paths, is in the status.
+    let said = |error: String| if api.access.is_open() { error } else { "fail".to_owned() };
+    if let Some(cluster) = &api.cluster {
+        let not_ready = cluster.not_ready();
+        let decisive = not_ready.is_some();
+        check("kubernetes", not_ready.or_else(|| cluster.trouble()).map(said), decisive);
+    }
     let store = api.store.status();
     let old =
         store.out_of_touch.map(|time| format!("has had no word for {} s; what is shown is so old", time.as_secs()));
     check("store", old, false);
-    // Anyone may ask this; what the store said, with its hosts and paths, is in the status.
-    let said = |error: String| if api.access.is_open() { error } else { "fail".to_owned() };
     check("writes", store.write_error.map(said), false);
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, lines.concat()).into_response()

@@ -2,6 +2,7 @@
 
 use super::App;
 use super::problem::Problem;
+use super::reading;
 use crate::access::{Acting, Caller};
 use crate::writes::Guard;
 use axum::extract::FromRequestParts;
@@ -11,10 +12,6 @@ use axum::response::{IntoResponse, Response};
 use fingerpost_catalog::{HealthSet, Position, Selector, Source, validate_dns_label, validate_instance_id};
 use serde::de::DeserializeOwned;
 use std::sync::Arc;
-use std::time::Duration;
-
-/// How long `?minRevision=` may wait.
-const MIN_REVISION_WAIT: Duration = Duration::from_secs(5);
 
 /// The parameters of a request, each to be taken once; [`Params::finish`] refuses what is left.
 pub(crate) struct Params(Vec<(String, String)>);
@@ -144,32 +141,14 @@ fn decode(text: &str) -> Result<String, Problem> {
     String::from_utf8(out).map_err(|_| Problem::parameter("query", "not UTF-8"))
 }
 
-/// Waits until `?minRevision=` is shown, where it is given. Everything else is parsed before: nobody should wait for a
-/// refusal.
+/// Waits until `?minRevision=` is shown, where it is given.
 pub(crate) async fn shown(app: &App, min_revision: Option<Position>) -> Result<(), Problem> {
-    let Some(position) = min_revision else { return Ok(()) };
-    use crate::live::WaitError;
-    app.api.live.wait_for(position, MIN_REVISION_WAIT).await.map_err(|error| match error {
-        WaitError::Timeout => Problem::new(
-            StatusCode::GATEWAY_TIMEOUT,
-            format!("this server is at {} and did not reach {position} within 5 seconds", app.api.live.position()),
-        ),
-        WaitError::Foreign => Problem::new(
-            StatusCode::GONE,
-            format!(
-                "{position} belongs to another history of this registry, which is at {} now",
-                app.api.live.position()
-            ),
-        ),
-    })
+    reading::shown(&app.api.live, min_revision).await
 }
 
-/// Refuses reads before the store's contents are loaded, when an empty list would be a lie.
+/// Refuses reads before the store's contents are loaded.
 pub(crate) fn loaded(app: &App) -> Result<(), Problem> {
-    if app.api.live.is_loaded() {
-        return Ok(());
-    }
-    Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the catalog is still being loaded").retry_after(1))
+    reading::loaded(&app.api.live)
 }
 
 /// The guard that a write's headers state (RFC 9110 §13.1).

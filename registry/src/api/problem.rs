@@ -1,6 +1,7 @@
 //! Errors as clients see them: RFC 9457 problem documents that name the offending field.
 
 use crate::live::WaitError;
+use crate::sessions::{CreateError, EndError};
 use crate::store::{CommitError, StoreError};
 use crate::validate::Invalid;
 use axum::http::{HeaderValue, StatusCode, header};
@@ -10,7 +11,7 @@ use fingerpost_catalog::document::ProblemDocument;
 
 /// A refused or failed request.
 #[derive(Debug, Clone)]
-pub(crate) struct Problem {
+pub struct Problem {
     status: StatusCode,
     detail: String,
     pointer: Option<String>,
@@ -68,11 +69,17 @@ impl Problem {
         self
     }
 
+    /// After how many seconds it is worth trying again, where that is known.
+    pub fn retry_after_seconds(&self) -> Option<u32> {
+        self.retry_after
+    }
+
     pub(crate) fn status(&self) -> StatusCode {
         self.status
     }
 
-    pub(crate) fn document(&self) -> ProblemDocument {
+    /// The document that clients get.
+    pub fn document(&self) -> ProblemDocument {
         ProblemDocument {
             problem_type: "about:blank".to_owned(),
             title: self.status.canonical_reason().unwrap_or("Error").to_owned(),
@@ -120,6 +127,28 @@ impl From<CommitError> for Problem {
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, &error).retry_after(1)
             }
             CommitError::Unknown(_) => Self { outcome_unknown: true, ..Self::new(StatusCode::GATEWAY_TIMEOUT, &error) },
+        }
+    }
+}
+
+impl From<CreateError> for Problem {
+    fn from(error: CreateError) -> Self {
+        match error {
+            CreateError::TooMany { .. } => Self::new(StatusCode::TOO_MANY_REQUESTS, error),
+            CreateError::Write(error) => error.into(),
+        }
+    }
+}
+
+impl From<EndError> for Problem {
+    fn from(error: EndError) -> Self {
+        let cut = |id: &str| id.chars().take(64).collect::<String>();
+        match error {
+            EndError::NotFound(id) => Self::not_found(format_args!("session `{}`", cut(&id))),
+            EndError::Foreign(id) => {
+                Self::new(StatusCode::FORBIDDEN, format!("session `{}` belongs to somebody else", cut(&id)))
+            }
+            EndError::Write(error) => error.into(),
         }
     }
 }

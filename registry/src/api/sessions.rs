@@ -1,28 +1,23 @@
 //! Sessions over REST.
 
+use super::AppState;
 use super::body::{self, MAX_BODY};
 use super::described::{Acting, BodyProblems, MinRevision, NotFound, OnlyJson, ReadProblems, WriteProblems};
-use super::lists::{after, limit, token};
+use super::lists::{after, limit};
 use super::objects::reply;
 use super::params::{self, Params, Path};
 use super::problem::Problem;
-use super::{App, AppState};
+use super::reading::token;
 use crate::access::Caller;
-use crate::sessions::{CreateError, EndError, MAX_RENEWALS, Unreached};
+use crate::sessions::{Engine, MAX_RENEWALS, Unreached};
 use axum::body::Body;
 use axum::extract::{RawQuery, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::Response;
 use fingerpost_catalog::document::{
-    NewSession, RenewDocument, RenewalsDocument, SessionDocument, SessionEndedDocument, SessionListDocument,
+    NewSession, RenewDocument, Renewal, RenewalsDocument, SessionDocument, SessionEndedDocument, SessionListDocument,
 };
-use fingerpost_catalog::{SessionQuery, SessionState, SessionView, Source, Timestamp};
-
-fn document(app: &App, view: &SessionView) -> SessionDocument {
-    let since = Timestamp::noted(view.session.since).map(|since| since.to_string());
-    let home = app.api.sessions.members().home_of(&view.id).map(|home| home.id.to_string());
-    SessionDocument::from_view(view, app.api.live.epoch(), since, home)
-}
+use fingerpost_catalog::{SessionQuery, SessionState, Source};
 
 /// Begin a session. Instances that name it in their `session` are healthy for as long as it is renewed: every third of
 /// its TTL is a good pace.
@@ -50,11 +45,8 @@ pub(crate) async fn create_session(
     body::require_json(&headers)?;
     let new: NewSession = body::json(&body::read(body, MAX_BODY).await?)?;
     app.api.writer.heard(acting.source());
-    let view = app.api.sessions.create(&caller, acting.source(), new).await.map_err(|error| match error {
-        CreateError::TooMany { .. } => Problem::new(StatusCode::TOO_MANY_REQUESTS, error),
-        CreateError::Write(error) => error.into(),
-    })?;
-    let document = document(&app, &view);
+    let view = app.api.sessions.create(&caller, acting.source(), new).await?;
+    let document = app.api.sessions.document(&view);
     let mut response = reply(StatusCode::CREATED, &document, Some(document.revision));
     // Ids are hexadecimal digits.
     if let Ok(location) = HeaderValue::from_str(&format!("/v1/sessions/{}", document.id)) {
@@ -81,17 +73,18 @@ pub(crate) async fn renew_sessions(
     params::loaded(&app)?;
     body::require_json(&headers)?;
     let RenewDocument { ids } = body::json(&body::read(body, MAX_BODY).await?)?;
+    let items = renew(&app.api.sessions, &caller, &ids).await?;
+    Ok(reply(StatusCode::OK, &RenewalsDocument { items }, None))
+}
+
+/// Renews as many sessions as one call may.
+pub async fn renew(sessions: &Engine, caller: &Caller, ids: &[String]) -> Result<Vec<Renewal>, Problem> {
     if !(1..=MAX_RENEWALS).contains(&ids.len()) {
         let detail = format!("{} ids, and 1 to {MAX_RENEWALS} are taken", ids.len());
         return Err(crate::validate::Invalid::new("/ids", detail).into());
     }
-    let items = app
-        .api
-        .sessions
-        .renew(&caller, &ids)
-        .await
-        .map_err(|error: Unreached| Problem::new(StatusCode::SERVICE_UNAVAILABLE, error).retry_after(1))?;
-    Ok(reply(StatusCode::OK, &RenewalsDocument { items }, None))
+    let renewed = sessions.renew(caller, ids).await;
+    renewed.map_err(|error: Unreached| Problem::new(StatusCode::SERVICE_UNAVAILABLE, error).retry_after(1))
 }
 
 /// What lists of sessions take.
@@ -142,7 +135,7 @@ pub(crate) async fn list_sessions(State(app): AppState, RawQuery(query): RawQuer
     let list = SessionListDocument {
         revision: position,
         protection: app.api.sessions.protection(),
-        items: page.items.iter().map(|view| document(&app, view)).collect(),
+        items: page.items.iter().map(|view| app.api.sessions.document(view)).collect(),
         continue_token: page.next.map(|id| token(position, &id)),
     };
     Ok(reply(StatusCode::OK, &list, None))
@@ -164,7 +157,7 @@ pub(crate) async fn get_session(
     params::shown(&app, min_revision).await?;
     let view = app.api.live.read().session(&id);
     let view = view.ok_or_else(|| Problem::not_found(format_args!("session `{}`", cut(&id))))?;
-    let document = document(&app, &view);
+    let document = app.api.sessions.document(&view);
     Ok(reply(StatusCode::OK, &document, Some(document.revision)))
 }
 
@@ -184,13 +177,7 @@ pub(crate) async fn end_session(
     Params::new(query.as_deref())?.finish()?;
     params::loaded(&app)?;
     let ended = app.api.sessions.end(&caller, &id).await;
-    let (instances, revision) = ended.map_err(|error| match error {
-        EndError::NotFound(_) => Problem::not_found(format_args!("session `{}`", cut(&id))),
-        EndError::Foreign(_) => {
-            Problem::new(StatusCode::FORBIDDEN, format!("session `{}` belongs to somebody else", cut(&id)))
-        }
-        EndError::Write(error) => error.into(),
-    })?;
+    let (instances, revision) = ended?;
     Ok(reply(StatusCode::OK, &SessionEndedDocument { instances: instances as u64, revision }, None))
 }
 

@@ -35,7 +35,7 @@ use crate::store::{Action, Commit, CommitError, Condition, Expect, Operation, St
 use crate::validate::Invalid;
 use crate::writes::{WriteError, Writer};
 use book::Book;
-use fingerpost_catalog::document::{NewSession, ProtectionDocument};
+use fingerpost_catalog::document::{NewSession, ProtectionDocument, SessionDocument};
 use fingerpost_catalog::{
     Effects, Key, Position, Record, Replica, Session, SessionState, SessionStats, SessionView, Source, Timestamp,
 };
@@ -257,6 +257,13 @@ impl Engine {
             Some(revision) => Ok(self.remove_ended(&id, revision).await?),
             None => Err(not_found()),
         }
+    }
+
+    /// A session as callers see it.
+    pub fn document(&self, view: &SessionView) -> SessionDocument {
+        let since = Timestamp::noted(view.session.since).map(|since| since.to_string());
+        let home = self.members().home_of(&view.id).map(|home| home.id.to_string());
+        SessionDocument::from_view(view, self.live.epoch(), since, home)
     }
 
     /// Whether sessions are held anywhere in the registry.

@@ -20,10 +20,10 @@ use crate::access::Forbidden;
 use crate::checks::{TargetRules, declaration};
 use crate::live::{LiveReplica, WaitError};
 use crate::sources::Sources;
-use crate::store::{Commit, CommitError, Committed, Condition, Expect, Store};
+use crate::store::{Commit, CommitError, Committed, Condition, Durability, Expect, Operation, Store};
 use crate::validate::{self, Invalid};
 use fingerpost_catalog::document::InstanceDocument;
-use fingerpost_catalog::{Instance, Key, Position, Source};
+use fingerpost_catalog::{Instance, InstanceKey, Key, Position, Source};
 use std::hash::{BuildHasher, Hash, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
@@ -152,6 +152,18 @@ pub struct Replaced {
     pub unchanged: usize,
 }
 
+/// Whether all of it is what a Kubernetes cluster says of itself: that is kept safe there, and its listener writes again
+/// what was lost here. A store that knows no such difference keeps it as safe as the rest.
+fn replayed(commit: &Commit) -> bool {
+    let of_cluster = |operation: &Operation| match &operation.key {
+        Key::Namespace { source, .. } | Key::Service { source, .. } | Key::Instance(InstanceKey { source, .. }) => {
+            source.as_str().starts_with("kubernetes/")
+        }
+        Key::Check { .. } | Key::Drain(_) | Key::Session { .. } | Key::Mark { .. } => false,
+    };
+    !commit.operations.is_empty() && commit.operations.iter().all(of_cluster)
+}
+
 /// Writes on behalf of sources.
 #[derive(Clone)]
 pub struct Writer {
@@ -225,7 +237,10 @@ impl Writer {
         tokio::time::timeout(COMMIT_TIMEOUT, lock.lock()).await.ok()
     }
 
-    pub(crate) async fn store_commit(&self, commit: Commit) -> Result<Committed, CommitError> {
+    pub(crate) async fn store_commit(&self, mut commit: Commit) -> Result<Committed, CommitError> {
+        if replayed(&commit) {
+            commit.durability = Durability::Relaxed;
+        }
         tokio::time::timeout(COMMIT_TIMEOUT, self.store.commit(commit)).await.unwrap_or_else(|_| {
             Err(CommitError::Unknown(format!("the store did not answer within {} seconds", COMMIT_TIMEOUT.as_secs())))
         })

@@ -1,0 +1,68 @@
+//! The listener of the same process: what it says in `status` and probes, and what DNS may say before it knows the cluster.
+
+use fingerpost_catalog::Source;
+use fingerpost_dns::Index;
+use fingerpost_listener::{Phase, State};
+use fingerpost_registry::api::ClusterFollower;
+use fingerpost_registry::live::LiveReplica;
+use serde_json::Value;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+/// Holds DNS back from saying that a name does not exist, while the store has nothing of a cluster that is to be followed.
+/// With what an earlier run left, it may speak at once.
+pub(super) struct Gate {
+    source: Source,
+    state: Arc<State>,
+    closed: AtomicBool,
+}
+
+impl Gate {
+    pub(super) fn new(source: Source, state: Arc<State>) -> Arc<Self> {
+        Arc::new(Self { source, state, closed: AtomicBool::new(true) })
+    }
+
+    /// Whether the store has anything of the cluster.
+    fn knows(&self, live: &LiveReplica) -> bool {
+        live.read().source_stats().get(&self.source).is_some_and(|stats| stats.services > 0)
+    }
+
+    /// Lets DNS speak once it may. Runs until then.
+    pub(super) async fn open(self: Arc<Self>, live: Arc<LiveReplica>, index: Arc<Index>) {
+        live.wait_loaded().await;
+        if !self.knows(&live) {
+            let mut synced = self.state.synced();
+            loop {
+                if *synced.borrow_and_update() {
+                    break;
+                }
+                // Another listener may be the one that writes.
+                if self.state.document().phase == Phase::Standby && self.knows(&live) {
+                    break;
+                }
+                let _ = tokio::time::timeout(Duration::from_millis(500), synced.changed()).await;
+            }
+        }
+        self.closed.store(false, Ordering::Release);
+        match index.position() {
+            Some(_) => index.open(),
+            None => index.set_synced(live.position()),
+        }
+    }
+}
+
+impl ClusterFollower for Gate {
+    fn status(&self) -> Value {
+        serde_json::to_value(self.state.document()).unwrap_or_default()
+    }
+
+    fn not_ready(&self) -> Option<String> {
+        let unknown = || "knows nothing of the cluster yet".to_owned();
+        self.closed.load(Ordering::Acquire).then(|| self.state.trouble().unwrap_or_else(unknown))
+    }
+
+    fn trouble(&self) -> Option<String> {
+        self.state.trouble()
+    }
+}

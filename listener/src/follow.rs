@@ -1,0 +1,192 @@
+//! Follows one kind of object: lists it, watches it, and hands on what it says.
+//!
+//! kube's watcher does the stepping (list, watch, resume, list again after a 410). Here is what it leaves to its user: lists
+//! come as a stream where the server can do that, so that neither side holds them whole; a watch lasts half a minute at
+//! most, so that a connection that died without a word is noticed; each stream waits for itself after a fault; an
+//! object that can't be read is counted and named, and costs nothing else; and a list can be asked for that no cache of the
+//! server has answered.
+
+use crate::objects::{Followed, Item, Received, Resources};
+use crate::state::State;
+use crate::trouble::{Trouble, cannot_stream_lists};
+use futures_util::StreamExt;
+use kube::runtime::WatchStreamExt;
+use kube::runtime::utils::Backoff;
+use kube::runtime::watcher::{self, Event, ListSemantic, watcher};
+use kube::{Api, Client};
+use rand::RngExt;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tracing::{info, warn};
+
+/// How long the server may keep a watch open. kube takes a watch for dead five seconds after it should have ended.
+const WATCH_SECONDS: u32 = 25;
+/// The wait after a fault doubles from the first to the last.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(8));
+/// Objects that are handed on together while they come fast.
+const BATCH: usize = 128;
+
+/// The waits of one stream after faults. kube's own grow to half a minute; a name server should be back sooner, and there
+/// are few of them.
+struct Waits(Duration);
+
+impl Iterator for Waits {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        let wait = self.0;
+        self.0 = (wait * 2).min(BACKOFF.1);
+        Some(wait.mul_f64(rand::rng().random_range(0.5..=1.0)))
+    }
+}
+
+impl Backoff for Waits {
+    fn reset(&mut self) {
+        self.0 = BACKOFF.0;
+    }
+}
+
+/// What a stream says.
+#[derive(Debug)]
+pub(crate) enum Word {
+    /// A list begins.
+    Begin,
+    /// An object is like this.
+    Put(Item),
+    /// An object is gone.
+    Delete { namespace: String, name: String },
+    /// An object is there, but can't be read.
+    Unreadable { namespace: String, name: String },
+    /// The list is complete; whether no cache stood between.
+    End { trusted: bool },
+}
+
+/// Words of one stream, in their order.
+#[derive(Debug)]
+pub(crate) struct Said {
+    pub(crate) resources: Resources,
+    pub(crate) words: Vec<Word>,
+}
+
+/// How a kind is followed.
+pub(crate) struct Following {
+    pub(crate) client: Client,
+    /// Only objects with these labels.
+    pub(crate) labels: Option<String>,
+    /// Only objects with these fields.
+    pub(crate) fields: Option<&'static str>,
+    pub(crate) said: mpsc::Sender<Said>,
+    /// Asked when a list is to be confirmed by one that no cache has answered.
+    pub(crate) confirm: mpsc::Receiver<()>,
+    pub(crate) state: Arc<State>,
+}
+
+impl Following {
+    /// Runs until the other side of the channel is gone.
+    pub(crate) async fn run<T: Followed>(mut self) {
+        let resources = T::RESOURCES;
+        let api = Api::<Received<T>>::all(self.client.clone());
+        let (mut streaming, mut trusted) = (true, false);
+        loop {
+            let config = self.config(streaming && !trusted, trusted);
+            let events = watcher(api.clone(), config).backoff(Waits(BACKOFF.0)).ready_chunks(BATCH);
+            futures_util::pin_mut!(events);
+            loop {
+                let chunk = tokio::select! {
+                    chunk = events.next() => chunk,
+                    asked = self.confirm.recv() => {
+                        if asked.is_none() {
+                            return;
+                        }
+                        trusted = true;
+                        break;
+                    }
+                };
+                let Some(chunk) = chunk else { break };
+                let mut words = Vec::with_capacity(chunk.len());
+                let mut start_over = false;
+                for event in chunk {
+                    match event {
+                        Ok(event) => {
+                            if let Some(word) = self.word::<T>(event, trusted) {
+                                words.push(word);
+                            }
+                        }
+                        Err(error) => {
+                            if streaming && cannot_stream_lists(&error) {
+                                info!(
+                                    resource = resources.plural(),
+                                    "the API server does not stream lists; they come in pages"
+                                );
+                                (streaming, start_over) = (false, true);
+                                continue;
+                            }
+                            let trouble = Trouble::of_watch(resources, &error);
+                            if self.state.failed(resources, &trouble) {
+                                warn!(resource = resources.plural(), reason = %trouble.reason, "{trouble}");
+                            }
+                        }
+                    }
+                }
+                // Later lists are ordinary ones again.
+                let ended = words.iter().any(|word| matches!(word, Word::End { .. }));
+                if !words.is_empty() && self.said.send(Said { resources, words }).await.is_err() {
+                    return;
+                }
+                if ended {
+                    trusted = false;
+                }
+                if start_over {
+                    break;
+                }
+            }
+        }
+    }
+
+    fn config(&self, streaming: bool, trusted: bool) -> watcher::Config {
+        let mut config = watcher::Config::default().timeout(WATCH_SECONDS);
+        if let Some(labels) = &self.labels {
+            config = config.labels(labels);
+        }
+        if let Some(fields) = self.fields {
+            config = config.fields(fields);
+        }
+        if streaming {
+            config = config.streaming_lists();
+        }
+        if trusted {
+            config = config.list_semantic(ListSemantic::MostRecent);
+        }
+        config
+    }
+
+    fn word<T: Followed>(&self, event: Event<Received<T>>, trusted: bool) -> Option<Word> {
+        let resources = T::RESOURCES;
+        self.state.heard(resources);
+        let received = match event {
+            Event::Init => {
+                self.state.listing(resources);
+                return Some(Word::Begin);
+            }
+            Event::InitDone => return Some(Word::End { trusted }),
+            Event::Delete(received) => {
+                return Some(Word::Delete {
+                    namespace: received.namespace().to_owned(),
+                    name: received.name().to_owned(),
+                });
+            }
+            Event::Apply(received) | Event::InitApply(received) => received,
+        };
+        let (namespace, name) = (received.namespace().to_owned(), received.name().to_owned());
+        match received.object {
+            Ok(object) if !name.is_empty() => Some(Word::Put(object.into_item())),
+            Ok(_) => None,
+            Err(error) => {
+                self.state.malformed(resources);
+                warn!(resource = resources.plural(), %namespace, %name, %error, "an object can't be read and is passed over");
+                Some(Word::Unreadable { namespace, name })
+            }
+        }
+    }
+}

@@ -1,0 +1,613 @@
+//! What the cluster says, joined and kept small; and from that, which records the registry should have.
+//!
+//! One task owns it. It takes objects one by one, in any order and from any of the streams, and says which records each
+//! change touches; [`Index::desired`] then says what a record should be. Nothing here waits or writes.
+//!
+//! A service's instances come from all slices that name it, a slice may be there before its Service, and both before
+//! their Namespace: what belongs together is kept, and comes to be when the last part does.
+
+mod compact;
+mod desired;
+mod interner;
+mod members;
+#[cfg(test)]
+mod tests;
+
+use crate::objects::{self, Item, Resources};
+use compact::{CompactPod, Declared, Pairs, ServiceKind, Slice, Withheld};
+pub(crate) use desired::digest;
+use hashbrown::{HashMap, HashSet};
+use interner::Interner;
+pub(crate) use interner::Sym;
+use members::Members;
+
+type Map<K, V> = HashMap<K, V, ahash::RandomState>;
+type Set<K> = HashSet<K, ahash::RandomState>;
+
+/// A record of this source in the registry.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(crate) enum Record {
+    Namespace(Sym),
+    /// Namespace and name.
+    Service(Sym, Sym),
+    /// Namespace, service (NONE for a pod of none) and id.
+    Instance(Sym, Sym, Sym),
+}
+
+/// The kinds of record, as the guard against mass removal counts them.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(crate) enum Class {
+    Namespaces,
+    Services,
+    Instances,
+    Pods,
+}
+
+impl Record {
+    pub(crate) fn class(self) -> Class {
+        match self {
+            Self::Namespace(_) => Class::Namespaces,
+            Self::Service(..) => Class::Services,
+            Self::Instance(_, service, _) if service.is_none() => Class::Pods,
+            Self::Instance(..) => Class::Instances,
+        }
+    }
+}
+
+/// How many records of each class.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub(crate) struct Counts([u64; 4]);
+
+impl Counts {
+    pub(crate) fn add(&mut self, class: Class, count: usize) {
+        self.0[class as usize] += count as u64;
+    }
+
+    pub(crate) fn total(&self) -> u64 {
+        self.0.iter().sum()
+    }
+
+    /// Whether so much of `all` would go that it is more likely that a list came back wrong: more than half and more
+    /// than 100 of the records of a class.
+    pub(crate) fn is_suspicious(&self, all: &Counts) -> bool {
+        self.0.iter().zip(all.0).any(|(lost, all)| *lost > 100 && *lost * 2 > all)
+    }
+}
+
+/// What kind of service a slice is of, for the measure of programming latency.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(crate) enum LatencyKind {
+    ClusterIp,
+    HeadlessWithSelector,
+    HeadlessWithoutSelector,
+}
+
+/// What a change touches.
+#[derive(Debug, Default)]
+pub(crate) struct Touched {
+    /// The records, additions (as far as one can tell) before removals.
+    pub(crate) records: Vec<Record>,
+    /// When that happened to which it owes itself, and to what, where it is a slice's change that says so.
+    pub(crate) trigger: Option<(i64, LatencyKind)>,
+    /// An object that is left out, by its name, and why.
+    pub(crate) refused: Option<(String, String)>,
+}
+
+/// What a complete list means for what is not in it.
+#[derive(Debug)]
+pub(crate) enum Listed {
+    /// It is gone.
+    Removed(Touched),
+    /// It may be gone, but that would be so much that it has to be confirmed; so many records.
+    Held(u64),
+}
+
+#[derive(Default)]
+struct Namespace {
+    /// Its labels; none while it does not exist, or is not of those that are selected.
+    labels: Option<Pairs>,
+    services: Map<Sym, Service>,
+    slices: Map<Sym, Slice>,
+    pods: Map<Sym, CompactPod>,
+}
+
+impl Namespace {
+    fn is_empty(&self) -> bool {
+        self.labels.is_none() && self.services.is_empty() && self.slices.is_empty() && self.pods.is_empty()
+    }
+}
+
+#[derive(Default)]
+struct Service {
+    declared: Option<Declared>,
+    /// Whether there is such an object, be it declared or not.
+    exists: bool,
+    members: Members,
+}
+
+impl Service {
+    /// Whether its endpoints are instances.
+    fn has_instances(&self) -> bool {
+        self.declared.as_ref().is_some_and(|declared| !matches!(declared.kind, ServiceKind::ExternalName(_)))
+    }
+}
+
+/// Everything that is known of the cluster.
+pub(crate) struct Index {
+    strings: Interner,
+    namespaces: Map<Sym, Namespace>,
+    /// What the lists under way have shown so far, by kind.
+    seen: [Option<Set<(Sym, Sym)>>; 4],
+    counts: [u64; 4],
+    /// Slices of names instead of addresses.
+    passed_over: u64,
+}
+
+impl Index {
+    pub(crate) fn new() -> Self {
+        Self {
+            strings: Interner::new(),
+            namespaces: Map::default(),
+            seen: [const { None }; 4],
+            counts: [0; 4],
+            passed_over: 0,
+        }
+    }
+
+    pub(crate) fn intern(&mut self, text: &str) -> Sym {
+        self.strings.intern(text)
+    }
+
+    /// How many objects of a kind are known.
+    pub(crate) fn objects(&self, resources: Resources) -> u64 {
+        self.counts[resources as usize]
+    }
+
+    /// How many slices were passed over because they hold names.
+    pub(crate) fn passed_over(&self) -> u64 {
+        self.passed_over
+    }
+
+    /// Forgets strings that nobody uses; the caller's own are those of `kept`.
+    pub(crate) fn sweep(&mut self, kept: impl Iterator<Item = Record>) {
+        if !self.strings.wants_sweep() {
+            return;
+        }
+        let mut marks = self.strings.marks();
+        for record in kept {
+            let syms = match record {
+                Record::Namespace(name) => [name, Sym::NONE, Sym::NONE],
+                Record::Service(namespace, name) => [namespace, name, Sym::NONE],
+                Record::Instance(namespace, service, id) => [namespace, service, id],
+            };
+            syms.into_iter().for_each(|sym| marks.mark(sym));
+        }
+        for (name, namespace) in &self.namespaces {
+            marks.mark(*name);
+            namespace.labels.iter().for_each(|labels| compact::mark_labels(&mut marks, labels));
+            for (name, service) in &namespace.services {
+                marks.mark(*name);
+                service.declared.iter().for_each(|declared| declared.mark(&mut marks));
+                service.members.mark(&mut marks);
+            }
+            for (name, slice) in &namespace.slices {
+                marks.mark(*name);
+                slice.mark(&mut marks);
+            }
+            for (name, pod) in &namespace.pods {
+                marks.mark(*name);
+                pod.mark(&mut marks);
+            }
+        }
+        for (namespace, name) in self.seen.iter().flatten().flatten() {
+            marks.mark(*namespace);
+            marks.mark(*name);
+        }
+        self.strings.sweep(&marks);
+    }
+
+    /// A list of a kind begins; one that was under way is forgotten.
+    pub(crate) fn begin(&mut self, resources: Resources) {
+        self.seen[resources as usize] = Some(Set::default());
+    }
+
+    /// An object that can't be read is there all the same; what was known of it stands.
+    pub(crate) fn saw(&mut self, resources: Resources, namespace: &str, name: &str) {
+        let key = (self.strings.intern(namespace), self.strings.intern(name));
+        if let Some(seen) = &mut self.seen[resources as usize] {
+            seen.insert(key);
+        }
+    }
+
+    /// An object is like this now.
+    pub(crate) fn put(&mut self, item: &Item) -> Touched {
+        match item {
+            Item::Namespace(namespace) => {
+                self.saw(Resources::Namespaces, "", &namespace.metadata.name);
+                self.put_namespace(namespace)
+            }
+            Item::Service(service) => {
+                self.saw(Resources::Services, &service.metadata.namespace, &service.metadata.name);
+                self.put_service(service)
+            }
+            Item::EndpointSlice(slice) => {
+                self.saw(Resources::EndpointSlices, &slice.metadata.namespace, &slice.metadata.name);
+                self.put_slice(slice)
+            }
+            Item::Pod(pod) => {
+                self.saw(Resources::Pods, &pod.metadata.namespace, &pod.metadata.name);
+                self.put_pod(pod)
+            }
+        }
+    }
+
+    /// An object is gone.
+    pub(crate) fn delete(&mut self, resources: Resources, namespace: &str, name: &str) -> Touched {
+        match (self.strings.get(namespace), self.strings.get(name)) {
+            (Some(namespace), Some(name)) => self.remove(resources, namespace, name),
+            // A namespace is in none.
+            (None, Some(name)) => self.remove(resources, Sym::NONE, name),
+            _ => Touched::default(),
+        }
+    }
+
+    fn remove(&mut self, resources: Resources, namespace: Sym, name: Sym) -> Touched {
+        let mut touched = Touched::default();
+        match resources {
+            Resources::Namespaces => {
+                let Some(entry) = self.namespaces.get_mut(&name) else { return touched };
+                if entry.labels.take().is_some() {
+                    self.counts[resources as usize] -= 1;
+                    all_of(name, entry, &mut touched.records);
+                    // Its content goes before it.
+                    touched.records.reverse();
+                }
+                self.tidy(name);
+            }
+            Resources::Services => {
+                let Some(entry) = self.namespaces.get_mut(&namespace) else { return touched };
+                let Some(service) = entry.services.get_mut(&name) else { return touched };
+                if std::mem::take(&mut service.exists) {
+                    self.counts[resources as usize] -= 1;
+                    service.declared = None;
+                    touched.records.extend(service.members.ids().map(|id| Record::Instance(namespace, name, id)));
+                    touched.records.push(Record::Service(namespace, name));
+                }
+                if service.members.is_empty() {
+                    entry.services.remove(&name);
+                }
+                self.tidy(namespace);
+            }
+            Resources::EndpointSlices => {
+                let Some(entry) = self.namespaces.get_mut(&namespace) else { return touched };
+                let Some(before) = entry.slices.remove(&name) else { return touched };
+                self.counts[resources as usize] -= 1;
+                self.diff_slice(namespace, name, Some(before), None, &mut touched);
+                self.tidy(namespace);
+            }
+            Resources::Pods => {
+                let Some(entry) = self.namespaces.get_mut(&namespace) else { return touched };
+                if entry.pods.remove(&name).is_some() {
+                    self.counts[resources as usize] -= 1;
+                    touched.records.push(Record::Instance(namespace, Sym::NONE, name));
+                }
+                self.tidy(namespace);
+            }
+        }
+        touched
+    }
+
+    fn tidy(&mut self, namespace: Sym) {
+        if self.namespaces.get(&namespace).is_some_and(Namespace::is_empty) {
+            self.namespaces.remove(&namespace);
+        }
+    }
+
+    fn put_namespace(&mut self, namespace: &objects::Namespace) -> Touched {
+        let mut touched = Touched::default();
+        let name = self.strings.intern(&namespace.metadata.name);
+        let labels = compact::namespace_labels(&mut self.strings, &namespace.metadata.labels);
+        let entry = self.namespaces.entry(name).or_default();
+        match entry.labels.replace(labels) {
+            None => {
+                self.counts[Resources::Namespaces as usize] += 1;
+                all_of(name, entry, &mut touched.records);
+            }
+            Some(_) => touched.records.push(Record::Namespace(name)),
+        }
+        touched
+    }
+
+    fn put_service(&mut self, service: &objects::Service) -> Touched {
+        let mut touched = Touched::default();
+        let namespace = self.strings.intern(&service.metadata.namespace);
+        let name = self.strings.intern(&service.metadata.name);
+        let declared = match Declared::new(&mut self.strings, service) {
+            Ok(declared) => Some(declared),
+            Err(Withheld::Refused(why)) => {
+                let what = format!("Service {}/{}", service.metadata.namespace, service.metadata.name);
+                touched.refused = Some((what, why));
+                None
+            }
+            Err(Withheld::Excluded | Withheld::Unallocated) => None,
+        };
+        let entry = self.namespaces.entry(namespace).or_default().services.entry(name).or_default();
+        self.counts[Resources::Services as usize] += u64::from(!std::mem::replace(&mut entry.exists, true));
+        if entry.declared == declared {
+            return touched;
+        }
+        let instances_before = entry.has_instances();
+        let copied = |declared: &Option<Declared>| declared.as_ref().map(|declared| declared.copied.clone());
+        let same_copies = copied(&entry.declared) == copied(&declared);
+        entry.declared = declared;
+        touched.records.push(Record::Service(namespace, name));
+        if instances_before != entry.has_instances() || !same_copies {
+            touched.records.extend(entry.members.ids().map(|id| Record::Instance(namespace, name, id)));
+        }
+        if entry.declared.is_none() {
+            touched.records.reverse();
+        }
+        touched
+    }
+
+    fn put_slice(&mut self, slice: &objects::EndpointSlice) -> Touched {
+        let mut touched = Touched::default();
+        let namespace = self.strings.intern(&slice.metadata.namespace);
+        let name = self.strings.intern(&slice.metadata.name);
+        let new = Slice::new(&mut self.strings, slice);
+        self.passed_over += u64::from(new.is_none());
+        let entry = self.namespaces.entry(namespace).or_default();
+        let before = entry.slices.remove(&name);
+        let count = &mut self.counts[Resources::EndpointSlices as usize];
+        *count += u64::from(new.is_some());
+        *count -= u64::from(before.is_some());
+        let trigger = new.as_ref().map(|slice| slice.trigger).unwrap_or_default();
+        let news = trigger != 0 && before.as_ref().is_none_or(|before| before.trigger != trigger);
+        let service = new.as_ref().map(|slice| slice.service);
+        self.diff_slice(namespace, name, before, new, &mut touched);
+        if news && let Some(service) = service {
+            touched.trigger = self.latency_kind(namespace, service).map(|kind| (trigger, kind));
+        }
+        self.tidy(namespace);
+        touched
+    }
+
+    fn latency_kind(&self, namespace: Sym, service: Sym) -> Option<LatencyKind> {
+        let declared = self.namespaces.get(&namespace)?.services.get(&service)?.declared.as_ref()?;
+        match (&declared.kind, declared.selector) {
+            (ServiceKind::ClusterIp(_), _) => Some(LatencyKind::ClusterIp),
+            (ServiceKind::Headless, true) => Some(LatencyKind::HeadlessWithSelector),
+            (ServiceKind::Headless, false) => Some(LatencyKind::HeadlessWithoutSelector),
+            (ServiceKind::ExternalName(_), _) => None,
+        }
+    }
+
+    /// Puts a slice in the place of the one before it, and touches the endpoints that differ.
+    fn diff_slice(
+        &mut self,
+        namespace: Sym,
+        name: Sym,
+        before: Option<Slice>,
+        after: Option<Slice>,
+        touched: &mut Touched,
+    ) {
+        let services = [&before, &after].map(|slice| slice.as_ref().map_or(Sym::NONE, |slice| slice.service));
+        let moved = services[0] != services[1];
+        let mut steps: Vec<(Sym, Option<&Slice>, Option<&Slice>)> = Vec::with_capacity(2);
+        if moved {
+            // Additions first.
+            steps.push((services[1], None, after.as_ref()));
+            steps.push((services[0], before.as_ref(), None));
+        } else {
+            steps.push((services[0], before.as_ref(), after.as_ref()));
+        }
+        let changes: Vec<(Sym, Vec<Change>)> =
+            steps.into_iter().map(|(service, before, after)| (service, changes(before, after))).collect();
+        let Some(entry) = self.namespaces.get_mut(&namespace) else { return };
+        if let Some(after) = after {
+            entry.slices.insert(name, after);
+        }
+        let (mut put, mut gone) = (Vec::new(), Vec::new());
+        for (service_name, changes) in changes {
+            if service_name.is_none() || changes.is_empty() {
+                continue;
+            }
+            let Namespace { services, slices, .. } = entry;
+            let service = services.entry(service_name).or_default();
+            let mut ids = Vec::new();
+            for change in &changes {
+                service.members.put_places(change.key, name, &change.places);
+            }
+            for change in &changes {
+                let Some(member) = service.members.get(change.key) else { continue };
+                let endpoint = member.places.first().and_then(|place| desired::endpoint(slices, *place));
+                let member_name = endpoint.map_or(Sym::NONE, |endpoint| endpoint.name);
+                if !change.differs {
+                    continue;
+                }
+                let address = |key: u64, members: &Members| desired::first_address(slices, members, key);
+                service.members.settle(&mut self.strings, change.key, member_name, &address, &mut ids);
+            }
+            let shown = service.has_instances();
+            for id in ids {
+                let record = Record::Instance(namespace, service_name, id);
+                match shown && service.members.by_id(id).is_some() {
+                    true => put.push(record),
+                    false => gone.push(record),
+                }
+            }
+            if service.members.is_empty() && !service.exists {
+                services.remove(&service_name);
+            }
+        }
+        touched.records.extend(put);
+        touched.records.extend(gone);
+    }
+
+    fn put_pod(&mut self, pod: &objects::Pod) -> Touched {
+        let mut touched = Touched::default();
+        let Some(new) = CompactPod::new(&mut self.strings, pod) else {
+            return self.delete(Resources::Pods, &pod.metadata.namespace, &pod.metadata.name);
+        };
+        let namespace = self.strings.intern(&pod.metadata.namespace);
+        let name = self.strings.intern(&pod.metadata.name);
+        let before = self.namespaces.entry(namespace).or_default().pods.insert(name, new.clone());
+        self.counts[Resources::Pods as usize] += u64::from(before.is_none());
+        if before != Some(new) {
+            touched.records.push(Record::Instance(namespace, Sym::NONE, name));
+        }
+        touched
+    }
+
+    /// The list of a kind is complete. What it did not show is gone; but where that is so much that it is more likely a
+    /// mistake, nothing is removed until another list, to be `trusted`, says the same.
+    pub(crate) fn end(&mut self, resources: Resources, trusted: bool) -> Listed {
+        let Some(seen) = self.seen[resources as usize].take() else { return Listed::Removed(Touched::default()) };
+        let mut unseen: Vec<(Sym, Sym)> = Vec::new();
+        let no_namespace = self.strings.intern("");
+        for (&space, namespace) in &self.namespaces {
+            match resources {
+                Resources::Namespaces if namespace.labels.is_some() => unseen.push((no_namespace, space)),
+                Resources::Namespaces => {}
+                Resources::Services => {
+                    let objects = namespace.services.iter().filter(|(_, service)| service.exists);
+                    unseen.extend(objects.map(|(&name, _)| (space, name)));
+                }
+                Resources::EndpointSlices => unseen.extend(namespace.slices.keys().map(|&name| (space, name))),
+                Resources::Pods => unseen.extend(namespace.pods.keys().map(|&name| (space, name))),
+            }
+        }
+        unseen.retain(|key| !seen.contains(key));
+        if !trusted {
+            let lost = self.lost(resources, &unseen);
+            if lost.is_suspicious(&self.count()) {
+                return Listed::Held(lost.total());
+            }
+        }
+        let mut touched = Touched::default();
+        for (space, name) in unseen {
+            touched.records.extend(self.remove(resources, space, name).records);
+        }
+        Listed::Removed(touched)
+    }
+
+    /// How many records would go with these objects.
+    fn lost(&self, resources: Resources, unseen: &[(Sym, Sym)]) -> Counts {
+        let mut lost = Counts::default();
+        for (space, name) in unseen {
+            match resources {
+                Resources::Namespaces => {
+                    if let Some(namespace) = self.namespaces.get(name) {
+                        count_namespace(namespace, &mut lost);
+                    }
+                }
+                Resources::Services => {
+                    if let Some(namespace) = self.namespaces.get(space)
+                        && let Some(service) = namespace.services.get(name)
+                        && namespace.labels.is_some()
+                    {
+                        count_service(service, &mut lost);
+                    }
+                }
+                Resources::EndpointSlices => {
+                    let slice = self.namespaces.get(space).and_then(|namespace| namespace.slices.get(name));
+                    lost.add(Class::Instances, slice.map_or(0, |slice| slice.endpoints.len()));
+                }
+                Resources::Pods => lost.add(Class::Pods, 1),
+            }
+        }
+        lost
+    }
+
+    /// How many records there should be.
+    pub(crate) fn count(&self) -> Counts {
+        let mut counts = Counts::default();
+        for namespace in self.namespaces.values() {
+            count_namespace(namespace, &mut counts);
+        }
+        counts
+    }
+
+    /// All records that there should be.
+    pub(crate) fn records(&self) -> Vec<Record> {
+        let mut records = Vec::new();
+        for (&name, namespace) in &self.namespaces {
+            if namespace.labels.is_some() {
+                all_of(name, namespace, &mut records);
+            }
+        }
+        records
+    }
+}
+
+fn count_namespace(namespace: &Namespace, counts: &mut Counts) {
+    if namespace.labels.is_none() {
+        return;
+    }
+    counts.add(Class::Namespaces, 1);
+    counts.add(Class::Pods, namespace.pods.len());
+    namespace.services.values().for_each(|service| count_service(service, counts));
+}
+
+fn count_service(service: &Service, counts: &mut Counts) {
+    counts.add(Class::Services, usize::from(service.declared.is_some()));
+    counts.add(Class::Instances, if service.has_instances() { service.members.len() } else { 0 });
+}
+
+/// All records of a namespace, each after what it needs.
+fn all_of(name: Sym, namespace: &Namespace, records: &mut Vec<Record>) {
+    records.push(Record::Namespace(name));
+    for (&service_name, service) in &namespace.services {
+        if service.declared.is_some() {
+            records.push(Record::Service(name, service_name));
+        }
+        if service.has_instances() {
+            records.extend(service.members.ids().map(|id| Record::Instance(name, service_name, id)));
+        }
+    }
+    records.extend(namespace.pods.keys().map(|&pod| Record::Instance(name, Sym::NONE, pod)));
+}
+
+/// What becomes of one member's endpoints in a slice.
+struct Change {
+    key: u64,
+    /// Where they are now.
+    places: Vec<u32>,
+    /// Whether what they say is different, too.
+    differs: bool,
+}
+
+/// How a slice differs from the one before it, by member. Members that stayed as and where they were are left out.
+fn changes(before: Option<&Slice>, after: Option<&Slice>) -> Vec<Change> {
+    fn by_member(slice: Option<&Slice>) -> Map<u64, Vec<u32>> {
+        let mut members: Map<u64, Vec<u32>> = Map::default();
+        for (place, endpoint) in slice.into_iter().flat_map(|slice| slice.endpoints.iter()).enumerate() {
+            members.entry(endpoint.key).or_default().push(place as u32);
+        }
+        members
+    }
+    let same_ports = match (before, after) {
+        (Some(before), Some(after)) => before.ports == after.ports,
+        _ => false,
+    };
+    if same_ports && before.map(|slice| &slice.endpoints) == after.map(|slice| &slice.endpoints) {
+        return Vec::new();
+    }
+    let (mut old, new) = (by_member(before), by_member(after));
+    let says = |slice: Option<&Slice>, places: &[u32]| -> Vec<compact::CompactEndpoint> {
+        let endpoints = places.iter().filter_map(|&place| slice?.endpoints.get(place as usize));
+        endpoints.cloned().collect()
+    };
+    let mut changes = Vec::new();
+    for (key, places) in new {
+        let was = old.remove(&key);
+        let same = same_ports && was.as_ref().is_some_and(|was| says(before, was) == says(after, &places));
+        if !same || was.as_ref() != Some(&places) {
+            changes.push(Change { key, places, differs: !same });
+        }
+    }
+    changes.extend(old.into_keys().map(|key| Change { key, places: Vec::new(), differs: true }));
+    // In the order of the slice, so that what is written is in an order that can be understood.
+    changes.sort_by_key(|change| (change.places.first().copied().unwrap_or(u32::MAX), change.key));
+    changes
+}

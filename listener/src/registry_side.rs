@@ -1,0 +1,115 @@
+//! What the registry holds of this source, page by page, each record as the digest of what it says.
+
+use crate::index::digest;
+use fingerpost_catalog::Source;
+use fingerpost_catalog::document::{InstanceDocument, NamespaceDocument, ObjectDocument, ServiceDocument};
+use fingerpost_client::{Error, Filter, ListRequest, Registry};
+use futures_util::StreamExt;
+use futures_util::stream::{self, BoxStream};
+use std::sync::Arc;
+
+/// Objects on a page: the most that a registry gives.
+const PAGE: u32 = 1000;
+
+/// A record that the registry has.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Found {
+    pub(crate) identity: Identity,
+    /// None where what the source said can't be told from what others said of the same object.
+    pub(crate) digest: Option<u64>,
+}
+
+/// Which record.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Identity {
+    Namespace(String),
+    Service(String, String),
+    Instance(String, Option<String>, String),
+}
+
+/// Which list is read, and from where on.
+#[derive(Clone)]
+enum Cursor {
+    Namespaces(Option<String>),
+    Services(Option<String>),
+    Instances(Option<String>),
+}
+
+/// All that the source has, in pages. After an error there is nothing more.
+pub(crate) fn read(registry: Arc<dyn Registry>, source: Source) -> BoxStream<'static, Result<Vec<Found>, Error>> {
+    let begin = Some(Cursor::Namespaces(None));
+    stream::try_unfold((registry, source, begin), |(registry, source, cursor)| async move {
+        let Some(cursor) = cursor else { return Ok(None) };
+        let (page, next) = read_page(&*registry, &source, cursor).await?;
+        Ok(Some((page, (registry, source, next))))
+    })
+    .boxed()
+}
+
+async fn read_page(
+    registry: &dyn Registry,
+    source: &Source,
+    cursor: Cursor,
+) -> Result<(Vec<Found>, Option<Cursor>), Error> {
+    let request = |continue_token| ListRequest {
+        limit: Some(PAGE),
+        continue_token,
+        ..ListRequest::from(Filter { source: Some(source.clone()), ..Filter::default() })
+    };
+    Ok(match cursor {
+        Cursor::Namespaces(token) => {
+            let list = registry.list_namespaces(request(token)).await?;
+            let found = list.items.into_iter().filter_map(|item| namespace(source, item)).collect();
+            let next = list.continue_token.map_or(Cursor::Services(None), |token| Cursor::Namespaces(Some(token)));
+            (found, Some(next))
+        }
+        Cursor::Services(token) => {
+            let list = registry.list_services(request(token)).await?;
+            let mut found = Vec::with_capacity(list.items.len());
+            for item in list.items {
+                found.extend(service(registry, source, item).await?);
+            }
+            let next = list.continue_token.map_or(Cursor::Instances(None), |token| Cursor::Services(Some(token)));
+            (found, Some(next))
+        }
+        Cursor::Instances(token) => {
+            let list = registry.list_instances(request(token)).await?;
+            let found = list.items.into_iter().filter_map(instance).collect();
+            (found, list.continue_token.map(|token| Cursor::Instances(Some(token))))
+        }
+    })
+}
+
+fn namespace(source: &Source, item: NamespaceDocument) -> Option<Found> {
+    if !item.sources.contains(source) {
+        return None;
+    }
+    let name = item.name.clone()?;
+    let alone = item.sources.len() == 1;
+    let digest = alone.then(|| digest(&ObjectDocument::Namespace(item)));
+    Some(Found { identity: Identity::Namespace(name), digest })
+}
+
+/// Lists show merged services. Where others declare this one, too, its own declaration is asked for.
+async fn service(registry: &dyn Registry, source: &Source, item: ServiceDocument) -> Result<Option<Found>, Error> {
+    if !item.sources.contains(source) {
+        return Ok(None);
+    }
+    let (Some(namespace), Some(name)) = (item.namespace.clone(), item.name.clone()) else { return Ok(None) };
+    let own = match item.sources.len() {
+        1 => Some(item),
+        _ => match registry.get_declarations(&namespace, &name).await {
+            Ok(declarations) => declarations.items.into_iter().find(|item| item.source.as_ref() == Some(source)),
+            // Gone meanwhile.
+            Err(Error::NotFound { .. }) => None,
+            Err(error) => return Err(error),
+        },
+    };
+    let digest = own.map(|own| digest(&ObjectDocument::Service(own)));
+    Ok(Some(Found { identity: Identity::Service(namespace, name), digest }))
+}
+
+fn instance(item: InstanceDocument) -> Option<Found> {
+    let identity = Identity::Instance(item.namespace.clone()?, item.service.clone(), item.id.clone()?);
+    Some(Found { identity, digest: Some(digest(&ObjectDocument::Instance(Box::new(item)))) })
+}

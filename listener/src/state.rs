@@ -1,0 +1,294 @@
+//! How the listener does, for `status`, probes and metrics.
+
+use crate::objects::Resources;
+use crate::trouble::{Reason, Trouble};
+use parking_lot::Mutex;
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::time::Instant;
+use tokio::sync::watch;
+
+/// What is known of one kind of object.
+#[derive(Clone, Debug, Default)]
+struct Following {
+    synced: bool,
+    objects: u64,
+    last_word: Option<Instant>,
+    relists: u64,
+    malformed: u64,
+    errors: BTreeMap<Reason, u64>,
+    trouble: Option<Trouble>,
+    held: u64,
+}
+
+/// How far the listener is as a whole.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Phase {
+    /// Another listener writes; this one is ready to take over.
+    Standby,
+    /// It does not know the whole cluster yet, or has not written it.
+    #[default]
+    Starting,
+    /// The registry has what the cluster has.
+    Synced,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    kinds: [Option<Following>; 4],
+    phase: Phase,
+    ever_synced: bool,
+    leader: bool,
+    pending: u64,
+    held: u64,
+    writes: u64,
+    write_failures: u64,
+    refused: u64,
+    refused_names: Vec<String>,
+    write_trouble: Option<String>,
+    passed_over: u64,
+    /// What the registry had from an earlier run.
+    found: Option<u64>,
+}
+
+/// The state of a listener, written by its tasks and read by whoever asks.
+#[derive(Debug)]
+pub struct State {
+    inner: Mutex<Inner>,
+    synced: watch::Sender<bool>,
+}
+
+/// A kind of object in [`StateDocument`].
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct KindDocument {
+    /// Which, as in `endpointslices`.
+    pub resource: &'static str,
+    /// Whether the first complete list has come.
+    pub synced: bool,
+    /// How many are known.
+    pub objects: u64,
+    /// Seconds since the last word of them; absent before the first.
+    pub age_seconds: Option<f64>,
+    /// How often they were listed again.
+    pub relists: u64,
+    /// How many could not be read.
+    pub malformed: u64,
+    /// Faults by reason.
+    pub errors: BTreeMap<String, u64>,
+    /// Why they can't be followed now.
+    pub trouble: Option<String>,
+    /// Removals that wait for a second list to confirm them.
+    pub held: u64,
+}
+
+/// How a listener does, as JSON.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StateDocument {
+    /// How far it is.
+    pub phase: Phase,
+    /// Whether it is the one that writes.
+    pub leader: bool,
+    /// What is followed.
+    pub kinds: Vec<KindDocument>,
+    /// Records that wait to be written.
+    pub pending: u64,
+    /// Removals that wait for a second list to confirm them.
+    pub held: u64,
+    /// Records written since the start.
+    pub writes: u64,
+    /// Writes that failed and were tried again.
+    pub write_failures: u64,
+    /// Objects that can't be taken, now and before.
+    pub refused: u64,
+    /// The latest of them.
+    pub refused_names: Vec<String>,
+    /// Why writes fail now.
+    pub write_trouble: Option<String>,
+    /// Slices of names instead of addresses.
+    pub passed_over: u64,
+    /// How many records of this cluster the registry had when the listener started.
+    pub found: Option<u64>,
+    /// Where what is shown may be old: since how many seconds, and why.
+    pub stale_seconds: Option<f64>,
+}
+
+/// How many refused objects are named.
+const NAMED: usize = 10;
+/// Without word for so long, what is known counts as old; a watch that is well says something at least that often.
+pub(crate) const STALE_SECONDS: f64 = 45.0;
+
+impl State {
+    pub(crate) fn new(followed: &[Resources]) -> Self {
+        let mut inner = Inner::default();
+        for resources in followed {
+            inner.kinds[*resources as usize] = Some(Following::default());
+        }
+        Self { inner: Mutex::new(inner), synced: watch::Sender::new(false) }
+    }
+
+    /// Becomes true, once and for all, when the registry has all that the cluster had at the start.
+    pub fn synced(&self) -> watch::Receiver<bool> {
+        self.synced.subscribe()
+    }
+
+    fn of(&self, resources: Resources, change: impl FnOnce(&mut Following)) {
+        if let Some(following) = &mut self.inner.lock().kinds[resources as usize] {
+            change(following);
+        }
+    }
+
+    pub(crate) fn heard(&self, resources: Resources) {
+        self.of(resources, |following| {
+            following.last_word = Some(Instant::now());
+            following.trouble = None;
+        });
+    }
+
+    /// Notes a fault; whether it is another one than the last, and so worth a line in the log.
+    pub(crate) fn failed(&self, resources: Resources, trouble: &Trouble) -> bool {
+        let mut news = false;
+        self.of(resources, |following| {
+            *following.errors.entry(trouble.reason).or_default() += 1;
+            news = following.trouble.as_ref().is_none_or(|before| before.reason != trouble.reason);
+            following.trouble = Some(trouble.clone());
+        });
+        news
+    }
+
+    pub(crate) fn malformed(&self, resources: Resources) {
+        self.of(resources, |following| following.malformed += 1);
+    }
+
+    pub(crate) fn listing(&self, resources: Resources) {
+        self.of(resources, |following| following.relists += u64::from(following.synced));
+    }
+
+    pub(crate) fn listed(&self, resources: Resources, held: u64) {
+        self.of(resources, |following| {
+            following.synced = true;
+            following.held = held;
+        });
+    }
+
+    pub(crate) fn objects(&self, resources: Resources, objects: u64) {
+        self.of(resources, |following| following.objects = objects);
+    }
+
+    pub(crate) fn set_phase(&self, phase: Phase) {
+        let mut inner = self.inner.lock();
+        inner.phase = phase;
+        inner.ever_synced |= phase == Phase::Synced;
+        drop(inner);
+        if phase == Phase::Synced {
+            self.synced.send_replace(true);
+        }
+    }
+
+    pub(crate) fn set_leader(&self, leader: bool) {
+        self.inner.lock().leader = leader;
+    }
+
+    pub(crate) fn set_found(&self, records: u64) {
+        self.inner.lock().found.get_or_insert(records);
+    }
+
+    pub(crate) fn set_backlog(&self, pending: u64, held: u64, passed_over: u64) {
+        let mut inner = self.inner.lock();
+        (inner.pending, inner.held, inner.passed_over) = (pending, held, passed_over);
+    }
+
+    pub(crate) fn wrote(&self, records: u64) {
+        let mut inner = self.inner.lock();
+        inner.writes += records;
+        inner.write_trouble = None;
+    }
+
+    /// Notes a failed write; whether it is another fault than the last.
+    pub(crate) fn write_failed(&self, why: &str) -> bool {
+        let mut inner = self.inner.lock();
+        inner.write_failures += 1;
+        let news = inner.write_trouble.as_deref() != Some(why);
+        inner.write_trouble = Some(why.to_owned());
+        news
+    }
+
+    pub(crate) fn refused(&self, what: String) {
+        let mut inner = self.inner.lock();
+        inner.refused += 1;
+        inner.refused_names.retain(|name| *name != what);
+        if inner.refused_names.len() >= NAMED {
+            inner.refused_names.remove(0);
+        }
+        inner.refused_names.push(what);
+    }
+
+    /// Everything, for whoever asks.
+    pub fn document(&self) -> StateDocument {
+        let inner = self.inner.lock();
+        let kinds: Vec<KindDocument> = Resources::ALL
+            .into_iter()
+            .filter_map(|resources| {
+                let following = inner.kinds[resources as usize].as_ref()?;
+                Some(KindDocument {
+                    resource: resources.plural(),
+                    synced: following.synced,
+                    objects: following.objects,
+                    age_seconds: following.last_word.map(|at| at.elapsed().as_secs_f64()),
+                    relists: following.relists,
+                    malformed: following.malformed,
+                    errors: following.errors.iter().map(|(reason, count)| (reason.to_string(), *count)).collect(),
+                    trouble: following.trouble.as_ref().map(|trouble| trouble.message.clone()),
+                    held: following.held,
+                })
+            })
+            .collect();
+        let oldest = kinds
+            .iter()
+            .filter_map(|kind| kind.age_seconds)
+            .fold(None, |oldest: Option<f64>, age| Some(oldest.map_or(age, |oldest| oldest.max(age))));
+        StateDocument {
+            phase: inner.phase,
+            leader: inner.leader,
+            kinds,
+            pending: inner.pending,
+            held: inner.held,
+            writes: inner.writes,
+            write_failures: inner.write_failures,
+            refused: inner.refused,
+            refused_names: inner.refused_names.clone(),
+            write_trouble: inner.write_trouble.clone(),
+            passed_over: inner.passed_over,
+            found: inner.found,
+            stale_seconds: oldest.filter(|age| *age > STALE_SECONDS),
+        }
+    }
+
+    /// Why the registry may not have what the cluster has, in a sentence; none where it has.
+    pub fn trouble(&self) -> Option<String> {
+        let document = self.document();
+        let first = document.kinds.iter().find_map(|kind| kind.trouble.clone());
+        match (document.phase, document.stale_seconds, first) {
+            (Phase::Synced, Some(age), why) => {
+                let why = why.map(|why| format!(": {why}")).unwrap_or_default();
+                Some(format!("has had no word from the API server for {age:.0} s; what is shown is so old{why}"))
+            }
+            (Phase::Synced | Phase::Standby, _, why) => why,
+            (Phase::Starting, _, why) => {
+                let missing: Vec<&str> =
+                    document.kinds.iter().filter(|kind| !kind.synced).map(|kind| kind.resource).collect();
+                let what = match missing.is_empty() {
+                    true => "has not written all of the cluster yet".to_owned(),
+                    false => format!("has no complete list of {} yet", missing.join(", ")),
+                };
+                Some(match (document.held, why) {
+                    (_, Some(why)) => format!("{what}: {why}"),
+                    (held, None) if held > 0 => format!("{what}: {held} removals wait for a second list"),
+                    _ => what,
+                })
+            }
+        }
+    }
+}

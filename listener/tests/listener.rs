@@ -1,0 +1,230 @@
+//! The whole listener, between an API server that is told how to misbehave and a registry in memory.
+
+#![allow(clippy::expect_used, clippy::unwrap_used, missing_docs, reason = "in tests, a broken assumption ends the test")]
+
+mod world;
+
+use serde_json::json;
+use std::time::Duration;
+use world::{Cluster, Kind, MemoryRegistry, Running};
+
+async fn small() -> Cluster {
+    let cluster = Cluster::start().await;
+    cluster.namespace("prod");
+    cluster.headless("prod", "web");
+    cluster.slice("prod", "web-a", "web", &[("web-0", "10.0.0.1"), ("web-1", "10.0.0.2")]);
+    cluster
+}
+
+const SMALL: [&str; 4] = ["instance prod/web/web-0", "instance prod/web/web-1", "namespace prod", "service prod/web"];
+
+/// So many services in one namespace that losing them is suspicious.
+fn fill(cluster: &Cluster) {
+    cluster.namespace("prod");
+    for n in 0..150 {
+        cluster.headless("prod", &format!("s{n}"));
+    }
+}
+
+#[tokio::test]
+async fn changes_come_through_one_by_one() {
+    let (cluster, registry) = (small().await, MemoryRegistry::new());
+    let running = Running::start(&cluster, &registry);
+    running.synced().await;
+    assert_eq!(registry.keys(), SMALL);
+    assert_eq!(registry.writes(), (4, 0));
+    cluster.slice("prod", "web-a", "web", &[("web-0", "10.0.0.1"), ("web-2", "10.0.0.3")]);
+    registry.until(|keys| keys.contains(&"instance prod/web/web-2".into())).await;
+    // What leaves goes with what comes.
+    assert_eq!((registry.len(), registry.writes()), (4, (5, 1)));
+    running.state_is(|state| state.writes == 6).await;
+    let metrics = running.metrics();
+    assert!(
+        metrics.contains("kubernetes_dns_programming_duration_seconds_count{service_kind=\"headless_with_selector\"} 1"),
+        "{metrics}"
+    );
+    cluster.delete(Kind::Services, "prod/web");
+    registry.until(|keys| keys == ["namespace prod"]).await;
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_server_without_streaming_lists_is_listed_in_pages() {
+    let (cluster, registry) = (small().await, MemoryRegistry::new());
+    cluster.without_streams();
+    let running = Running::start(&cluster, &registry);
+    running.synced().await;
+    assert_eq!(registry.keys(), SMALL);
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn after_a_restart_only_the_differences_are_written() {
+    let (cluster, registry) = (small().await, MemoryRegistry::new());
+    let running = Running::start(&cluster, &registry);
+    running.synced().await;
+    running.stop().await;
+    cluster.slice("prod", "web-a", "web", &[("web-1", "10.0.0.2"), ("web-2", "10.0.0.3")]);
+    let running = Running::start(&cluster, &registry);
+    running.synced().await;
+    assert_eq!(registry.writes(), (5, 1));
+    assert_eq!(running.state.document().found, Some(4));
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_compacted_watch_loses_nothing() {
+    let (cluster, registry) = (small().await, MemoryRegistry::new());
+    let running = Running::start(&cluster, &registry);
+    running.synced().await;
+    cluster.vanish(Kind::EndpointSlices, "prod/web-a");
+    cluster.slice("prod", "web-b", "web", &[("web-9", "10.0.0.9")]);
+    cluster.compact();
+    registry
+        .until(|keys| {
+            keys.contains(&"instance prod/web/web-9".into()) && !keys.contains(&"instance prod/web/web-0".into())
+        })
+        .await;
+    running.state_is(|state| state.kinds.iter().all(|kind| kind.relists == 1)).await;
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_list_that_is_empty_by_mistake_removes_nothing() {
+    let (cluster, registry) = (Cluster::start().await, MemoryRegistry::new());
+    fill(&cluster);
+    let running = Running::start(&cluster, &registry);
+    running.synced().await;
+    assert_eq!(registry.len(), 151);
+    cluster.empty_cache(Some(Kind::Services));
+    cluster.compact();
+    // It is asked again, this time not from the cache, and the watch goes on from there.
+    running.state_is(|_| cluster.quorum_lists() > 0).await;
+    cluster.headless("prod", "one-more");
+    registry.until(|keys| keys.len() == 152).await;
+    assert_eq!(registry.writes().1, 0);
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_start_with_an_empty_list_removes_nothing_until_it_is_confirmed() {
+    let (cluster, registry) = (Cluster::start().await, MemoryRegistry::new());
+    fill(&cluster);
+    let running = Running::start(&cluster, &registry);
+    running.synced().await;
+    running.stop().await;
+    cluster.empty_cache(Some(Kind::Services));
+    let running = Running::start(&cluster, &registry);
+    running.synced().await;
+    assert!(cluster.quorum_lists() > 0);
+    assert_eq!((registry.len(), registry.writes().1), (151, 0));
+    running.stop().await;
+    // Where they are gone indeed, the second list says so, too.
+    for n in 0..150 {
+        cluster.vanish(Kind::Services, &format!("prod/s{n}"));
+    }
+    let running = Running::start(&cluster, &registry);
+    running.synced().await;
+    assert_eq!(registry.keys(), ["namespace prod"]);
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_missing_right_is_named() {
+    let (cluster, registry) = (small().await, MemoryRegistry::new());
+    cluster.refuse(Some(Kind::EndpointSlices));
+    let running = Running::start(&cluster, &registry);
+    running.state_is(|state| state.kinds.iter().any(|kind| kind.trouble.is_some())).await;
+    let trouble = running.state.trouble().unwrap();
+    for part in ["endpointslices", "discovery.k8s.io", "ClusterRole", "watch"] {
+        assert!(trouble.contains(part), "{part} in {trouble}");
+    }
+    assert!(running.metrics().contains("reason=\"forbidden\""));
+    assert!(!*running.state.synced().borrow());
+    cluster.refuse(None);
+    running.synced().await;
+    assert_eq!(registry.keys(), SMALL);
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn an_object_that_cannot_be_read_costs_nothing_else() {
+    let (cluster, registry) = (small().await, MemoryRegistry::new());
+    cluster.put(Kind::EndpointSlices, json!({"metadata": {"namespace": "prod", "name": "odd"}, "endpoints": "none"}));
+    let running = Running::start(&cluster, &registry);
+    running.synced().await;
+    assert_eq!(registry.keys(), SMALL);
+    // One that becomes so leaves what was known of it.
+    cluster.put(Kind::EndpointSlices, json!({"metadata": {"namespace": "prod", "name": "web-a"}, "endpoints": 7}));
+    cluster.slice("prod", "web-b", "web", &[("web-9", "10.0.0.9")]);
+    registry.until(|keys| keys.len() == 5).await;
+    running.state_is(|state| state.kinds.iter().any(|kind| kind.malformed == 2)).await;
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn what_the_registry_refuses_is_left_out_and_named() {
+    let (cluster, registry) = (small().await, MemoryRegistry::new());
+    registry.refuse(Some("web-0"));
+    let running = Running::start(&cluster, &registry);
+    running.synced().await;
+    assert_eq!(registry.keys(), SMALL[1..]);
+    let state = running.state.document();
+    assert_eq!(state.refused, 1);
+    assert!(state.refused_names[0].contains("prod/web/web-0"), "{:?}", state.refused_names);
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn failing_servers_are_waited_for() {
+    let (cluster, registry) = (small().await, MemoryRegistry::new());
+    registry.fail(true);
+    let running = Running::start(&cluster, &registry);
+    running.state_is(|state| state.write_failures > 1 && state.write_trouble.is_some()).await;
+    registry.fail(false);
+    running.synced().await;
+    assert_eq!(registry.keys(), SMALL);
+    cluster.fail(Some(500));
+    running.state_is(|state| state.kinds.iter().all(|kind| kind.trouble.is_some())).await;
+    cluster.slice("prod", "web-b", "web", &[("web-9", "10.0.0.9")]);
+    cluster.fail(None);
+    registry.until(|keys| keys.len() == 5).await;
+    running.state_is(|state| state.kinds.iter().all(|kind| kind.trouble.is_none())).await;
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn drift_is_repaired() {
+    let (cluster, registry) = (small().await, MemoryRegistry::new());
+    let running = Running::start_with(&cluster, &registry, |options| options.resync = Duration::from_millis(50));
+    running.synced().await;
+    registry.remove("instance prod/web/web-1");
+    registry.until(|keys| keys == SMALL).await;
+    cluster.cut();
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn one_of_two_listeners_writes_and_the_other_takes_over() {
+    let (cluster, registry) = (small().await, MemoryRegistry::new());
+    let start = |identity: &str| {
+        Running::start_with(&cluster, &registry, |options| {
+            options.lease = Some("kube-system/fingerpost".parse().unwrap());
+            options.identity = identity.to_owned();
+        })
+    };
+    let first = start("first");
+    first.synced().await;
+    let second = start("second");
+    second.state_is(|state| state.kinds.iter().all(|kind| kind.synced)).await;
+    assert!(first.state.document().leader && !second.state.document().leader);
+    assert_eq!(registry.writes(), (4, 0));
+    first.stop().await;
+    second.synced().await;
+    assert_eq!(cluster.lease_holder().as_deref(), Some("second"));
+    // What was there is not written again.
+    assert_eq!(registry.writes(), (4, 0));
+    cluster.slice("prod", "web-b", "web", &[("web-9", "10.0.0.9")]);
+    registry.until(|keys| keys.len() == 5).await;
+    second.stop().await;
+}
