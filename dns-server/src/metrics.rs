@@ -13,8 +13,8 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 /// One answer in so many is timed.
@@ -106,6 +106,8 @@ pub struct Metrics {
 struct Shared {
     index: Arc<Index>,
     threads: Mutex<Vec<Arc<Counters>>>,
+    /// Of answers that had to be asked for.
+    engine: OnceLock<Arc<Counters>>,
     connections: AtomicI64,
     refused_connections: AtomicU64,
     socket_errors: AtomicU64,
@@ -124,6 +126,7 @@ impl Metrics {
             shared: Arc::new(Shared {
                 index,
                 threads: Mutex::default(),
+                engine: OnceLock::new(),
                 connections: AtomicI64::new(0),
                 refused_connections: AtomicU64::new(0),
                 socket_errors: AtomicU64::new(0),
@@ -136,6 +139,11 @@ impl Metrics {
         let counters = Arc::new(Counters::default());
         self.shared.threads.lock().push(counters.clone());
         counters
+    }
+
+    /// The counters that all who answer late share: what they do costs more than sharing.
+    pub(crate) fn counters_of_engine(&self) -> Arc<Counters> {
+        Arc::clone(self.shared.engine.get_or_init(|| self.counters()))
     }
 
     /// Makes the counts part of a registry.

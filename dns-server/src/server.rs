@@ -3,6 +3,9 @@
 //! UDP is served by threads of its own, each with its own socket on the same port (SO_REUSEPORT: the kernel spreads
 //! clients over them), TCP by tasks on the runtime that calls [`Server::run`].
 
+use crate::forward::engine::Engine;
+use crate::forward::lane::Lane;
+use crate::forward::{Forward, ForwardError};
 use crate::index::Index;
 use crate::metrics::Metrics;
 use crate::{tcp, udp};
@@ -108,6 +111,7 @@ impl BindError {
 #[derive(Debug)]
 pub struct Server {
     index: Arc<Index>,
+    forward: Option<Arc<Forward>>,
     metrics: Metrics,
     listen: Listen,
     udp: Vec<udp::Bound>,
@@ -130,6 +134,7 @@ impl Server {
         let mut server = Self {
             metrics: Metrics::new(index.clone()),
             index,
+            forward: None,
             udp: Vec::new(),
             tcp: Vec::new(),
             udp_addresses: Vec::new(),
@@ -160,6 +165,15 @@ impl Server {
         Ok(server)
     }
 
+    /// Has it ask others for what is not ours. An upstream that is this server itself is refused.
+    pub fn forwarding(mut self, forward: Arc<Forward>) -> Result<Self, ForwardError> {
+        let mut listen = self.udp_addresses.clone();
+        listen.extend(&self.tcp_addresses);
+        forward.set_own(&listen)?;
+        self.forward = Some(forward);
+        Ok(self)
+    }
+
     /// The UDP addresses, with the ports that were chosen.
     pub fn udp_addresses(&self) -> &[SocketAddr] {
         &self.udp_addresses
@@ -182,8 +196,10 @@ impl Server {
         // Set on every way out, or threads would outlive a server whose future was dropped.
         let _stop_threads = StopOnDrop(stop.clone());
         let mut threads = Vec::with_capacity(self.udp.len());
+        let lane = |forward: &Arc<Forward>| Lane::new(Arc::clone(forward), forward.tally());
         for (number, bound) in self.udp.into_iter().enumerate() {
-            let worker = udp::Worker::new(bound, self.index.clone(), &self.metrics, stop.clone());
+            let lane = self.forward.as_ref().map(lane);
+            let worker = udp::Worker::new(bound, self.index.clone(), &self.metrics, lane, stop.clone());
             let thread = std::thread::Builder::new().name(format!("dns-udp-{number}")).spawn(move || worker.run())?;
             threads.push(thread);
         }
@@ -196,6 +212,7 @@ impl Server {
             let service = tcp::Service {
                 index: self.index.clone(),
                 counters,
+                forward: self.forward.as_ref().map(|forward| (Arc::clone(forward), forward.tally())),
                 gate: gate.clone(),
                 shutdown: self.shutdown.clone(),
                 drain: self.listen.drain,
@@ -203,13 +220,24 @@ impl Server {
             acceptors.spawn(service.accept(listener));
         }
         tracing::info!(udp = ?self.udp_addresses, tcp = ?self.tcp_addresses, "serving DNS");
-        self.shutdown.cancelled().await;
+        let asking = self.forward.map(|forward| Engine::new(forward, self.index, self.metrics));
+        let asked = match asking {
+            // Ends early only by a fault, which is the server's, too.
+            Some(engine) => engine.run(self.shutdown.clone(), self.listen.drain).await,
+            None => {
+                self.shutdown.cancelled().await;
+                Ok(())
+            }
+        };
         stop.store(true, Ordering::Relaxed);
+        if asked.is_err() {
+            acceptors.abort_all();
+        }
         while acceptors.join_next().await.is_some() {}
         // The threads look at the flag a few times a second; waiting for them must not hold the runtime up.
         let joined = tokio::task::spawn_blocking(move || threads.into_iter().all(|thread| thread.join().is_ok()));
         match joined.await {
-            Ok(true) => Ok(()),
+            Ok(true) => asked,
             _ => Err(io::Error::other("a DNS worker ended with a panic")),
         }
     }
@@ -248,11 +276,11 @@ fn bind_udp(address: SocketAddr, workers: usize) -> Result<Vec<udp::Bound>, Bind
     let exclusive = udp_socket(address, false).map_err(error(address))?;
     let chosen = exclusive.local_addr().map_err(error(address))?.as_socket().unwrap_or(address);
     if workers == 1 {
-        return Ok(vec![udp::Bound { socket: exclusive.into(), address: chosen }]);
+        return Ok(vec![udp::Bound { socket: Arc::new(exclusive.into()), address: chosen }]);
     }
     drop(exclusive);
     (0..workers)
-        .map(|_| udp_socket(chosen, true).map(|socket| udp::Bound { socket: socket.into(), address: chosen }))
+        .map(|_| udp_socket(chosen, true).map(|socket| udp::Bound { socket: Arc::new(socket.into()), address: chosen }))
         .collect::<io::Result<_>>()
         .map_err(error(chosen))
 }

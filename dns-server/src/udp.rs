@@ -5,8 +5,11 @@
 //! and names it as the source of the answer.
 
 use crate::answer::{Answerer, Transport, Verdict};
+use crate::forward::engine::Back;
+use crate::forward::lane::Lane;
 use crate::index::Index;
 use crate::metrics::Metrics;
+use nix::libc::{in_pktinfo, in6_pktinfo};
 use nix::sys::socket::{
     ControlMessage, ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg, sendmsg, setsockopt, sockopt,
 };
@@ -28,7 +31,7 @@ const ERROR_PAUSE: Duration = Duration::from_millis(5);
 /// A socket, and the address that it is bound to.
 #[derive(Debug)]
 pub(crate) struct Bound {
-    pub(crate) socket: UdpSocket,
+    pub(crate) socket: Arc<UdpSocket>,
     pub(crate) address: SocketAddr,
 }
 
@@ -42,6 +45,68 @@ pub(crate) fn tell_destination(socket: &Socket, address: SocketAddr) -> io::Resu
     Ok(())
 }
 
+/// Which of our addresses a query went to, and so its answer comes from.
+#[derive(Clone, Copy, Debug)]
+enum Source {
+    /// The one that the socket is bound to.
+    Bound,
+    V4(in_pktinfo),
+    V6(in6_pktinfo),
+}
+
+/// The way back to a client, for an answer that comes later.
+#[derive(Debug)]
+pub(crate) struct Return {
+    socket: Arc<UdpSocket>,
+    client: SockaddrStorage,
+    source: Source,
+}
+
+impl Return {
+    /// Sends an answer. It is dropped where it would have to wait, as datagrams are.
+    pub(crate) fn send(&self, answer: &[u8]) -> io::Result<()> {
+        send(&self.socket, &self.client, self.source, answer, MsgFlags::MSG_DONTWAIT)
+    }
+}
+
+fn send(
+    socket: &UdpSocket,
+    client: &SockaddrStorage,
+    source: Source,
+    answer: &[u8],
+    flags: MsgFlags,
+) -> io::Result<()> {
+    let (socket, slices) = (socket.as_raw_fd(), [IoSlice::new(answer)]);
+    match source {
+        Source::V4(mut info) => {
+            // The address it was sent to (a broadcast address can't be answered from: `ipi_spec_dst` is the local
+            // one); the way back is the routing table's to choose.
+            info.ipi_ifindex = 0;
+            sendmsg(socket, &slices, &[ControlMessage::Ipv4PacketInfo(&info)], flags, Some(client))?;
+        }
+        Source::V6(mut info) => {
+            // Link-local addresses mean something on their own link only.
+            if info.ipi6_addr.s6_addr[0] != 0xfe {
+                info.ipi6_ifindex = 0;
+            }
+            sendmsg(socket, &slices, &[ControlMessage::Ipv6PacketInfo(&info)], flags, Some(client))?;
+        }
+        Source::Bound => {
+            sendmsg(socket, &slices, &[], flags, Some(client))?;
+        }
+    }
+    Ok(())
+}
+
+/// The address of a client.
+fn address_of(client: &SockaddrStorage) -> Option<SocketAddr> {
+    match (client.as_sockaddr_in(), client.as_sockaddr_in6()) {
+        (Some(v4), _) => Some(SocketAddr::from((v4.ip(), v4.port()))),
+        (_, Some(v6)) => Some(SocketAddr::from((v6.ip(), v6.port()))),
+        _ => None,
+    }
+}
+
 /// One thread's work.
 pub(crate) struct Worker {
     bound: Bound,
@@ -51,8 +116,18 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
-    pub(crate) fn new(bound: Bound, index: Arc<Index>, metrics: &Metrics, stop: Arc<AtomicBool>) -> Self {
-        Self { bound, answerer: Answerer::new(index, metrics.counters()), metrics: metrics.clone(), stop }
+    pub(crate) fn new(
+        bound: Bound,
+        index: Arc<Index>,
+        metrics: &Metrics,
+        lane: Option<Lane>,
+        stop: Arc<AtomicBool>,
+    ) -> Self {
+        let mut answerer = Answerer::new(index, metrics.counters());
+        if let Some(lane) = lane {
+            answerer = answerer.with_lane(lane);
+        }
+        Self { bound, answerer, metrics: metrics.clone(), stop }
     }
 
     /// Answers until it is told to stop, and then what has arrived already.
@@ -97,9 +172,18 @@ impl Worker {
         if client.port() == 0 {
             return Ok(());
         }
-        if self.answerer.answer(&packet[..length], Transport::Udp, out) == Verdict::Send
-            && self.bound.socket.send_to(out, client).is_err()
-        {
+        match self.answerer.answer_from(&packet[..length], Transport::Udp, client.ip(), out) {
+            Verdict::Send => {}
+            Verdict::Drop => return Ok(()),
+            Verdict::Later => {
+                let back =
+                    Return { socket: Arc::clone(&self.bound.socket), client: client.into(), source: Source::Bound };
+                if self.answerer.hand_over(&packet[..length], Transport::Udp, client.ip(), Back::Udp(back), out) {
+                    return Ok(());
+                }
+            }
+        }
+        if self.bound.socket.send_to(out, client).is_err() {
             self.metrics.socket_error();
         }
         Ok(())
@@ -110,37 +194,28 @@ impl Worker {
         let mut slices = [IoSliceMut::new(packet)];
         let received = recvmsg::<SockaddrStorage>(socket, &mut slices, Some(control), MsgFlags::empty())?;
         let (length, client) = (received.bytes, received.address);
-        let mut source = None;
+        let mut source = Source::Bound;
         for message in received.cmsgs().into_iter().flatten() {
             match message {
-                ControlMessageOwned::Ipv4PacketInfo(_) | ControlMessageOwned::Ipv6PacketInfo(_) => {
-                    source = Some(message);
-                }
+                ControlMessageOwned::Ipv4PacketInfo(info) => source = Source::V4(info),
+                ControlMessageOwned::Ipv6PacketInfo(info) => source = Source::V6(info),
                 _ => {}
             }
         }
         let Some(client) = client else { return Ok(()) };
-        if self.answerer.answer(packet.get(..length).unwrap_or_default(), Transport::Udp, out) == Verdict::Drop {
-            return Ok(());
-        }
-        let slices = [IoSlice::new(out)];
-        let sent = match source {
-            Some(ControlMessageOwned::Ipv4PacketInfo(mut info)) => {
-                // The address it was sent to (a broadcast address can't be answered from: `ipi_spec_dst` is the local
-                // one); the way back is the routing table's to choose.
-                info.ipi_ifindex = 0;
-                sendmsg(socket, &slices, &[ControlMessage::Ipv4PacketInfo(&info)], MsgFlags::empty(), Some(&client))
-            }
-            Some(ControlMessageOwned::Ipv6PacketInfo(mut info)) => {
-                // Link-local addresses mean something on their own link only.
-                if info.ipi6_addr.s6_addr[0] != 0xfe {
-                    info.ipi6_ifindex = 0;
+        let Some(address) = address_of(&client).filter(|address| address.port() != 0) else { return Ok(()) };
+        let packet = packet.get(..length).unwrap_or_default();
+        match self.answerer.answer_from(packet, Transport::Udp, address.ip(), out) {
+            Verdict::Send => {}
+            Verdict::Drop => return Ok(()),
+            Verdict::Later => {
+                let back = Return { socket: Arc::clone(&self.bound.socket), client, source };
+                if self.answerer.hand_over(packet, Transport::Udp, address.ip(), Back::Udp(back), out) {
+                    return Ok(());
                 }
-                sendmsg(socket, &slices, &[ControlMessage::Ipv6PacketInfo(&info)], MsgFlags::empty(), Some(&client))
             }
-            _ => sendmsg(socket, &slices, &[], MsgFlags::empty(), Some(&client)),
-        };
-        if sent.is_err() {
+        }
+        if send(&self.bound.socket, &client, source, out, MsgFlags::empty()).is_err() {
             self.metrics.socket_error();
         }
         Ok(())

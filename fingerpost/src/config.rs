@@ -1,6 +1,7 @@
 //! The configuration of `fingerpost serve`: flags over `FINGERPOST_*` variables over a TOML file over defaults.
 
 mod etcd;
+mod forward;
 
 pub(crate) use etcd::{EtcdConfig, EtcdUser, StoreKind};
 
@@ -125,6 +126,9 @@ pub(crate) struct Settings {
     /// CAs, PEM, that checks over TLS trust beside the system's [env: FINGERPOST_CHECK_CA]
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) check_ca: Option<PathBuf>,
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub(crate) forwarding: forward::ForwardSettings,
     /// How to write the log [env: FINGERPOST_LOG_FORMAT] [default: text]
     #[arg(long, value_name = "FORMAT")]
     pub(crate) log_format: Option<LogFormat>,
@@ -203,6 +207,8 @@ pub(crate) struct ServeConfig {
     pub(crate) check_allow: Vec<Cidr>,
     /// The CAs that checks trust beside the system's.
     pub(crate) check_ca: Option<PathBuf>,
+    /// Whom to ask for names that are not ours; none: nobody.
+    pub(crate) forwarding: Option<fingerpost_dns::forward::Config>,
     /// How to write the log.
     pub(crate) log_format: LogFormat,
     /// What to log, in the syntax of tracing's `EnvFilter`.
@@ -248,6 +254,7 @@ impl ServeConfig {
             },
             check_allow: settings.check_allow.unwrap_or_default(),
             check_ca: settings.check_ca,
+            forwarding: settings.forwarding.decide()?,
             log_format: settings.log_format.unwrap_or_default(),
             log: settings.log.unwrap_or_else(|| "info".to_owned()),
         };
@@ -350,6 +357,7 @@ impl Settings {
             orphan_remove_after: value_from(env, "FINGERPOST_ORPHAN_REMOVE_AFTER")?,
             check_allow: list_from(env, "FINGERPOST_CHECK_ALLOW")?,
             check_ca: path_from(env, "FINGERPOST_CHECK_CA"),
+            forwarding: forward::ForwardSettings::from_env(env)?,
             log_format: value_from::<LogFormatText>(env, "FINGERPOST_LOG_FORMAT")?.map(|format| format.0),
             log: value_from(env, "FINGERPOST_LOG")?,
         })
@@ -386,6 +394,7 @@ impl Settings {
             orphan_remove_after: self.orphan_remove_after.or(below.orphan_remove_after),
             check_allow: self.check_allow.or(below.check_allow),
             check_ca: self.check_ca.or(below.check_ca),
+            forwarding: self.forwarding.over(below.forwarding),
             log_format: self.log_format.or(below.log_format),
             log: self.log.or(below.log),
         }

@@ -6,6 +6,7 @@ use fingerpost_catalog::{
 };
 use fingerpost_dns::Index;
 use fingerpost_dns::explain::{Lookup, explain};
+use fingerpost_dns::forward::Forward;
 use fingerpost_registry::api::NameService;
 use fingerpost_registry::live::{LiveReplica, Observer};
 use serde_json::{Value, json};
@@ -98,11 +99,17 @@ pub(super) struct DnsNames {
     index: Arc<Index>,
     live: Arc<LiveReplica>,
     listen: Vec<SocketAddr>,
+    forward: Option<Arc<Forward>>,
 }
 
 impl DnsNames {
-    pub(super) fn new(index: Arc<Index>, live: Arc<LiveReplica>, listen: Vec<SocketAddr>) -> Self {
-        Self { index, live, listen }
+    pub(super) fn new(
+        index: Arc<Index>,
+        live: Arc<LiveReplica>,
+        listen: Vec<SocketAddr>,
+        forward: Option<Arc<Forward>>,
+    ) -> Self {
+        Self { index, live, listen, forward }
     }
 }
 
@@ -125,6 +132,7 @@ impl NameService for DnsNames {
             "ageSeconds": self.index.age().as_secs_f64(),
             "names": stats.names,
             "records": stats.records,
+            "upstreams": self.forward.as_ref().map(|forward| forward.states()),
         })
     }
 
