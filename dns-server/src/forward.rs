@@ -23,6 +23,7 @@ pub(crate) mod lane;
 mod local;
 pub(crate) mod metrics;
 mod network;
+mod probe;
 mod resolv;
 mod rewrite;
 mod rules;
@@ -42,7 +43,7 @@ use cache::Cache;
 use clock::Clock;
 use engine::Job;
 use entry::Lifetimes;
-use files::HostFiles;
+use files::{HostFiles, Stamps};
 use gate::Gate;
 use health::Loops;
 use metrics::{ForwardMetrics, Tally};
@@ -107,6 +108,7 @@ pub struct Forward {
     pub(crate) loops: Loops,
     /// Where this server listens.
     pub(crate) own: OnceLock<Vec<SocketAddr>>,
+    pub(crate) stamps: Stamps,
     /// Has files looked at now.
     pub(crate) look_now: Notify,
     queue: mpsc::Sender<Job>,
@@ -129,6 +131,7 @@ impl Forward {
             },
             concurrency: config.upstream_concurrency,
         });
+        let stamps = Stamps::of(&config);
         let rules = Rules::open(&config.upstreams, &config.zones, config.policy, &shared)?;
         for (_, group) in rules.groups() {
             let members = group.members();
@@ -147,6 +150,7 @@ impl Forward {
             gate: Gate::new(config.concurrency, config.client_concurrency),
             loops: Loops::default(),
             own: OnceLock::new(),
+            stamps,
             look_now: Notify::new(),
             queue,
             jobs: Mutex::new(Some(jobs)),
@@ -259,4 +263,11 @@ fn own_addresses(listen: &[SocketAddr]) -> Vec<SocketAddr> {
         }
     }
     own
+}
+
+/// Reads an upstream's message as the answer to a question of its own, and answers with it in all ways that there are:
+/// for fuzzing. Ends with a panic where an answer is none.
+#[doc(hidden)]
+pub fn fuzz_answer(raw: &[u8]) {
+    probe::answers(raw);
 }

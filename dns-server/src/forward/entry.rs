@@ -123,7 +123,8 @@ pub(crate) struct Room {
 impl Entry {
     /// Reads the answer to a question. The id is the caller's to check, since streams have their own.
     pub(crate) fn read(raw: &[u8], key: &Key, lifetimes: Lifetimes, now: Moment) -> Result<Self, Unfit> {
-        let header = raw.get(..HEADER).ok_or(Unfit::Malformed)?;
+        // Nothing that says whose answer it is.
+        let header = raw.get(..HEADER).ok_or(Unfit::Foreign)?;
         // An answer to a query of the usual kind.
         if header[2] & 0xf8 != 0x80 {
             return Err(Unfit::Foreign);
@@ -411,7 +412,7 @@ impl Entry {
                 return false;
             };
             let ttl = age.ttl(u32_at(&self.message, record.ttl).unwrap_or(0));
-            let written = if at == name {
+            let written = if at.eq_ignore_ascii_case(&name) {
                 reply.record(record.section, owner, record.rtype, ttl, &[&data])
             } else {
                 reply.record_at(record.section, &at, record.rtype, ttl, &data)

@@ -2,11 +2,12 @@
 
 use crate::forward::Forward;
 use crate::forward::clock::Moment;
+use crate::forward::config::{Action, Config, Target};
 use crate::forward::entry::Entry;
 use crate::forward::hosts::{Hosts, HostsError};
 use crate::forward::key::Key;
 use hashbrown::HashMap;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -53,10 +54,49 @@ impl HostFiles {
 }
 
 /// What tells that a file has changed: a mounted one is often replaced by one of the same age.
-fn stamp(path: &Path) -> Option<(SystemTime, u64, u64)> {
+type Stamp = Option<(SystemTime, u64, u64)>;
+
+fn stamp(path: &Path) -> Stamp {
     use std::os::unix::fs::MetadataExt;
     let metadata = std::fs::metadata(path).ok()?;
     Some((metadata.modified().ok()?, metadata.len(), metadata.ino()))
+}
+
+/// All files that a configuration names, as they were before they were read.
+#[derive(Debug)]
+pub(crate) struct Stamps(Mutex<HashMap<PathBuf, Stamp>>);
+
+impl Stamps {
+    pub(crate) fn of(config: &Config) -> Self {
+        let of_zones = config.zones.iter().filter_map(|rule| match &rule.action {
+            Action::Ask(targets) => Some(targets),
+            _ => None,
+        });
+        let targets = of_zones.chain([&config.upstreams]).flatten();
+        let files = targets.filter_map(|target| match target {
+            Target::File(path) => Some(path),
+            _ => None,
+        });
+        Self(Mutex::new(files.chain(&config.hosts).map(|path| (path.clone(), stamp(path))).collect()))
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.lock().is_empty()
+    }
+
+    /// Those that have changed since they were looked at.
+    fn changed(&self) -> Vec<PathBuf> {
+        let mut changed = Vec::new();
+        for (path, held) in self.0.lock().iter_mut() {
+            let now = stamp(path);
+            // One that is gone for a moment is about to be replaced.
+            if now.is_some() && now != *held {
+                *held = now;
+                changed.push(path.clone());
+            }
+        }
+        changed
+    }
 }
 
 impl Forward {
@@ -64,27 +104,15 @@ impl Forward {
     pub(crate) async fn keep(self: Arc<Self>) {
         self.look_for_loops(self.rules.upstreams().into_iter().map(|(_, upstream)| upstream).collect());
         let groups: Vec<_> = self.rules.groups().map(|(_, group)| Arc::clone(group)).collect();
-        let files = groups.iter().flat_map(|group| group.files().map(Path::to_owned));
-        let files: Vec<PathBuf> = files.chain(self.hosts.paths.iter().cloned()).collect();
-        let mut stamps: HashMap<_, _> = files.iter().map(|path| (path.clone(), stamp(path))).collect();
+        if self.stamps.is_empty() {
+            return std::future::pending().await;
+        }
         loop {
-            if files.is_empty() {
-                return std::future::pending().await;
-            }
-            let waited = sleep(EVERY);
             tokio::select! {
-                () = waited => {}
+                () = sleep(EVERY) => {}
                 () = self.look_now.notified() => {}
             }
-            let changed: Vec<PathBuf> = files
-                .iter()
-                .filter(|path| {
-                    let now = stamp(path);
-                    // One that is gone for a moment is about to be replaced.
-                    now.is_some() && stamps.insert((*path).clone(), now) != Some(now)
-                })
-                .cloned()
-                .collect();
+            let changed = self.stamps.changed();
             if changed.is_empty() {
                 continue;
             }
