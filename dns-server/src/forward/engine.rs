@@ -88,7 +88,7 @@ pub(crate) struct Engine {
     tally: Arc<Tally>,
     answerers: Mutex<Vec<Answerer>>,
     /// Who waits for what is being asked.
-    waiting: Mutex<HashMap<Key, Vec<Box<Asker>>, ahash::RandomState>>,
+    waiting: Mutex<HashMap<Key, Vec<Asker>, ahash::RandomState>>,
 }
 
 impl Engine {
@@ -102,6 +102,8 @@ impl Engine {
             return Err(io::Error::other("forwarding runs already, for another server"));
         };
         let shared = &self.forward.shared;
+        // On every way out, or tasks would outlive a server whose future was dropped.
+        let _stop = shared.stop.clone().drop_guard();
         let keeper =
             shared.tasks.spawn(shared.stop.clone().run_until_cancelled_owned(Arc::clone(&self.forward).keep()));
         let mut keeper = std::pin::pin!(keeper);
@@ -131,7 +133,7 @@ impl Engine {
 
     fn take(self: &Arc<Self>, job: Job, asking: &mut JoinSet<()>) {
         let (key, asker) = match job {
-            Job::Ask(asker, key) => (key, Some(asker)),
+            Job::Ask(asker, key) => (key, Some(*asker)),
             Job::Refresh(key) => (key, None),
         };
         let mut waiting = self.waiting.lock();
@@ -200,7 +202,7 @@ impl Engine {
         entry
     }
 
-    fn settle(&self, askers: Vec<Box<Asker>>, key: &Key, entry: &Arc<Entry>) {
+    fn settle(&self, askers: Vec<Asker>, key: &Key, entry: &Arc<Entry>) {
         if askers.is_empty() {
             return;
         }
@@ -212,11 +214,11 @@ impl Engine {
         for mut asker in askers {
             asker.found.push((key.clone(), Arc::clone(entry)));
             if let Some(next) = answerer.again(&mut asker, &mut out) {
-                let job = Job::Ask(asker, next);
+                let job = Job::Ask(Box::new(asker), next);
                 // There is room: each job has one of the places of those that wait.
                 let refused = if job.rounds() < ROUNDS { self.forward.submit(job).err() } else { Some(job) };
                 let Some(Job::Ask(back, _)) = refused else { continue };
-                asker = back;
+                asker = *back;
                 self.tally.refused(Refusal::Total);
                 answerer.give_up(&asker.packet, asker.transport, &mut out);
             }

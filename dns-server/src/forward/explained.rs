@@ -67,7 +67,7 @@ impl UpstreamState {
             upstream: upstream.label().to_owned(),
             healthy: upstream.is_up(),
             looping: upstream.is_looping(),
-            milliseconds: (latency > Duration::ZERO).then(|| latency.as_secs_f64() * 1e3),
+            milliseconds: (latency > Duration::ZERO).then_some(latency.as_secs_f64() * 1e3),
             requests: upstream.stats.requests.load(Relaxed),
             failures: upstream.stats.failures.iter().map(|count| count.load(Relaxed)).sum(),
         }

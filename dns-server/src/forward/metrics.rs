@@ -97,7 +97,6 @@ impl Collector for ForwardMetrics {
         ] {
             sum(read).encode(family.encode_family(&[("result", result)])?)?;
         }
-        drop(family);
         for (name, help, value) in [
             (
                 "fingerpost_forward_joined",
@@ -131,7 +130,6 @@ impl Collector for ForwardMetrics {
             let count = tallies.iter().map(|tally| tally.refusals[why as usize].load(Relaxed)).sum::<u64>();
             ConstCounter::new(count).encode(family.encode_family(&[("reason", reason)])?)?;
         }
-        drop(family);
         upstreams(&mut encoder, &forward.upstreams())
     }
 }
@@ -146,7 +144,6 @@ fn upstreams(encoder: &mut DescriptorEncoder<'_>, upstreams: &[Arc<Upstream>]) -
     for upstream in upstreams {
         count(&upstream.stats.requests).encode(family.encode_family(&[("upstream", upstream.label())])?)?;
     }
-    drop(family);
     let mut family = encoder.encode_descriptor(
         "fingerpost_forward_upstream_responses",
         "Answers of an upstream, by response code",
@@ -159,7 +156,6 @@ fn upstreams(encoder: &mut DescriptorEncoder<'_>, upstreams: &[Arc<Upstream>]) -
             count(value).encode(family.encode_family(&[("upstream", upstream.label()), ("rcode", *rcode)])?)?;
         }
     }
-    drop(family);
     let mut family = encoder.encode_descriptor(
         "fingerpost_forward_upstream_failures",
         "Questions that an upstream did not answer, by reason",
@@ -171,7 +167,6 @@ fn upstreams(encoder: &mut DescriptorEncoder<'_>, upstreams: &[Arc<Upstream>]) -
             count(value).encode(family.encode_family(&[("upstream", upstream.label()), ("reason", *reason)])?)?;
         }
     }
-    drop(family);
     for (name, help, read) in [
         (
             "fingerpost_forward_upstream_healthy",
