@@ -13,6 +13,8 @@ use fingerpost_registry::checks::Cidr;
 use fingerpost_registry::members;
 use fingerpost_registry::sources::SourceOptions;
 use serde::Deserialize;
+use serde::de::{DeserializeOwned, IgnoredAny};
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -31,7 +33,7 @@ pub(crate) struct ServeArgs {
 
 /// Settings of one layer: the flags, the environment or the file. What is absent is left to the layer below.
 #[derive(Args, Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+#[serde(rename_all = "kebab-case")]
 pub(crate) struct Settings {
     /// Where to keep the data [env: FINGERPOST_DATA_DIR] [default: fingerpost in the user's data folder]
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
@@ -127,7 +129,7 @@ pub(crate) struct Settings {
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) check_ca: Option<PathBuf>,
     #[command(flatten)]
-    #[serde(flatten)]
+    #[serde(skip)]
     pub(crate) forwarding: forward::ForwardSettings,
     /// How to write the log [env: FINGERPOST_LOG_FORMAT] [default: text]
     #[arg(long, value_name = "FORMAT")]
@@ -320,11 +322,24 @@ impl Settings {
     fn from_file(path: &Path) -> anyhow::Result<Self> {
         let text = std::fs::read_to_string(path)
             .with_context(|| format!("can't read the configuration file {}", path.display()))?;
+        let line = |at: Option<usize>| 1 + at.and_then(|at| text.get(..at)).unwrap_or_default().matches('\n').count();
         // toml's own message would quote the whole line, which may hold a password.
-        toml::from_str(&text).map_err(|error| {
-            let line = error.span().map_or(1, |span| 1 + text.get(..span.start).unwrap_or(&text).matches('\n').count());
+        let wrong = |error: toml::de::Error| {
+            let line = line(error.span().map(|span| span.start));
             anyhow::anyhow!("in the configuration file {}, line {line}: {}", path.display(), error.message())
-        })
+        };
+        // Each part reads its own keys. serde could put the parts together itself, but then would not know the line.
+        let mut unknown = Vec::new();
+        let own: Self = part(&text, &mut unknown).map_err(wrong)?;
+        let settings = Self { forwarding: part(&text, &mut unknown).map_err(wrong)?, ..own };
+        let keys: BTreeMap<toml::Spanned<String>, IgnoredAny> = toml::from_str(&text).map_err(wrong)?;
+        let is_unknown =
+            |key: &&toml::Spanned<String>| unknown.iter().all(|of_part: &BTreeSet<_>| of_part.contains(key.as_ref()));
+        if let Some(key) = keys.keys().find(is_unknown) {
+            let line = line(Some(key.span().start));
+            bail!("in the configuration file {}, line {line}: unknown field `{}`", path.display(), key.as_ref());
+        }
+        Ok(settings)
     }
 
     fn from_env(env: &dyn Fn(&str) -> Option<OsString>) -> anyhow::Result<Self> {
@@ -399,6 +414,17 @@ impl Settings {
             log: self.log.or(below.log),
         }
     }
+}
+
+/// The settings of one part, and the keys that are none of its own.
+fn part<T: DeserializeOwned>(text: &str, unknown: &mut Vec<BTreeSet<String>>) -> Result<T, toml::de::Error> {
+    let mut ignored = BTreeSet::new();
+    let file = toml::Deserializer::parse(text)?;
+    let settings = serde_ignored::deserialize(file, |key| {
+        ignored.insert(key.to_string());
+    })?;
+    unknown.push(ignored);
+    Ok(settings)
 }
 
 /// Certificate and key go together, and a client CA with them.
@@ -583,6 +609,9 @@ mod tests {
         assert!(kind.contains("line 1"), "{kind}");
         let env = refusal("", &[("FINGERPOST_DNS_LISTEN", "nowhere")], None);
         assert!(env.contains("FINGERPOST_DNS_LISTEN") && env.contains("nowhere"), "{env}");
+        let upstream = refusal("", &[], Some("zone = 'a.b'\n\nforward = ['dns.example']\n"));
+        assert!(upstream.contains("line 3") && upstream.contains("dns.example"), "{upstream}");
+        assert!(resolve("", &[], Some("zone = 'a.b'\nforward = ['10.0.0.1']\n")).unwrap().forwarding.is_some());
         assert!(refusal("--zone a..b", &[], None).contains("a..b"));
         assert!(refusal("--cluster-name a/b", &[], None).contains("a/b"));
         assert!(refusal("--dns-ttl 86401", &[], None).contains("86400"));
