@@ -4,6 +4,7 @@
 
 mod dns;
 mod etcd;
+mod forward;
 mod http;
 mod machine;
 mod process;
@@ -33,6 +34,8 @@ enum Bench {
     Sessions(sessions::Options),
     /// CPU per DNS query, beside Knot and CoreDNS.
     Dns(dns::Options),
+    /// CPU per forwarded query that the cache answers, beside CoreDNS.
+    Forward(forward::Options),
     /// All of them, as they are by default.
     All,
 }
@@ -47,12 +50,13 @@ fn main() -> anyhow::Result<()> {
             Bench::Etcd(options) => runtime.block_on(etcd::run(options)),
             Bench::Sessions(options) => runtime.block_on(sessions::run(options)),
             Bench::Dns(options) => runtime.block_on(dns::run(options)),
+            Bench::Forward(options) => runtime.block_on(forward::run(options)),
             Bench::All => Ok(()),
         }
     };
     match Arguments::parse().bench {
         Bench::All => {
-            for name in ["registry", "watch", "dns", "etcd", "sessions"] {
+            for name in ["registry", "watch", "dns", "forward", "etcd", "sessions"] {
                 one(defaults(name)?.bench)?;
             }
             Ok(())

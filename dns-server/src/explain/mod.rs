@@ -153,7 +153,8 @@ fn answer(index: &Arc<Index>, packet: &[u8]) -> Option<(String, Vec<query::Line>
     let mut out = Vec::new();
     match answerer.answer(packet, Transport::Tcp, &mut out) {
         Verdict::Send => query::read(&out),
-        Verdict::Drop => None,
+        // Without forwarding, nothing comes later.
+        Verdict::Drop | Verdict::Later => None,
     }
 }
 

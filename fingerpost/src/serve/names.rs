@@ -6,6 +6,7 @@ use fingerpost_catalog::{
     ServiceQuery, ServiceView,
 };
 use fingerpost_dns::explain::{Lookup, explain};
+use fingerpost_dns::forward::Forward;
 use fingerpost_dns::{Index, LogTarget, QueryLog};
 use fingerpost_registry::api::NameService;
 use fingerpost_registry::live::{LiveReplica, Observer};
@@ -144,11 +145,17 @@ pub(super) struct DnsNames {
     index: Arc<Index>,
     live: Arc<LiveReplica>,
     listen: Vec<SocketAddr>,
+    forward: Option<Arc<Forward>>,
 }
 
 impl DnsNames {
-    pub(super) fn new(index: Arc<Index>, live: Arc<LiveReplica>, listen: Vec<SocketAddr>) -> Self {
-        Self { index, live, listen }
+    pub(super) fn new(
+        index: Arc<Index>,
+        live: Arc<LiveReplica>,
+        listen: Vec<SocketAddr>,
+        forward: Option<Arc<Forward>>,
+    ) -> Self {
+        Self { index, live, listen, forward }
     }
 }
 
@@ -174,6 +181,7 @@ impl NameService for DnsNames {
             "ageSeconds": self.index.age().as_secs_f64(),
             "names": stats.names,
             "records": stats.records,
+            "upstreams": self.forward.as_ref().map(|forward| forward.states()),
         })
     }
 

@@ -61,11 +61,8 @@ pub(crate) struct Cluster {
 impl Cluster {
     pub(crate) async fn start() -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let cluster = Self {
-            inner: Arc::default(),
-            changed: watch::Sender::new(0),
-            address: listener.local_addr().unwrap(),
-        };
+        let cluster =
+            Self { inner: Arc::default(), changed: watch::Sender::new(0), address: listener.local_addr().unwrap() };
         cluster.inner.lock().unwrap().version = 10;
         let router = Router::new()
             .route("/api/v1/{plural}", get(objects))
