@@ -128,11 +128,12 @@ pub(super) struct DnsNames {
     index: Arc<Index>,
     live: Arc<LiveReplica>,
     listen: Vec<SocketAddr>,
+    cluster: String,
 }
 
 impl DnsNames {
-    pub(super) fn new(index: Arc<Index>, live: Arc<LiveReplica>, listen: Vec<SocketAddr>) -> Self {
-        Self { index, live, listen }
+    pub(super) fn new(index: Arc<Index>, live: Arc<LiveReplica>, listen: Vec<SocketAddr>, cluster: String) -> Self {
+        Self { index, live, listen, cluster }
     }
 }
 
@@ -152,6 +153,7 @@ impl NameService for DnsNames {
             "listen": self.listen,
             "zone": self.index.config().zone.to_string(),
             "aliases": self.index.config().aliases.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            "cluster": self.cluster,
             "pods": self.index.config().pods,
             "endpointNames": self.index.config().endpoint_names,
             "position": self.index.position(),
