@@ -1,9 +1,10 @@
 //! The index: all answers, compiled when the catalog changes.
 //!
-//! One writer follows the catalog's effects; any number of threads answer from it meanwhile. The index keeps, for each
-//! service and its instances, what their records are made from, so that it can take away exactly what it once added. A
-//! change of one instance touches only that instance's records, however many siblings it has; only what changes all of
-//! them at once (a service's type, ports or TTL, or `allCritical: all` setting in and ending) costs the whole service.
+//! One writer follows the catalog's effects, after several threads have filled it; any number of threads answer from it
+//! meanwhile. The index keeps, for each service and its instances, what their records are made from, so that it can take
+//! away exactly what it once added. A change of one instance touches only that instance's records, however many siblings it
+//! has; only what changes all of them at once (a service's type, ports or TTL, or `allCritical: all` setting in and
+//! ending) costs the whole service.
 //!
 //! A position becomes visible record by record: additions first, then removals, so that a name does not vanish between
 //! the two sides of a change. [`Index::position`] moves when all of it is in place.
@@ -20,7 +21,7 @@ use fingerpost_catalog::{
     AllCritical, Effects, InstanceKey, InstanceView, NamespaceView, Position, ServiceView, ViewChange,
 };
 use hashbrown::{HashMap, HashSet};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -36,16 +37,22 @@ pub struct Index {
     pub(crate) name_server: Name,
     compiler: Compiler,
     pods: KnownPods,
-    writer: Mutex<Writer>,
+    namespaces: Mutex<HashSet<Arc<str>, ahash::RandomState>>,
+    /// What is known of the services, by the hash of their names: so that the initial fill can use several threads.
+    stripes: Box<[Mutex<Stripe>]>,
+    hasher: ahash::RandomState,
     synced: AtomicBool,
     serial: AtomicU32,
     position: watch::Sender<Option<Position>>,
     heard: Mutex<Instant>,
 }
 
+/// Far more than there are threads that fill.
+const STRIPES: usize = 64;
+
+/// What is known of some of the services.
 #[derive(Debug, Default)]
-struct Writer {
-    namespaces: HashSet<Arc<str>, ahash::RandomState>,
+struct Stripe {
     /// Boxed, because up to half of the map's slots are empty.
     services: HashMap<(Arc<str>, Arc<str>), Box<ServiceState>, ahash::RandomState>,
     instances: usize,
@@ -99,7 +106,9 @@ impl Index {
             name_server,
             compiler,
             pods: KnownPods::default(),
-            writer: Mutex::default(),
+            namespaces: Mutex::default(),
+            stripes: (0..STRIPES).map(|_| Mutex::default()).collect(),
+            hasher: ahash::RandomState::new(),
             synced: AtomicBool::new(false),
             serial: AtomicU32::new(0),
             position: watch::Sender::new(None),
@@ -132,28 +141,25 @@ impl Index {
 
     /// Follows one position. Effects must come in order, from one place at a time.
     pub fn apply(&self, effects: &Effects) {
-        {
-            let mut writer = self.writer.lock();
-            for change in &effects.changes {
-                match change {
-                    ViewChange::Namespace { before, after } => {
-                        let name = after.as_ref().or(before.as_ref()).map(|view| view.name.clone());
-                        if let Some(name) = name {
-                            self.namespace(&mut writer, name, after.is_some());
-                        }
+        for change in &effects.changes {
+            match change {
+                ViewChange::Namespace { before, after } => {
+                    let name = after.as_ref().or(before.as_ref()).map(|view| view.name.clone());
+                    if let Some(name) = name {
+                        self.namespace(name, after.is_some());
                     }
-                    ViewChange::Service { before, after } => {
-                        let Some(view) = after.as_ref().or(before.as_ref()) else {
-                            continue;
-                        };
-                        let key = (view.namespace.clone(), view.name.clone());
-                        self.service(&mut writer, key, after.as_deref().map(Shape::of));
-                    }
-                    ViewChange::Instance { before, after } => {
-                        self.pod(before.as_deref(), after.as_deref());
-                        if let Some(view) = after.as_ref().or(before.as_ref()) {
-                            self.instance(&mut writer, &view.key, after.as_deref());
-                        }
+                }
+                ViewChange::Service { before, after } => {
+                    let Some(view) = after.as_ref().or(before.as_ref()) else {
+                        continue;
+                    };
+                    let key = (view.namespace.clone(), view.name.clone());
+                    self.service(key, after.as_deref().map(Shape::of));
+                }
+                ViewChange::Instance { before, after } => {
+                    self.pod(before.as_deref(), after.as_deref());
+                    if let Some(view) = after.as_ref().or(before.as_ref()) {
+                        self.instance(&view.key, after.as_deref());
                     }
                 }
             }
@@ -163,19 +169,19 @@ impl Index {
 
     /// Takes a namespace in: the initial fill. Same as a change that makes it.
     pub fn load_namespace(&self, view: &NamespaceView) {
-        self.namespace(&mut self.writer.lock(), view.name.clone(), true);
+        self.namespace(view.name.clone(), true);
     }
 
     /// Takes a service in: the initial fill. Its instances may come before or after it.
     pub fn load_service(&self, view: &ServiceView) {
         let key = (view.namespace.clone(), view.name.clone());
-        self.service(&mut self.writer.lock(), key, Some(Shape::of(view)));
+        self.service(key, Some(Shape::of(view)));
     }
 
-    /// Takes an instance in: the initial fill.
+    /// Takes an instance in: the initial fill. Several threads may do this at a time.
     pub fn load_instance(&self, view: Arc<InstanceView>) {
         self.pod(None, Some(&view));
-        self.instance(&mut self.writer.lock(), &view.key, Some(&view));
+        self.instance(&view.key, Some(&view));
     }
 
     /// The address that a lower-case name stands for as a pod's; none where it is not answered. Only for names that the
@@ -231,15 +237,19 @@ impl Index {
 
     /// How much there is.
     pub fn stats(&self) -> IndexStats {
-        let writer = self.writer.lock();
-        IndexStats {
+        let mut stats = IndexStats {
             names: self.table.names(),
             records: self.table.records(),
-            namespaces: writer.namespaces.len(),
-            services: writer.services.values().filter(|state| state.shape.is_some()).count(),
-            instances: writer.instances,
+            namespaces: self.namespaces.lock().len(),
             pods: self.pods.len(),
+            ..IndexStats::default()
+        };
+        for stripe in &self.stripes {
+            let stripe = stripe.lock();
+            stats.services += stripe.services.values().filter(|state| state.shape.is_some()).count();
+            stats.instances += stripe.instances;
         }
+        stats
     }
 
     /// How often the writer has touched a name so far: the cost of changes, for tests.
@@ -286,11 +296,16 @@ impl Index {
         }
     }
 
-    fn namespace(&self, writer: &mut Writer, name: Arc<str>, exists: bool) {
-        if exists && !writer.namespaces.contains(&name) {
+    fn stripe(&self, key: &(Arc<str>, Arc<str>)) -> MutexGuard<'_, Stripe> {
+        self.stripes[self.hasher.hash_one(key) as usize % STRIPES].lock()
+    }
+
+    fn namespace(&self, name: Arc<str>, exists: bool) {
+        let mut namespaces = self.namespaces.lock();
+        if exists && !namespaces.contains(&name) {
             self.add(&self.compiler.namespace(&name));
-            writer.namespaces.insert(name);
-        } else if !exists && writer.namespaces.remove(&name) {
+            namespaces.insert(name);
+        } else if !exists && namespaces.remove(&name) {
             self.take(&self.compiler.namespace(&name));
         }
     }
@@ -310,8 +325,10 @@ impl Index {
         own.into_iter().flatten().chain(instances).collect()
     }
 
-    fn service(&self, writer: &mut Writer, key: (Arc<str>, Arc<str>), shape: Option<Shape>) {
-        let state = writer.services.entry(key.clone()).or_default();
+    fn service(&self, key: (Arc<str>, Arc<str>), shape: Option<Shape>) {
+        let mut stripe = self.stripe(&key);
+        let Stripe { services, .. } = &mut *stripe;
+        let state = services.entry(key.clone()).or_default();
         if state.shape != shape {
             let before = self.compile_all(state, &key);
             state.shape = shape;
@@ -319,15 +336,17 @@ impl Index {
             self.take(&before);
         }
         if state.shape.is_none() && state.instances.is_empty() {
-            writer.services.remove(&key);
+            services.remove(&key);
         }
     }
 
-    fn instance(&self, writer: &mut Writer, key: &InstanceKey, after: Option<&InstanceView>) {
+    fn instance(&self, key: &InstanceKey, after: Option<&InstanceView>) {
         // What belongs to no service has no records.
         let Some(service) = &key.service else { return };
         let (id, key) = (Id::of(key), (key.namespace.clone(), service.clone()));
-        let state = writer.services.entry(key.clone()).or_default();
+        let mut stripe = self.stripe(&key);
+        let Stripe { services, instances } = &mut *stripe;
+        let state = services.entry(key.clone()).or_default();
         let panicked = state.panics();
         let place = state.instances.find(&id, |known| known.id() == id);
         let before = place.map(|at| &state.instances.items()[at]);
@@ -335,8 +354,8 @@ impl Index {
 
         let names = self.config.endpoint_names;
         let after = after.map(|view| Known::of(view, names, state.instances.items().last()));
-        writer.instances += usize::from(after.is_some());
-        writer.instances -= usize::from(before.is_some());
+        *instances += usize::from(after.is_some());
+        *instances -= usize::from(before.is_some());
         state.answerable += usize::from(after.as_ref().is_some_and(Known::counts));
         state.answerable -= usize::from(before.is_some_and(Known::counts));
         let new = after.as_ref().map(|known| self.compile(state, &key, known)).unwrap_or_default();
@@ -358,7 +377,7 @@ impl Index {
             self.take(&old);
         }
         if state.shape.is_none() && state.instances.is_empty() {
-            writer.services.remove(&key);
+            services.remove(&key);
         }
     }
 

@@ -288,7 +288,9 @@ fn dns_config(config: &ServeConfig) -> Result<dns::Config> {
 }
 
 fn start_log(config: &ServeConfig) -> Result<()> {
-    let filter = EnvFilter::try_new(&config.log)
+    // Its errors are told by whoever asked for the connection, as a failed check or an unreachable peer: an ERROR line for each
+    // certificate that somebody else's server shows would be noise. A filter that names it has it back.
+    let filter = EnvFilter::try_new(format!("rustls_platform_verifier=off,{}", config.log))
         .with_context(|| format!("log filter `{}`: write it as in `info,fingerpost_dns=debug`", config.log))?;
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match config.log_format {

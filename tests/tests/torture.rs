@@ -1,4 +1,4 @@
-//! The torture, which `cargo xtask torture` runs for as long as is asked.
+//! The torture: a short one with the other tests, and a long one by `cargo xtask torture`.
 
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "in tests, a broken assumption ends the test")]
 
@@ -6,7 +6,6 @@ use fingerpost_tests::torture::{Options, torture};
 use std::time::Duration;
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "takes minutes; `cargo xtask torture` runs it"]
 async fn nothing_acknowledged_is_lost_whatever_goes_wrong() {
     let number = |name: &str| std::env::var(name).ok().map(|text| text.parse().expect("a number"));
     let seconds = number("FINGERPOST_TORTURE_SECONDS").unwrap_or(40);

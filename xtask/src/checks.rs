@@ -40,17 +40,7 @@ pub(crate) fn torture(minutes: u64, seed: Option<u64>) -> Result<()> {
     run::cargo(["build", "--release", "--package", "fingerpost", "--locked"])?;
     let mut command = run::command("cargo");
     command
-        .args([
-            "test",
-            "--package",
-            "fingerpost-tests",
-            "--test",
-            "torture",
-            "--locked",
-            "--",
-            "--ignored",
-            "--nocapture",
-        ])
+        .args(["test", "--package", "fingerpost-tests", "--test", "torture", "--locked", "--", "--nocapture"])
         .envs(peers.environment())
         .env("FINGERPOST_BIN", run::root().join("target/release/fingerpost"))
         .env("FINGERPOST_TORTURE_SECONDS", (minutes * 60).to_string());

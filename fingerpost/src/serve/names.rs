@@ -9,6 +9,7 @@ use fingerpost_dns::explain::{Lookup, explain};
 use fingerpost_dns::{Index, LogTarget, QueryLog};
 use fingerpost_registry::api::NameService;
 use fingerpost_registry::live::{LiveReplica, Observer};
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
@@ -17,6 +18,8 @@ use tokio::signal::unix::{SignalKind, signal};
 
 /// Objects read in one step of the initial fill.
 const PAGE: usize = 1000;
+/// Most threads that compile in the initial fill.
+const FILLERS: usize = 4;
 /// Instances that an explanation looks at.
 const MAX_EXPLAINED: usize = 1000;
 
@@ -85,12 +88,19 @@ impl Observer for DnsObserver {
                 None => break,
             }
         }
-        // Making the views costs about as much as compiling them, so each has a thread.
-        let (pages, to_load) = std::sync::mpsc::sync_channel::<Vec<InstanceView>>(4);
+        // Compiling the views costs several times as much as making them.
+        let (pages, to_load) = std::sync::mpsc::sync_channel::<Vec<InstanceView>>(2 * FILLERS);
+        let to_load = Mutex::new(to_load);
         std::thread::scope(|scope| {
-            scope.spawn(move || {
-                to_load.into_iter().flatten().for_each(|view| self.0.load_instance(Arc::new(view)));
-            });
+            for _ in 0..std::thread::available_parallelism().map_or(1, usize::from).min(FILLERS) {
+                scope.spawn(|| {
+                    loop {
+                        let page = to_load.lock().recv();
+                        let Ok(page) = page else { return };
+                        page.into_iter().for_each(|view| self.0.load_instance(Arc::new(view)));
+                    }
+                });
+            }
             let mut after = None;
             loop {
                 let query = InstanceQuery {
@@ -103,7 +113,7 @@ impl Observer for DnsObserver {
                     limit: PAGE,
                 };
                 let page = replica.instances(&query);
-                // It is there until the pages end.
+                // They are there until the pages end.
                 let _ = pages.send(page.items);
                 match page.next {
                     Some(next) => after = Some(next),

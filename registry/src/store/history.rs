@@ -1,7 +1,8 @@
 //! The change log in memory, and the followers that read it; all back ends have one.
 //!
 //! It is bounded by count and by bytes and forgets its oldest changes; a follower that fell behind what is left is told
-//! so and starts over. Publishing wakes the followers but never waits for one.
+//! so and starts over. Publishing wakes the followers but never waits for one. The bounds are for followers that have yet to
+//! read: of what all of them have, only a little is kept, since changes take several times the memory of what they change.
 
 use crate::store::{FollowError, Follower};
 use fingerpost_catalog::{ChangeSet, Epoch, Position};
@@ -9,8 +10,12 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use parking_lot::RwLock;
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use tokio::sync::watch;
+
+/// How many bytes of changes that all followers have are kept, for one that comes back.
+const READ_BYTES: usize = 8 << 20;
 
 /// A change set and the bytes that it counts for.
 struct Kept {
@@ -29,6 +34,8 @@ struct Log {
     /// The changes after `oldest`, in the order of their numbers, which may have gaps.
     sets: VecDeque<Kept>,
     bytes: usize,
+    /// What each follower has read last.
+    readers: Vec<Weak<AtomicU64>>,
     closed: bool,
 }
 
@@ -48,6 +55,34 @@ impl Log {
             _ => self.sets.partition_point(|kept| kept.set.position.number <= number),
         };
         Ok(self.sets.get(place).map(|kept| Arc::clone(&kept.set)))
+    }
+
+    /// The number up to which all followers have read.
+    fn read(&mut self) -> u64 {
+        let mut read = u64::MAX;
+        self.readers.retain(|reader| {
+            let number = reader.upgrade().map(|number| number.load(Ordering::Relaxed));
+            read = read.min(number.unwrap_or(u64::MAX));
+            number.is_some()
+        });
+        read
+    }
+
+    /// Forgets what is beyond the bounds. The latest set is always kept, however large.
+    fn trim(&mut self, max_changes: usize, max_bytes: usize) {
+        while self.sets.len() > 1 && (self.sets.len() > max_changes || self.bytes > max_bytes) {
+            self.forget();
+        }
+        if self.bytes <= READ_BYTES {
+            return;
+        }
+        let read = self.read();
+        while self.sets.len() > 1
+            && self.bytes > READ_BYTES
+            && self.sets.front().is_some_and(|kept| kept.set.position.number <= read)
+        {
+            self.forget();
+        }
     }
 
     fn forget(&mut self) {
@@ -78,6 +113,7 @@ impl History {
                 oldest: position.number,
                 sets: VecDeque::new(),
                 bytes: 0,
+                readers: Vec::new(),
                 closed: false,
             }),
             changed: watch::Sender::new(0),
@@ -107,11 +143,8 @@ impl History {
                 log.known = log.known.max(log.head);
                 log.bytes += bytes;
                 log.sets.push_back(Kept { set, bytes });
-                // The latest one is always kept, however large.
-                while log.sets.len() > self.max_changes || (log.bytes > self.max_bytes && log.sets.len() > 1) {
-                    log.forget();
-                }
             }
+            log.trim(self.max_changes, self.max_bytes);
         }
         self.wake();
     }
@@ -165,12 +198,14 @@ impl History {
     pub(super) fn follow(self: &Arc<Self>, after: Position) -> Result<Box<dyn Follower>, FollowError> {
         // Subscribed before the look, so that nothing in between is missed.
         let changed = self.changed.subscribe();
-        let log = self.log.read();
+        let mut log = self.log.write();
         if log.closed {
             return Err(FollowError::Closed);
         }
         log.after(after.epoch, after.number)?;
-        Ok(Box::new(Reader { history: Arc::clone(self), changed, epoch: after.epoch, number: after.number }))
+        let number = Arc::new(AtomicU64::new(after.number));
+        log.readers.push(Arc::downgrade(&number));
+        Ok(Box::new(Reader { history: Arc::clone(self), changed, epoch: after.epoch, number }))
     }
 }
 
@@ -178,8 +213,8 @@ struct Reader {
     history: Arc<History>,
     changed: watch::Receiver<u64>,
     epoch: Epoch,
-    /// What was read last.
-    number: u64,
+    /// What was read last; the log looks at it, too.
+    number: Arc<AtomicU64>,
 }
 
 impl Reader {
@@ -201,10 +236,42 @@ impl Follower for Reader {
     }
 
     fn try_next(&mut self) -> Result<Option<Arc<ChangeSet>>, FollowError> {
-        let set = self.history.log.read().after(self.epoch, self.number)?;
+        let set = self.history.log.read().after(self.epoch, self.number.load(Ordering::Relaxed))?;
         if let Some(set) = &set {
-            self.number = set.position.number;
+            self.number.store(set.position.number, Ordering::Relaxed);
         }
         Ok(set)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn publish(history: &History, numbers: std::ops::RangeInclusive<u64>, bytes: usize) {
+        for number in numbers {
+            let set = ChangeSet { position: Position::new(Epoch(1), number), changes: Vec::new() };
+            history.publish([(Arc::new(set), bytes)]);
+        }
+    }
+
+    #[test]
+    fn what_all_have_read_is_kept_for_a_while_only() {
+        let history = Arc::new(History::new(Position::new(Epoch(1), 0), 1000, 10 * READ_BYTES));
+        let mut slow = history.follow(Position::new(Epoch(1), 0)).unwrap_or_else(|error| panic!("{error}"));
+        publish(&history, 1..=8, READ_BYTES);
+        assert_eq!(history.oldest(), 0, "somebody has yet to read it");
+        for number in 1..=8 {
+            let set = slow.try_next().ok().flatten();
+            assert_eq!(set.map(|set| set.position.number), Some(number));
+        }
+        publish(&history, 9..=9, READ_BYTES);
+        assert_eq!(history.oldest(), 8);
+        publish(&history, 10..=30, READ_BYTES);
+        assert_eq!(history.oldest(), 20, "the bound holds for who does not read, too");
+        assert!(matches!(slow.try_next(), Err(FollowError::Compacted)));
+        drop(slow);
+        publish(&history, 31..=31, 1);
+        assert_eq!(history.oldest(), 30, "with nobody to read them, little is kept");
     }
 }

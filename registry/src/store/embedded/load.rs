@@ -66,7 +66,7 @@ pub(super) fn load(
 }
 
 /// Most bytes of log whose changes are kept in memory when the store opens, so that it opens soon.
-const HISTORY_LOG_BYTES: usize = 4 << 20;
+const HISTORY_LOG_BYTES: usize = 1 << 20;
 
 /// The number after which changes are kept in memory.
 fn history_start(

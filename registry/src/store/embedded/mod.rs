@@ -101,7 +101,7 @@ impl EmbeddedOptions {
             retain_bytes: 32 << 20,
             checkpoint_bytes: 32 << 20,
             relaxed_bytes: 16 << 20,
-            cache_bytes: 64 << 20,
+            cache_bytes: 4 << 20,
             queue: 4096,
             group_commits: 1024,
             group_bytes: 4 << 20,
