@@ -146,6 +146,8 @@ pub struct DnsStatus {
     pub pods: String,
     /// What it calls endpoints without a hostname: `address` or `pod`.
     pub endpoint_names: String,
+    /// The cluster whose `kubernetes/…` source outranks all others.
+    pub cluster: String,
     /// The position that its answers show; absent before the first sync.
     pub position: Option<Position>,
     /// For how long it has had no word from the registry, in seconds.

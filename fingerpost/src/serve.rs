@@ -140,7 +140,9 @@ async fn serve(config: &ServeConfig, store: Arc<dyn Store>, started: Instant, en
     checks.register(&mut registry);
     let history = Arc::new(History::default());
 
-    let names = Arc::new(DnsNames::new(Arc::clone(&index), Arc::clone(&live), dns_addresses.clone(), forward));
+    let cluster = config.cluster_name.clone();
+    let names = DnsNames::new(Arc::clone(&index), Arc::clone(&live), dns_addresses.clone(), cluster);
+    let names = Arc::new(names.forwarding(forward));
     let tls = config.tls.clone().map(Tls::open).transpose()?.map(Arc::new);
     if let Some(tls) = &tls {
         tls.register(&mut registry);

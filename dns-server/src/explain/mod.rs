@@ -1,10 +1,10 @@
 //! Says why a name answers as it does: every step from the name to the records, and each instance with the reason why it
 //! is in or out. For a client whose address is known, it also walks the names that the client's resolver makes of it.
 //!
-//! - [`mod@services`]: names of services, their instances and ports; [`mod@pods`]: names of pods; [`mod@instances`]: why
+//! - `services`: names of services, their instances and ports; `pods`: names of pods; `instances`: why
 //!   an instance is answered.
-//! - [`mod@outside`]: names that are in no zone of ours, forwarded or not.
-//! - [`mod@search`]: the search list of a pod's resolver.
+//! - `outside`: names that are in no zone of ours, forwarded or not.
+//! - `search`: the search list of a pod's resolver.
 
 mod instances;
 mod outside;

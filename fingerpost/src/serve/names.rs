@@ -145,17 +145,18 @@ pub(super) struct DnsNames {
     index: Arc<Index>,
     live: Arc<LiveReplica>,
     listen: Vec<SocketAddr>,
+    cluster: String,
     forward: Option<Arc<Forward>>,
 }
 
 impl DnsNames {
-    pub(super) fn new(
-        index: Arc<Index>,
-        live: Arc<LiveReplica>,
-        listen: Vec<SocketAddr>,
-        forward: Option<Arc<Forward>>,
-    ) -> Self {
-        Self { index, live, listen, forward }
+    pub(super) fn new(index: Arc<Index>, live: Arc<LiveReplica>, listen: Vec<SocketAddr>, cluster: String) -> Self {
+        Self { index, live, listen, cluster, forward: None }
+    }
+
+    /// With names of others.
+    pub(super) fn forwarding(self, forward: Option<Arc<Forward>>) -> Self {
+        Self { forward, ..self }
     }
 }
 
@@ -175,6 +176,7 @@ impl NameService for DnsNames {
             "listen": self.listen,
             "zone": self.index.config().zone.to_string(),
             "aliases": self.index.config().aliases.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            "cluster": self.cluster,
             "pods": self.index.config().pods,
             "endpointNames": self.index.config().endpoint_names,
             "position": self.index.position(),
