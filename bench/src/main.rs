@@ -6,6 +6,7 @@ mod dns;
 mod etcd;
 mod forward;
 mod http;
+mod kubernetes;
 mod machine;
 mod process;
 mod registry;
@@ -32,6 +33,8 @@ enum Bench {
     Etcd(etcd::Options),
     /// What many sessions cost, and what happens when they fall silent.
     Sessions(sessions::Options),
+    /// Following a cluster beside CoreDNS: how fresh, how heavy, how soon ready.
+    Kubernetes(kubernetes::Options),
     /// CPU per DNS query, beside Knot and CoreDNS.
     Dns(dns::Options),
     /// CPU per forwarded query that the cache answers, beside CoreDNS.
@@ -49,6 +52,7 @@ fn main() -> anyhow::Result<()> {
             Bench::Watch(options) => runtime.block_on(watch::run(options)),
             Bench::Etcd(options) => runtime.block_on(etcd::run(options)),
             Bench::Sessions(options) => runtime.block_on(sessions::run(options)),
+            Bench::Kubernetes(options) => runtime.block_on(kubernetes::run(options)),
             Bench::Dns(options) => runtime.block_on(dns::run(options)),
             Bench::Forward(options) => runtime.block_on(forward::run(options)),
             Bench::All => Ok(()),
@@ -56,7 +60,7 @@ fn main() -> anyhow::Result<()> {
     };
     match Arguments::parse().bench {
         Bench::All => {
-            for name in ["registry", "watch", "dns", "forward", "etcd", "sessions"] {
+            for name in ["registry", "watch", "dns", "forward", "etcd", "sessions", "kubernetes"] {
                 one(defaults(name)?.bench)?;
             }
             Ok(())

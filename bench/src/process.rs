@@ -41,25 +41,32 @@ impl Process {
         }
     }
 
-    fn proc_file(&self, file: &str) -> Result<String> {
-        proc_file(self.child.id(), file).with_context(|| format!("{} is gone", self.name))
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     /// CPU time of all its threads so far, user and system.
     pub(crate) fn cpu(&self) -> Result<Duration> {
-        cpu(self.child.id())
+        cpu(self.pid()).with_context(|| format!("{} is gone", self.name))
     }
 
     /// Resident memory in bytes.
     pub(crate) fn resident(&self) -> Result<u64> {
-        let status = self.proc_file("status")?;
-        let kilobytes = status
-            .lines()
-            .find_map(|line| line.strip_prefix("VmRSS:"))
-            .and_then(|rest| rest.split_whitespace().next())
-            .and_then(|number| number.parse::<u64>().ok())
-            .context("no VmRSS")?;
-        Ok(kilobytes * 1024)
+        resident(self.pid()).with_context(|| format!("{} is gone", self.name))
+    }
+
+    /// Ends it as an operator would.
+    pub(crate) fn terminate(mut self, limit: Duration) -> Result<()> {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM)?;
+        let begun = Instant::now();
+        while self.child.try_wait()?.is_none() {
+            if begun.elapsed() > limit {
+                bail!("{} does not end within {limit:?}", self.name);
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        Ok(())
     }
 }
 
@@ -74,6 +81,27 @@ pub(crate) fn cpu(pid: u32) -> Result<Duration> {
     let ticks: u64 = after_name.split_whitespace().skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum();
     // Linux counts in hundredths of a second whatever the kernel's own tick is.
     Ok(Duration::from_millis(ticks * 10))
+}
+
+/// Resident memory of a process in bytes.
+pub(crate) fn resident(pid: u32) -> Result<u64> {
+    memory(pid, "VmRSS:")
+}
+
+/// The most that it has had, in bytes.
+pub(crate) fn peak(pid: u32) -> Result<u64> {
+    memory(pid, "VmHWM:")
+}
+
+fn memory(pid: u32, line: &str) -> Result<u64> {
+    let status = proc_file(pid, "status")?;
+    let kilobytes = status
+        .lines()
+        .find_map(|text| text.strip_prefix(line))
+        .and_then(|rest| rest.split_whitespace().next())
+        .and_then(|number| number.parse::<u64>().ok())
+        .with_context(|| format!("no {line}"))?;
+    Ok(kilobytes * 1024)
 }
 
 impl Drop for Process {

@@ -3,29 +3,17 @@
 //! `cargo xtask test` builds etcd and names it in `ETCD_BIN` and `ETCDCTL_BIN`; without that, the ones in the cache folder
 //! are taken. The processes end with the cluster, and with the test process, however that ends.
 
+use crate::programs::{self, Running};
 use etcd_client::{Certificate, Client, ConnectOptions, Identity, TlsOptions};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 /// The version that `cargo xtask` builds.
-const VERSION: &str = "3.6.8";
-
-fn program(variable: &str, name: &str) -> PathBuf {
-    if let Some(path) = std::env::var_os(variable) {
-        return PathBuf::from(path);
-    }
-    let cache = std::env::var_os("XDG_CACHE_HOME")
-        .map(PathBuf::from)
-        .or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache")))
-        .expect("neither XDG_CACHE_HOME nor HOME is set");
-    let path = cache.join(format!("fingerpost/peers/etcd-{VERSION}/bin")).join(name);
-    assert!(path.is_file(), "no {}: run `cargo xtask setup` first", path.display());
-    path
-}
+const PEER: &str = "etcd-3.6.8";
 
 /// What kind of cluster.
 #[derive(Clone, Debug)]
@@ -73,22 +61,6 @@ struct Member {
     peer: SocketAddr,
     folder: PathBuf,
     running: Option<Running>,
-}
-
-/// A process, and a shell that waits for the end of this test process to end that one, too.
-struct Running {
-    process: Child,
-    guard: Child,
-    _until: ChildStdin,
-}
-
-impl Running {
-    fn kill(mut self) {
-        let _ = self.guard.kill();
-        let _ = self.guard.wait();
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
 }
 
 /// A running etcd cluster.
@@ -152,12 +124,7 @@ impl EtcdCluster {
             self.members.iter().enumerate().map(|(n, member)| format!("m{n}=http://{}", member.peer)).collect();
         let member = &self.members[n];
         let (client, peer) = (self.url(member.client), format!("http://{}", member.peer));
-        let log = std::fs::OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(self.folder.path().join(format!("member-{n}.log")))
-            .expect("log");
-        let mut command = Command::new(program("ETCD_BIN", "etcd"));
+        let mut command = Command::new(programs::program("ETCD_BIN", PEER, "etcd"));
         command
             .args(["--name", &format!("m{n}"), "--data-dir"])
             .arg(&member.folder)
@@ -176,17 +143,8 @@ impl EtcdCluster {
             command.arg("--client-cert-auth").arg("--trusted-ca-file").arg(file("ca.pem"));
             command.arg("--cert-file").arg(file("server.pem")).arg("--key-file").arg(file("server-key.pem"));
         }
-        let process = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().expect("etcd starts");
-        let mut guard = Command::new("sh")
-            .args(["-c", "read _; kill -9 \"$1\"; sleep 1; rm -rf \"$2\"", "sh", &process.id().to_string()])
-            .arg(self.folder.path())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("sh starts");
-        let until = guard.stdin.take().expect("stdin");
-        self.members[n].running = Some(Running { process, guard, _until: until });
+        let log = self.folder.path().join(format!("member-{n}.log"));
+        self.members[n].running = Some(Running::start(&mut command, &log, self.folder.path()));
     }
 
     fn url(&self, address: SocketAddr) -> String {
@@ -215,32 +173,26 @@ impl EtcdCluster {
 
     /// Ends a member at once, as a crash would.
     pub fn kill(&mut self, n: usize) {
-        if let Some(running) = self.members[n].running.take() {
-            running.kill();
-        }
+        self.members[n].running = None;
     }
 
-    fn process(&self, n: usize) -> Pid {
-        Pid::from_child(&self.members[n].running.as_ref().expect("a running member").process)
+    fn running(&self, n: usize) -> &Running {
+        self.members[n].running.as_ref().expect("a running member")
     }
 
     /// A running member's process.
     pub fn pid(&self, n: usize) -> u32 {
-        self.process(n).as_raw_nonzero().get().unsigned_abs()
-    }
-
-    fn signal(&self, n: usize, signal: Signal) {
-        kill_process(self.process(n), signal).expect("signal");
+        self.running(n).pid()
     }
 
     /// Stops a member: its connections stay, and nothing answers.
     pub fn stop(&self, n: usize) {
-        self.signal(n, Signal::STOP);
+        self.running(n).signal(Signal::STOP);
     }
 
     /// Lets a stopped member go on.
     pub fn cont(&self, n: usize) {
-        self.signal(n, Signal::CONT);
+        self.running(n).signal(Signal::CONT);
     }
 
     /// Starts a member on its data again, killing it first if it runs. Does not wait until it is healthy.
@@ -356,7 +308,7 @@ impl EtcdCluster {
 
     /// Runs etcdctl against the whole cluster; returns what it printed.
     pub fn etcdctl(&self, arguments: &[&str]) -> String {
-        let mut command = Command::new(program("ETCDCTL_BIN", "etcdctl"));
+        let mut command = Command::new(programs::program("ETCDCTL_BIN", PEER, "etcdctl"));
         command.arg("--endpoints").arg(self.endpoints().join(","));
         if let Some(certificates) = &self.certificates {
             command.arg("--cacert").arg(&certificates.ca);

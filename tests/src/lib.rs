@@ -5,8 +5,11 @@
 
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "in tests, a broken assumption ends the test")]
 
+pub mod differential;
 pub mod etcd;
 pub mod events;
+pub mod kubernetes;
+mod programs;
 pub mod proxy;
 pub mod replicas;
 pub mod torture;

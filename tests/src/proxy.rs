@@ -1,6 +1,8 @@
-//! A TCP proxy that can be cut and frozen: the network between two parts, under the test's control.
+//! A TCP proxy that can be cut, frozen and slowed: the network between two parts, under the test's control.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -11,14 +13,23 @@ use tokio::task::{JoinHandle, JoinSet};
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum State {
     Open,
+    /// Passes on what it reads, at most 64 KiB at a time, after so long.
+    Slow(Duration),
     Cut,
     Frozen,
+}
+
+impl State {
+    fn passes(&self) -> bool {
+        matches!(self, State::Open | State::Slow(_))
+    }
 }
 
 /// Listens on loopback and passes connections on to a target, as long as it is not told otherwise.
 pub struct Proxy {
     address: SocketAddr,
     state: watch::Sender<State>,
+    received: Arc<AtomicU64>,
     accepting: JoinHandle<()>,
 }
 
@@ -28,8 +39,9 @@ impl Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
         let address = listener.local_addr().expect("address");
         let state = watch::Sender::new(State::Open);
-        let accepting = tokio::spawn(accept(listener, target, state.subscribe()));
-        Self { address, state, accepting }
+        let received = Arc::new(AtomicU64::new(0));
+        let accepting = tokio::spawn(accept(listener, target, state.subscribe(), Arc::clone(&received)));
+        Self { address, state, received, accepting }
     }
 
     /// Where it listens.
@@ -52,6 +64,16 @@ impl Proxy {
         self.state.send_replace(State::Frozen);
     }
 
+    /// Holds up everything, in both directions, for so long.
+    pub fn slow(&self, delay: Duration) {
+        self.state.send_replace(State::Slow(delay));
+    }
+
+    /// How many bytes the target has sent so far, over all connections.
+    pub fn received(&self) -> u64 {
+        self.received.load(Ordering::Relaxed)
+    }
+
     /// Passes everything on again, also what has waited since [`Proxy::freeze`].
     pub fn heal(&self) {
         self.state.send_replace(State::Open);
@@ -64,7 +86,7 @@ impl Drop for Proxy {
     }
 }
 
-async fn accept(listener: TcpListener, target: SocketAddr, state: watch::Receiver<State>) {
+async fn accept(listener: TcpListener, target: SocketAddr, state: watch::Receiver<State>, received: Arc<AtomicU64>) {
     // Connections end with the set, and the set with this task.
     let mut connections = JoinSet::new();
     loop {
@@ -75,7 +97,7 @@ async fn accept(listener: TcpListener, target: SocketAddr, state: watch::Receive
                     continue;
                 };
                 if *state.borrow() != State::Cut {
-                    connections.spawn(carry(stream, target, state.clone()));
+                    connections.spawn(carry(stream, target, state.clone(), Arc::clone(&received)));
                 }
             }
             Some(_) = connections.join_next() => {}
@@ -83,10 +105,10 @@ async fn accept(listener: TcpListener, target: SocketAddr, state: watch::Receive
     }
 }
 
-async fn carry(stream: TcpStream, target: SocketAddr, mut state: watch::Receiver<State>) {
+async fn carry(stream: TcpStream, target: SocketAddr, mut state: watch::Receiver<State>, received: Arc<AtomicU64>) {
     let mut cut = state.clone();
     let carried = async {
-        if state.wait_for(|state| *state == State::Open).await.is_err() {
+        if state.wait_for(State::passes).await.is_err() {
             return;
         }
         let Ok(onward) = TcpStream::connect(target).await else { return };
@@ -95,7 +117,8 @@ async fn carry(stream: TcpStream, target: SocketAddr, mut state: watch::Receiver
         }
         let (here, there) = (stream.into_split(), onward.into_split());
         let mut back = state.clone();
-        tokio::join!(pump(here.0, there.1, &mut state), pump(there.0, here.1, &mut back));
+        let sent = AtomicU64::new(0);
+        tokio::join!(pump(here.0, there.1, &mut state, &sent), pump(there.0, here.1, &mut back, &received));
     };
     tokio::select! {
         () = carried => {}
@@ -103,12 +126,17 @@ async fn carry(stream: TcpStream, target: SocketAddr, mut state: watch::Receiver
     }
 }
 
-async fn pump(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, state: &mut watch::Receiver<State>) {
+async fn pump(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, state: &mut watch::Receiver<State>, passed: &AtomicU64) {
     let mut buffer = vec![0; 64 << 10];
     loop {
         let Ok(count) = from.read(&mut buffer).await else { return };
+        passed.fetch_add(count as u64, Ordering::Relaxed);
+        let delay = if let State::Slow(delay) = *state.borrow() { delay } else { Duration::ZERO };
+        if !delay.is_zero() {
+            tokio::time::sleep(delay).await;
+        }
         // What was read before the network froze does not get through any more, either.
-        if state.wait_for(|state| *state == State::Open).await.is_err() {
+        if state.wait_for(State::passes).await.is_err() {
             return;
         }
         if count == 0 {

@@ -30,20 +30,35 @@ pub(crate) fn has(program: &str) -> bool {
 pub(crate) trait Checked {
     /// Runs to the end; anything but success is an error that names the command.
     fn checked(&mut self) -> Result<()>;
+
+    /// The same; what it printed.
+    fn text(&mut self) -> Result<String>;
+}
+
+fn shown(command: &Command) -> String {
+    std::iter::once(command.get_program())
+        .chain(command.get_args())
+        .map(|part| part.to_string_lossy())
+        .collect::<Vec<_>>()
+        .join(" ")
 }
 
 impl Checked for Command {
     fn checked(&mut self) -> Result<()> {
-        let shown = std::iter::once(self.get_program())
-            .chain(self.get_args())
-            .map(|part| part.to_string_lossy())
-            .collect::<Vec<_>>()
-            .join(" ");
+        let shown = shown(self);
         eprintln!("$ {shown}");
         let status = self.status().with_context(|| format!("can't run `{shown}`"))?;
         if !status.success() {
             bail!("`{shown}` failed: {status}");
         }
         Ok(())
+    }
+    fn text(&mut self) -> Result<String> {
+        let shown = shown(self);
+        let output = self.output().with_context(|| format!("can't run `{shown}`"))?;
+        if !output.status.success() {
+            bail!("`{shown}` failed: {}\n{}", output.status, String::from_utf8_lossy(&output.stderr));
+        }
+        String::from_utf8(output.stdout).with_context(|| format!("`{shown}` printed something else than text"))
     }
 }
