@@ -28,9 +28,10 @@ async fn until_answered(server: SocketAddr, name: &str, addresses: &[&str]) {
     until(&format!("{name} is {addresses:?}"), async || answer(server, name).await.as_ref() == Ok(&wanted)).await;
 }
 
-fn status(server: &Server) -> String {
-    let (_, out, err) = server.cli(&["status"]);
-    out + &err
+/// What the server says of itself.
+async fn status(server: &Server) -> String {
+    let (status, ready) = tokio::join!(server.get("/v1/status"), server.get("/readyz"));
+    format!("{}\n{}", status.json["kubernetes"], ready.text)
 }
 
 fn web(n: usize) -> String {
@@ -98,17 +99,17 @@ async fn an_api_server_that_stops_and_restarts_changes_no_answer() {
     marker(&cluster, server.dns, 1).await;
 
     cluster.stop();
-    until("status says how old it is", async || status(&server).contains("no word from the API server")).await;
+    until("status says how old it is", async || status(&server).await.contains("no word from the API server")).await;
     cluster.cont();
     marker(&cluster, server.dns, 2).await;
-    until("status says that it is well", async || !status(&server).contains("API server")).await;
+    until("status says that it is well", async || !status(&server).await.contains("API server")).await;
 
     cluster.kill();
-    until("status says why", async || status(&server).contains("can't reach the API server")).await;
+    until("status says why", async || status(&server).await.contains("can't reach the API server")).await;
     prober.round().await;
     cluster.restart().await;
     marker(&cluster, server.dns, 3).await;
-    until("status says that it is well", async || !status(&server).contains("API server")).await;
+    until("status says that it is well", async || !status(&server).await.contains("API server")).await;
     prober.round().await;
     prober.assert_right_and_never_silent();
 }
@@ -182,8 +183,8 @@ async fn a_missing_right_is_named_and_answers_nothing_wrong() {
     let server = start(&cluster, cluster.address(), &folder.path().join("data"));
     let prober = Prober::start(Some(server.dns), expected);
     until("status names what is missing", async || {
-        let status = status(&server);
-        ["endpointslices", "discovery.k8s.io", "list", "ClusterRole"].iter().all(|word| status.contains(word))
+        let said = status(&server).await;
+        ["endpointslices", "discovery.k8s.io", "list", "ClusterRole"].iter().all(|word| said.contains(word))
     })
     .await;
     prober.round().await;
@@ -201,7 +202,7 @@ async fn a_missing_right_is_named_and_answers_nothing_wrong() {
     until("the right is gone", async || limited.get("/apis/discovery.k8s.io/v1/endpointslices").await.is_err()).await;
     let mut cluster = cluster;
     cluster.restart().await;
-    until("status names what is missing", async || status(&server).contains("endpointslices")).await;
+    until("status names what is missing", async || status(&server).await.contains("endpointslices")).await;
     prober.round().await;
     prober.assert_right();
     assert_eq!(prober.silent(), silent);
@@ -252,7 +253,7 @@ async fn restarted_without_the_api_server_it_answers_at_once() {
     ready(&server).await;
     prober.round().await;
     prober.assert_right_and_never_silent();
-    until("status says why it may be old", async || status(&server).contains("API server")).await;
+    until("status says why it may be old", async || status(&server).await.contains("API server")).await;
     // Killed, it does so, too.
     prober.ask(None);
     server.kill();

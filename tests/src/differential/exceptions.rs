@@ -27,8 +27,10 @@ pub struct Known {
     aliases: BTreeMap<String, String>,
     /// Addresses at names, by type.
     addresses: BTreeMap<(String, String), BTreeSet<String>>,
-    /// Services that there are, as `name.namespace`.
-    services: BTreeSet<String>,
+    /// Names that CoreDNS says do not exist, when it is asked for their addresses.
+    missing: BTreeSet<String>,
+    /// Services some of whose slices name no ports, as `name.namespace`.
+    portless: BTreeSet<String>,
     /// Further addresses of pods that have one of another family before it, as `address namespace`.
     second_addresses: BTreeSet<(String, String)>,
 }
@@ -37,9 +39,13 @@ impl Known {
     /// What there is in a cluster.
     pub fn new(world: &super::world::World) -> Self {
         let mut known = Self::default();
-        for service in world.of_kind("Service") {
-            let (name, namespace) = crate::kubernetes::objects::identity(service);
-            known.services.insert(format!("{name}.{namespace}"));
+        for slice in world.of_kind("EndpointSlice") {
+            let service = slice["metadata"]["labels"]["kubernetes.io/service-name"].as_str();
+            let has_ports = slice["ports"].as_array().is_some_and(|ports| !ports.is_empty());
+            if let Some(service) = service.filter(|_| !has_ports) {
+                let namespace = crate::kubernetes::objects::namespace_of(slice);
+                known.portless.insert(format!("{service}.{namespace}"));
+            }
         }
         for pod in world.of_kind("Pod") {
             let namespace = crate::kubernetes::objects::namespace_of(pod).to_owned();
@@ -55,6 +61,9 @@ impl Known {
     pub fn learn(&mut self, cases: &[Case]) {
         for case in cases {
             let name = case.name.to_lowercase();
+            if case.theirs.is_nxdomain() && matches!(case.qtype, "A" | "AAAA") {
+                self.missing.insert(name.clone());
+            }
             for record in case.theirs.records.iter().filter(|record| owner(record) == name) {
                 match record.record_type.as_str() {
                     "CNAME" => drop(self.aliases.insert(name.clone(), target(record))),
@@ -62,8 +71,6 @@ impl Known {
                         let key = (name.clone(), record.record_type.clone());
                         self.addresses.entry(key).or_default().insert(record.data.clone());
                     }
-                    // It has the zone's at every name.
-                    "SOA" if case.theirs.records.len() == 1 => {}
                     _ => {}
                 }
                 if self.at.insert(name.clone()) {
@@ -133,18 +140,6 @@ fn without_weights(answer: &Answer) -> BTreeSet<(String, String, String, u32)> {
 /// All of them, the particular before the general.
 pub const ALL: &[Exception] = &[
     Exception {
-        name: "the zone's SOA as an answer elsewhere",
-        why: "CoreDNS answers a question for the SOA of any name in the zone, existing or not, with the zone's, as if it \
-              were that name's; it belongs into the authority section then (RFC 2308 §2)",
-        is: |case, _| {
-            let theirs = case.theirs.records.iter().all(|record| owner(record) != case.name.to_lowercase());
-            case.qtype == "SOA"
-                && theirs
-                && case.theirs.of_type("SOA").count() == 1
-                && case.ours.of_type("SOA").count() == 0
-        },
-    },
-    Exception {
         name: "the zone's name servers",
         why: "CoreDNS names the Services that lead to its own address, or an address of its host; we name ns.dns, which \
               exists for all types alike and has the addresses that we are told, and so does dns above it (RFC 8020)",
@@ -167,7 +162,7 @@ pub const ALL: &[Exception] = &[
             let stays = case.ours.of_type("CNAME").any(|record| {
                 owner(record) == name && known.aliases.get(&name).is_some_and(|alias| *alias == target(record))
             });
-            stays && case.qtype != "CNAME" && (negative(&case.theirs) || case.theirs.of_type("SOA").count() == 1)
+            stays && case.qtype != "CNAME" && negative(&case.theirs)
         },
     },
     Exception {
@@ -193,18 +188,58 @@ pub const ALL: &[Exception] = &[
         is: |case, _| port_labels(&case.name).is_some_and(|ports| ports != (true, true)) && case.ours.is_nxdomain(),
     },
     Exception {
-        name: "addresses behind slices without a Service",
-        why: "CoreDNS answers the reverse name of an endpoint whose Service does not exist with a name that does not exist \
-              either; a PTR leads to a name (RFC 1035 §3.3.12)",
+        name: "addresses of endpoints that have no name",
+        why: "CoreDNS answers the reverse name of an endpoint whose Service does not exist, or is an ExternalName, with a name \
+              of which it says itself that it does not exist; a PTR leads to a name (RFC 1035 §3.3.12)",
         is: |case, known| {
-            let leads_nowhere = |record: &Record| {
-                let name = target(record);
-                let service = name.strip_suffix(".svc.cluster.local").and_then(|name| name.split_once('.'));
-                service.is_none_or(|(_, service)| !known.services.contains(service))
-            };
-            let (nowhere, somewhere): (Vec<_>, Vec<_>) = case.theirs.of_type("PTR").partition(|r| leads_nowhere(r));
+            let (nowhere, somewhere): (Vec<_>, Vec<_>) =
+                case.theirs.of_type("PTR").partition(|record| known.missing.contains(&target(record)));
             is_reverse(&case.name) && !nowhere.is_empty() && case.ours.records.iter().eq(somewhere)
         },
+    },
+    Exception {
+        name: "reverse names of no address",
+        why: "CoreDNS takes other names for reverse names, as with a label too many; such a name is not that of an address \
+              (RFC 1035 §3.5, RFC 3596 §2.5)",
+        is: |case, _| {
+            let (v4, v6) = (case.name.to_lowercase(), case.name.to_lowercase());
+            let v4 = v4.strip_suffix(".in-addr.arpa").map(|name| name.split('.').count() == 4);
+            let v6 = v6.strip_suffix(".ip6.arpa").map(|name| name.split('.').count() == 32 && name.len() == 63);
+            let odd = v4 == Some(false) || v6 == Some(false);
+            odd && (case.ours.is_nxdomain() || case.ours.rcode == "REFUSED") && case.theirs.of_type("PTR").count() > 0
+        },
+    },
+    Exception {
+        name: "services' names under pod",
+        why: "CoreDNS takes labels before the name of a pod for those of a port or an endpoint and leaves them out, and makes SRV \
+              records of the address that the name says; neither is in any specification",
+        is: |case, _| {
+            let name = case.name.to_lowercase();
+            let Some(labels) = name.strip_suffix(".pod.cluster.local").map(|rest| rest.split('.').count()) else {
+                return false;
+            };
+            match labels {
+                2 => case.qtype == "SRV" && case.ours.is_nodata() && case.theirs.of_type("SRV").count() == 1,
+                _ => labels > 2 && case.ours.is_nxdomain() && case.theirs.rcode == "NOERROR",
+            }
+        },
+    },
+    Exception {
+        name: "ports of endpoints whose slice names none",
+        why: "CoreDNS has no SRV records for them; to us the Service's ports are theirs, an addition",
+        is: |case, known| {
+            let name = case.name.to_lowercase();
+            let Some(rest) = name.strip_suffix(".svc.cluster.local") else { return false };
+            let labels: Vec<&str> = rest.split('.').collect();
+            let service = labels[labels.len().saturating_sub(2)..].join(".");
+            let fewer = without_weights(&case.theirs).is_subset(&without_weights(&case.ours));
+            known.portless.contains(&service) && case.ours.rcode == "NOERROR" && fewer
+        },
+    },
+    Exception {
+        name: "names outside of the zones",
+        why: "CoreDNS fails where no plugin takes a question; we refuse what is not ours (RFC 1035 §4.1.1)",
+        is: |case, _| case.ours.rcode == "REFUSED" && case.theirs.rcode == "SERVFAIL",
     },
     Exception {
         name: "weights",
@@ -230,13 +265,19 @@ pub const ALL: &[Exception] = &[
         name: "known addresses outside of our reverse zones",
         why: "CoreDNS is authoritative for the reverse zones that it is given and refuses others; we also answer for single \
               addresses that we know, an addition",
-        is: |case, _| is_reverse(&case.name) && case.theirs.rcode == "REFUSED" && case.ours.rcode != "NXDOMAIN",
+        is: |case, _| {
+            is_reverse(&case.name)
+                && ["REFUSED", "SERVFAIL"].contains(&case.theirs.rcode.as_str())
+                && case.ours.rcode == "NOERROR"
+        },
     },
     Exception {
-        name: "NODATA for TXT at a name that does not exist",
-        why: "CoreDNS says NODATA for TXT at every name; one that does not exist is NXDOMAIN for all types (RFC 2308 §2.1)",
+        name: "NODATA for TXT and SOA at a name that does not exist",
+        why: "CoreDNS says NODATA for TXT and SOA at every name; one that does not exist is NXDOMAIN for all types \
+              (RFC 2308 §2.1)",
         is: |case, known| {
-            case.qtype == "TXT" && case.theirs.is_nodata() && case.ours.is_nxdomain() && !known.exists(&case.name)
+            let at_once = matches!(case.qtype, "TXT" | "SOA") && case.theirs.is_nodata();
+            at_once && case.ours.is_nxdomain() && !known.exists(&case.name)
         },
     },
     Exception {

@@ -6,7 +6,6 @@
 
 pub mod exceptions;
 pub mod questions;
-pub mod registered;
 pub mod world;
 
 use exceptions::{Exception, Known};
@@ -255,7 +254,8 @@ impl Pair {
             known.learn(std::slice::from_ref(&case));
             case.theirs.of_type("CNAME").next().map(|record| record.data.trim_end_matches('.').to_owned())
         };
-        for name in std::iter::once(name.clone()).chain(below) {
+        let targets = case.theirs.of_type("PTR").map(|record| record.data.trim_end_matches('.').to_owned());
+        for name in std::iter::once(name.clone()).chain(below).chain(targets) {
             for qtype in ["A", "AAAA", "SRV", "PTR"] {
                 learn(name.clone(), qtype).await;
             }
@@ -267,21 +267,28 @@ impl Pair {
         }
     }
 
-    /// Differences as people read them, the first of each kind, with commands to see them again.
+    /// Differences as people read them, the first few of each kind, with commands to see them again.
     pub fn describe(&self, differences: &[Case]) -> String {
-        let mut kinds: BTreeMap<String, Vec<&Case>> = BTreeMap::new();
+        // Most differ in the same way for several types.
+        let mut names: BTreeMap<&str, Vec<&Case>> = BTreeMap::new();
         for case in differences {
-            let shape = |answer: &Answer| {
-                let types: BTreeSet<&str> = answer.records.iter().map(|record| record.record_type.as_str()).collect();
-                format!("{} {} {:?}", answer.rcode, answer.authoritative, types)
-            };
-            let kind = format!("{}: ours {}, theirs {}", case.qtype, shape(&case.ours), shape(&case.theirs));
-            kinds.entry(kind).or_default().push(case);
+            names.entry(&case.name).or_default().push(case);
+        }
+        let shape = |answer: &Answer| {
+            let types: BTreeSet<&str> = answer.records.iter().map(|record| record.record_type.as_str()).collect();
+            let mut text = answer.rcode.clone();
+            types.into_iter().for_each(|record_type| text.push_str(&format!(" {record_type}")));
+            text
+        };
+        let mut kinds: BTreeMap<String, Vec<Vec<&Case>>> = BTreeMap::new();
+        for cases in names.into_values() {
+            let kind = |case: &&Case| format!("{} ({} / {})", case.qtype, shape(&case.ours), shape(&case.theirs));
+            kinds.entry(cases.iter().map(kind).collect::<Vec<_>>().join(", ")).or_default().push(cases);
         }
         let mut text = String::new();
-        for (kind, cases) in kinds {
-            text.push_str(&format!("{kind} — {} of them\n", cases.len()));
-            for case in cases.iter().take(5) {
+        for (kind, names) in kinds {
+            text.push_str(&format!("{} names differ in (ours / theirs): {kind}\n", names.len()));
+            for case in names.iter().take(4).filter_map(|cases| cases.first()) {
                 let Case { name, qtype, ours, theirs } = case;
                 text.push_str(&format!("  {name} {qtype}\n    ours: {ours}\n    theirs: {theirs}\n"));
                 for server in [self.ours, self.theirs] {

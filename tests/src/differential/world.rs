@@ -32,6 +32,9 @@ pub struct World {
     objects: BTreeMap<String, Value>,
     /// Objects that are gone or were otherwise.
     past: Vec<Value>,
+    /// What the ports of a service's slices are, by namespace, service and group of pods: what a pod's endpoints say of
+    /// it does not contradict itself, as no controller's does.
+    ports: BTreeMap<(String, String, bool), Value>,
     counter: usize,
 }
 
@@ -62,7 +65,14 @@ enum Change {
 impl World {
     /// An empty one.
     pub fn new(seed: u64, size: Size) -> Self {
-        Self { rng: StdRng::seed_from_u64(seed), size, objects: BTreeMap::new(), past: Vec::new(), counter: 0 }
+        Self {
+            rng: StdRng::seed_from_u64(seed),
+            size,
+            objects: BTreeMap::new(),
+            past: Vec::new(),
+            ports: BTreeMap::new(),
+            counter: 0,
+        }
     }
 
     /// All objects of a kind.
@@ -127,6 +137,16 @@ impl World {
 
     fn several(&mut self, count: usize, one: impl Fn(&mut Self) -> Option<Change>) -> Vec<Change> {
         (0..count).filter_map(|_| one(self)).collect()
+    }
+
+    /// The ports of a slice with pods of a group.
+    fn slice_ports(&mut self, namespace: &str, service: &str, group: bool) -> Value {
+        let key = (namespace.to_owned(), service.to_owned(), group);
+        if !self.ports.contains_key(&key) {
+            let ports = self.ports("port", true);
+            self.ports.insert(key.clone(), ports);
+        }
+        self.ports[&key].clone()
     }
 
     /// Makes changes, at most one to an object, in an order in which the API server takes them.
@@ -369,8 +389,8 @@ impl World {
         };
         self.counter += 1;
         let name = format!("{}-{}", service, self.counter);
-        let v6 = self.chance(30);
-        let ports = self.ports("port", true);
+        let (v6, group) = (self.chance(30), self.chance(20));
+        let ports = self.slice_ports(&namespace, &service, group);
         let count = match self.rng.random_range(0..20) {
             0 => 0,
             1..15 => self.rng.random_range(1..6),
@@ -380,11 +400,12 @@ impl World {
         let publish = self.publishes_unready(&namespace, &service);
         let mut seen = BTreeSet::new();
         let endpoints: Vec<Value> = (0..count)
-            .map(|_| self.endpoint(&namespace, v6, publish))
+            .map(|_| self.endpoint(&namespace, &service, v6, group, publish))
             .filter(|endpoint| seen.insert(endpoint["addresses"][0].to_string()))
             .collect();
         let mut slice = objects::slice(&namespace, &service, &name, endpoints, ports);
         slice["addressType"] = json!(if v6 { "IPv6" } else { "IPv4" });
+        slice["metadata"]["labels"]["group"] = json!(group.to_string());
         Some(Change::Put(slice))
     }
 
@@ -394,8 +415,8 @@ impl World {
     }
 
     /// An endpoint, in a state in which the controller could have it.
-    fn endpoint(&mut self, namespace: &str, v6: bool, publish: bool) -> Value {
-        let pod = self.pod_number();
+    fn endpoint(&mut self, namespace: &str, service: &str, v6: bool, group: bool, publish: bool) -> Value {
+        let pod = self.pod_number() / 2 * 2 + u16::from(group);
         let address = self.address(pod, v6);
         let mut endpoint = json!({"addresses": [address]});
         endpoint["conditions"] = match self.rng.random_range(0..20) {
@@ -408,8 +429,13 @@ impl World {
             17 => json!({"ready": false, "serving": false, "terminating": true}),
             _ => json!({"ready": false, "serving": false, "terminating": false}),
         };
-        if self.chance(30) {
-            endpoint["hostname"] = json!(self.pick(&HOSTNAMES));
+        // What a pod is called follows from the pod.
+        let named = service
+            .bytes()
+            .chain(namespace.bytes())
+            .fold(usize::from(pod), |sum, byte| (sum * 31 + usize::from(byte)) % 9973);
+        if let Some(hostname) = HOSTNAMES.get(named % 25) {
+            endpoint["hostname"] = json!(hostname);
         }
         if self.chance(60) {
             // Of both families, one pod.
@@ -426,14 +452,20 @@ impl World {
         let namespace = objects::namespace_of(&slice).to_owned();
         let service = slice["metadata"]["labels"]["kubernetes.io/service-name"].as_str()?.to_owned();
         let (v6, publish) = (slice["addressType"] == "IPv6", self.publishes_unready(&namespace, &service));
-        let new = self.endpoint(&namespace, v6, publish);
+        let group = slice["metadata"]["labels"]["group"] == "true";
+        let new = self.endpoint(&namespace, &service, v6, group, publish);
         let choice = self.rng.random_range(0..10);
         if choice == 0 {
-            slice["ports"] = self.ports("port", true);
+            // It goes on under other labels.
+            slice["metadata"]["labels"]["colour"] = json!(self.pick(&["red", "green"])?);
         } else if choice == 1 {
-            // It is another service's from now on.
+            // It is another service's from now on, with other endpoints.
             let other = self.pick_object("Service").filter(|other| objects::namespace_of(other) == namespace)?;
-            slice["metadata"]["labels"]["kubernetes.io/service-name"] = other["metadata"]["name"].clone();
+            let other = objects::name(&other).to_owned();
+            let publish = self.publishes_unready(&namespace, &other);
+            slice["metadata"]["labels"]["kubernetes.io/service-name"] = json!(other);
+            slice["ports"] = self.slice_ports(&namespace, &other, group);
+            slice["endpoints"] = json!([self.endpoint(&namespace, &other, v6, group, publish)]);
         } else {
             if !slice["endpoints"].is_array() {
                 slice["endpoints"] = json!([]);

@@ -242,8 +242,8 @@ impl Drop for Cluster {
         self.kill();
         if std::thread::panicking() {
             let log = self.log();
-            let lines: Vec<&str> = log.lines().collect();
-            eprintln!("the API server logged at last:\n{}", lines[lines.len().saturating_sub(30)..].join("\n"));
+            let faults: Vec<&str> = log.lines().filter(|line| line.starts_with(['E', 'F'])).collect();
+            eprintln!("the API server's last faults:\n{}", faults[faults.len().saturating_sub(10)..].join("\n"));
         }
     }
 }
