@@ -145,12 +145,15 @@ fn coredns(folder: &Path) -> Result<Option<(Process, SocketAddr)>> {
     Ok(Some((process, address)))
 }
 
-struct Measured {
-    per_second: f64,
-    micros: f64,
+/// What a run of queries cost.
+pub(crate) struct Measured {
+    pub(crate) per_second: f64,
+    /// CPU time of the server for a query, in microseconds.
+    pub(crate) micros: f64,
 }
 
-fn measure(server: &Process, address: SocketAddr, file: &Path, seconds: u64) -> Result<Measured> {
+/// Asks a server what is in a file, again and again.
+pub(crate) fn measure(server: &Process, address: SocketAddr, file: &Path, seconds: u64) -> Result<Measured> {
     let before = server.cpu()?;
     let output = Command::new("dnsperf")
         .args(["-s", &address.ip().to_string(), "-p", &address.port().to_string(), "-l", &seconds.to_string()])

@@ -4,6 +4,7 @@
 
 mod dns;
 mod etcd;
+mod forward;
 mod http;
 mod kubernetes;
 mod machine;
@@ -36,6 +37,8 @@ enum Bench {
     Kubernetes(kubernetes::Options),
     /// CPU per DNS query, beside Knot and CoreDNS.
     Dns(dns::Options),
+    /// CPU per forwarded query that the cache answers, beside CoreDNS.
+    Forward(forward::Options),
     /// All of them, as they are by default.
     All,
 }
@@ -51,12 +54,13 @@ fn main() -> anyhow::Result<()> {
             Bench::Sessions(options) => runtime.block_on(sessions::run(options)),
             Bench::Kubernetes(options) => runtime.block_on(kubernetes::run(options)),
             Bench::Dns(options) => runtime.block_on(dns::run(options)),
+            Bench::Forward(options) => runtime.block_on(forward::run(options)),
             Bench::All => Ok(()),
         }
     };
     match Arguments::parse().bench {
         Bench::All => {
-            for name in ["registry", "watch", "dns", "etcd", "sessions", "kubernetes"] {
+            for name in ["registry", "watch", "dns", "forward", "etcd", "sessions", "kubernetes"] {
                 one(defaults(name)?.bench)?;
             }
             Ok(())

@@ -45,7 +45,8 @@ pub use request::{
 };
 pub use sse::{SseError, SseEvent, SseParser};
 pub use status::{
-    AccessStatus, CatalogStatus, CheckStatus, DnsStatus, HealthCounts, ImportReply, MigrateReply, RemovedSource,
+    AccessStatus, CatalogStatus, CheckStatus, DnsStatus, HealthCounts, ImportReply, KubernetesKindStatus,
+    KubernetesStatus, MigrateReply, RemovedSource,
     ReplicaStatus, SessionsStatus, StatusDocument, StoreStatus, VersionDocument, WatchStatus,
 };
 

@@ -23,6 +23,8 @@ pub struct StatusDocument {
     pub catalog: CatalogStatus,
     /// The DNS server in this process; absent where there is none.
     pub dns: Option<DnsStatus>,
+    /// The cluster that is followed in this process; absent where none is.
+    pub kubernetes: Option<KubernetesStatus>,
     /// Who follows.
     pub watch: WatchStatus,
     /// Sources that have been silent for so long that what they left counts as orphaned.
@@ -146,12 +148,56 @@ pub struct DnsStatus {
     pub pods: String,
     /// What it calls endpoints without a hostname: `address` or `pod`.
     pub endpoint_names: String,
+    /// The cluster whose `kubernetes/…` source outranks all others.
+    pub cluster: String,
     /// The position that its answers show; absent before the first sync.
     pub position: Option<Position>,
     /// For how long it has had no word from the registry, in seconds.
     pub age_seconds: Option<f64>,
     /// How many names have an answer.
     pub names: u64,
+}
+
+/// How a Kubernetes cluster is followed.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct KubernetesStatus {
+    /// `starting`, `synced` or `standby`.
+    pub phase: String,
+    /// Whether this listener is the one that writes.
+    pub leader: bool,
+    /// What is followed.
+    pub kinds: Vec<KubernetesKindStatus>,
+    /// Records that wait to be written.
+    pub pending: u64,
+    /// Removals that wait for a second list to confirm them.
+    pub held: u64,
+    /// Objects that can't be taken.
+    pub refused: u64,
+    /// Some of them, and why.
+    pub refused_names: Vec<String>,
+    /// Why writes fail now.
+    pub write_trouble: Option<String>,
+    /// For how long there has been no word from the API server, in seconds, where that is long.
+    pub stale_seconds: Option<f64>,
+}
+
+/// How one kind of a cluster's objects is followed.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct KubernetesKindStatus {
+    /// Which, as in `endpointslices`.
+    pub resource: String,
+    /// Whether the first complete list has come.
+    pub synced: bool,
+    /// How many are known.
+    pub objects: u64,
+    /// How many could not be read.
+    pub malformed: u64,
+    /// Seconds since the last word of them.
+    pub age_seconds: Option<f64>,
+    /// Why they can't be followed now.
+    pub trouble: Option<String>,
 }
 
 /// Who follows.

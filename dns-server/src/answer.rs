@@ -11,6 +11,12 @@
 //! - The order is random with every answer: a random beginning, then round.
 
 use crate::encode::{QUESTION, Rcode, Reply, Section, bare};
+use crate::forward::engine::{Asker, Back};
+use crate::forward::entry::Room;
+use crate::forward::key::Key;
+use crate::forward::lane::{Found as Foreign, Lane, Wish};
+use crate::forward::metrics::Refusal;
+use crate::forward::search;
 use crate::index::Index;
 use crate::message::{self, CLASS_IN, Parsed, Query, kind};
 use crate::metrics::{CountedZone, Counters};
@@ -19,6 +25,7 @@ use crate::querylog::{QueryLog, Seen};
 use crate::table::{Node, Pointers, Special};
 use crate::zones::{self, Kind, Spelling, Within};
 use hashbrown::HashSet;
+use smallvec::SmallVec;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
@@ -47,6 +54,8 @@ pub enum Verdict {
     Send,
     /// Say nothing.
     Drop,
+    /// Others have to be asked first. Only where forwarding is set up.
+    Later,
 }
 
 /// Answers queries, one at a time. Each thread has one; it holds what would otherwise be allocated for each query.
@@ -56,6 +65,7 @@ pub struct Answerer {
     counters: Arc<Counters>,
     log: Option<Arc<QueryLog>>,
     scratch: Scratch,
+    lane: Option<Lane>,
 }
 
 /// What is used again for every query.
@@ -98,6 +108,25 @@ struct Asked<'a> {
     spelling: Spelling<'a>,
 }
 
+/// What becomes of a question.
+enum Resolved {
+    /// The reply has all that there is to say.
+    Rcode(Rcode),
+    /// The name, of this length, is none of ours.
+    Outside(usize),
+    /// Others have to be asked first.
+    Later,
+}
+
+/// What the rest of a search path has.
+enum Searched {
+    Nothing,
+    /// A name of ours.
+    Here(Found),
+    /// A name of others.
+    There(Resolved),
+}
+
 /// What was found at a name.
 enum Found {
     Missing,
@@ -121,12 +150,18 @@ impl Answerer {
                 seen: HashSet::default(),
                 zone: CountedZone::NONE,
             },
+            lane: None,
         }
     }
 
     /// The same, with what it answers noted there.
     pub(crate) fn logging(self, log: Option<Arc<QueryLog>>) -> Self {
         Self { log, ..self }
+    }
+
+    /// With forwarding.
+    pub(crate) fn with_lane(self, lane: Option<Lane>) -> Self {
+        Self { lane, ..self }
     }
 
     /// Answers a packet of nobody in particular; see [`Answerer::answer_to`].
@@ -137,11 +172,7 @@ impl Answerer {
     /// Answers a packet. `out` holds the answer alone, if there is one, and is at most as long as transport and client
     /// allow.
     pub fn answer_to(&mut self, packet: &[u8], transport: Transport, client: SocketAddr, out: &mut Vec<u8>) -> Verdict {
-        let logged = match &self.log {
-            None => false,
-            // At random, so that no pattern of queries hides from it.
-            Some(log) => self.scratch.random.below(log.sample() as usize) == 0,
-        };
+        let logged = self.is_logged();
         let timed = self.counters.samples();
         let began = (timed || logged).then(Instant::now);
         self.scratch.zone = CountedZone::NONE;
@@ -163,20 +194,10 @@ impl Answerer {
             Parsed::Query(query) => {
                 self.counters.request(query.qtype);
                 edns = query.edns.map(|edns| edns.dnssec_ok);
-                let most = self.index.config.udp_payload.max(MAX_PLAIN_UDP);
-                let limit = match (transport, query.edns) {
-                    (Transport::Tcp, _) => MAX_TCP,
-                    (Transport::Udp, None) => usize::from(MAX_PLAIN_UDP),
-                    // Less than 512 is taken for 512 (RFC 6891 §6.2.3).
-                    (Transport::Udp, Some(edns)) => usize::from(edns.payload.clamp(MAX_PLAIN_UDP, most)),
-                };
-                let mut reply = Reply::new(out, packet, &query, limit);
-                reply.rcode = self.scratch.resolve(&self.index, &mut reply, &query);
-                if reply.truncated {
-                    self.counters.truncated();
-                    reply.truncated = transport == Transport::Udp;
+                match self.query(packet, &query, transport, client.ip(), out) {
+                    Some(rcode) => rcode,
+                    None => return Verdict::Later,
                 }
-                reply.finish(most)
             }
         };
         self.counters.response(self.scratch.zone, rcode);
@@ -184,61 +205,239 @@ impl Answerer {
             if timed {
                 self.counters.took(took);
             }
-            if let Some(log) = self.log.as_ref().filter(|_| logged) {
-                log.note(out, Seen { client, transport, took, rcode, edns });
+            if logged {
+                self.note(out, Seen { client, transport, took, rcode, edns });
             }
         }
         Verdict::Send
     }
+
+    /// Whether the answer under way goes into the log: at random, so that no pattern of queries hides from it.
+    fn is_logged(&mut self) -> bool {
+        self.log.as_ref().is_some_and(|log| self.scratch.random.below(log.sample() as usize) == 0)
+    }
+
+    fn note(&self, answer: &[u8], seen: Seen) {
+        if let Some(log) = &self.log {
+            log.note(answer, seen);
+        }
+    }
+
+    /// After [`Verdict::Later`]: hands the packet over to those who ask. False where there is no room: `out` then holds
+    /// the answer to send.
+    pub(crate) fn hand_over(
+        &mut self,
+        packet: &[u8],
+        transport: Transport,
+        client: SocketAddr,
+        back: Back,
+        out: &mut Vec<u8>,
+    ) -> bool {
+        if self.lane.as_mut().is_some_and(|lane| lane.hand_over(packet, transport, client, back).is_ok()) {
+            return true;
+        }
+        self.give_up(packet, transport, out);
+        false
+    }
+
+    /// Answers a packet that was counted already with what others were asked for since; what else is to be asked for,
+    /// where that is not enough.
+    pub(crate) fn again(&mut self, asker: &mut Asker, out: &mut Vec<u8>) -> Option<Key> {
+        self.scratch.zone = CountedZone::NONE;
+        let lane = self.lane.as_mut()?;
+        let Parsed::Query(query) = message::parse(&asker.packet) else { return None };
+        lane.exchange_found(std::mem::take(&mut asker.found));
+        let rcode = self.query(&asker.packet, &query, asker.transport, asker.client.ip(), out);
+        let lane = self.lane.as_mut()?;
+        asker.found = lane.exchange_found(Vec::new());
+        match rcode {
+            Some(rcode) => {
+                self.counters.response(self.scratch.zone, rcode);
+                if self.is_logged() {
+                    let edns = query.edns.map(|edns| edns.dnssec_ok);
+                    let (client, transport, took) = (asker.client, asker.transport, asker.begun.elapsed());
+                    self.note(out, Seen { client, transport, took, rcode, edns });
+                }
+                None
+            }
+            None => lane.take_wanted(),
+        }
+    }
+
+    /// Answers that there is no answer now.
+    pub(crate) fn give_up(&mut self, packet: &[u8], transport: Transport, out: &mut Vec<u8>) {
+        let Parsed::Query(query) = message::parse(packet) else { return };
+        let room = self.room(&query, transport);
+        let mut reply = Reply::new(out, packet, &query, room.limit);
+        reply.rcode = Rcode::ServFail;
+        reply.recursion = true;
+        self.counters.response(CountedZone::NONE, reply.finish(room.payload));
+    }
+
+    /// What a client takes.
+    fn room(&self, query: &Query<'_>, transport: Transport) -> Room {
+        let most = self.index.config.udp_payload.max(MAX_PLAIN_UDP);
+        let limit = match (transport, query.edns) {
+            (Transport::Tcp, _) => MAX_TCP,
+            (Transport::Udp, None) => usize::from(MAX_PLAIN_UDP),
+            // Less than 512 is taken for 512 (RFC 6891 §6.2.3).
+            (Transport::Udp, Some(edns)) => usize::from(edns.payload.clamp(MAX_PLAIN_UDP, most)),
+        };
+        Room { limit, payload: most }
+    }
+
+    /// Answers a query; none where others have to be asked first.
+    fn query(
+        &mut self,
+        packet: &[u8],
+        query: &Query<'_>,
+        transport: Transport,
+        client: IpAddr,
+        out: &mut Vec<u8>,
+    ) -> Option<Rcode> {
+        let room = self.room(query, transport);
+        let mut lane = self.lane.as_mut();
+        let offered = lane.as_ref().is_some_and(|lane| lane.allows(client));
+        let mut reply = Reply::new(out, packet, query, room.limit);
+        reply.recursion = offered;
+        let wish = Wish {
+            qtype: query.qtype,
+            dnssec_ok: query.edns.is_some_and(|edns| edns.dnssec_ok),
+            checking_disabled: packet[3] & 0x10 != 0,
+            recursion_desired: packet[2] & 0x01 != 0,
+        };
+        let asking = lane.as_deref_mut().filter(|_| offered);
+        let rcode = match self.scratch.resolve(&self.index, &mut reply, query, asking, wish) {
+            Resolved::Rcode(rcode) => rcode,
+            Resolved::Later => return None,
+            Resolved::Outside(length) => match lane {
+                None => Rcode::Refused,
+                Some(lane) if !offered => {
+                    lane.refused(Refusal::Network);
+                    Rcode::Refused
+                }
+                Some(lane) => match lane.find(&self.scratch.lower[..length], wish) {
+                    Foreign::Later => return None,
+                    Foreign::Refused => {
+                        // The reply may have been begun as an answer of ours.
+                        reply.authoritative = false;
+                        Rcode::Refused
+                    }
+                    Foreign::Entry(entry, age) => {
+                        let turn = self.scratch.random.below(1 << 16);
+                        if !entry.write(out, packet, query, age, &room, turn) {
+                            self.counters.truncated();
+                        }
+                        return Some(entry.rcode());
+                    }
+                },
+            },
+        };
+        reply.rcode = rcode;
+        if reply.truncated {
+            self.counters.truncated();
+            reply.truncated = transport == Transport::Udp;
+        }
+        Some(reply.finish(room.payload))
+    }
 }
 
 impl Scratch {
-    fn resolve(&mut self, index: &Index, reply: &mut Reply<'_>, query: &Query<'_>) -> Rcode {
+    fn resolve(
+        &mut self,
+        index: &Index,
+        reply: &mut Reply<'_>,
+        query: &Query<'_>,
+        mut lane: Option<&mut Lane>,
+        wish: Wish,
+    ) -> Resolved {
         if query.edns.is_some_and(|edns| edns.version > 0) {
-            return Rcode::BadVers;
+            return Resolved::Rcode(Rcode::BadVers);
         }
         if query.qclass != CLASS_IN || matches!(query.qtype, kind::AXFR | kind::IXFR) {
-            return Rcode::Refused;
+            return Resolved::Rcode(Rcode::Refused);
         }
-        let length = query.name.len();
+        let mut length = query.name.len();
         // The parser lets no name through that is longer.
         let Some(lower) = self.lower.get_mut(..length) else {
-            return Rcode::FormErr;
+            return Resolved::Rcode(Rcode::FormErr);
         };
         lower.copy_from_slice(query.name);
         lower.make_ascii_lowercase();
+        let mut rewritten = false;
+        if let Some(lane) = &lane
+            && let Some(target) = lane.forward().rewritten(&self.lower[..length])
+        {
+            length = target.len();
+            self.lower[..length].copy_from_slice(&target);
+            rewritten = true;
+        }
         let lower = &self.lower[..length];
 
         let synced = index.is_synced();
         let within = match index.zones.find(lower) {
             Some(within) => within,
-            None if !zones::is_reverse(lower) => return Rcode::Refused,
+            None if rewritten => {
+                let found = lane.map(|lane| lane.find(lower, wish));
+                return found.map_or(Resolved::Rcode(Rcode::Refused), |found| foreign(reply, QUESTION, found));
+            }
+            None if !zones::is_reverse(lower) => return Resolved::Outside(length),
             // Whether it is known can't be said yet.
-            None if !synced => return Rcode::ServFail,
+            None if !synced => return Resolved::Rcode(Rcode::ServFail),
             // An address that is known, outside of the reverse zones: it is a zone of its own.
             None if index.table.read(lower, |_| ()).is_some() => Within { apex_at: 0, kind: Kind::Reverse },
-            None => return Rcode::Refused,
+            None => return Resolved::Outside(length),
         };
         self.zone = CountedZone::of(within.kind);
         if !synced {
-            return Rcode::ServFail;
+            return Resolved::Rcode(Rcode::ServFail);
         }
         reply.authoritative = true;
         self.targets.clear();
+        // Where another name is looked up, the zone's name does not stand in the question.
+        let (mut apex, mut within) = (SmallVec::<[u8; 64]>::new(), within);
+        if rewritten {
+            apex.extend_from_slice(&lower[within.apex_at..]);
+            match index.zones.compiled(&mut self.lower, length, within) {
+                Some(compiled) => length = compiled,
+                None => return Resolved::Rcode(Rcode::NxDomain),
+            }
+            within = Within { apex_at: 0, kind: Kind::Reverse };
+        }
 
         let mut asked =
             Asked { qtype: query.qtype, owner: QUESTION, length, within, spelling: index.zones.spelling(within.kind) };
         let mut found = self.at(index, reply, &asked);
+        if let (Found::Missing, Some(lane)) = (&found, &mut lane)
+            && !rewritten
+        {
+            if !within.is_cluster() && lane.forward().speaks_for(&self.lower[..length], query.qtype) {
+                return Resolved::Outside(length);
+            }
+            if within.kind == Kind::Primary && lane.forward().config.search.is_some() && wish.recursion_desired {
+                match self.search(index, reply, &asked, lane, wish) {
+                    Searched::Nothing => {}
+                    Searched::Here(at) => found = at,
+                    Searched::There(resolved) => return resolved,
+                }
+            }
+        }
         let mut chain = 0;
         while let Found::Alias(target, owner) = found {
             chain += 1;
             if chain > MAX_CHAIN {
                 reply.authoritative = false;
-                return Rcode::ServFail;
+                return Resolved::Rcode(Rcode::ServFail);
             }
             let Some(within) = index.zones.find(target.wire()).filter(|within| within.is_cluster()) else {
-                // Someone else's name: the client goes on from there.
-                return Rcode::NoError;
+                // Someone else's name. Clients that can't go on from there by themselves ask for recursion.
+                return match lane.filter(|_| wish.recursion_desired) {
+                    None => Resolved::Rcode(Rcode::NoError),
+                    Some(lane) => match lane.find(target.wire(), wish) {
+                        Foreign::Refused => Resolved::Rcode(Rcode::NoError),
+                        found => foreign(reply, owner, found),
+                    },
+                };
             };
             let length = target.wire().len();
             self.lower[..length].copy_from_slice(target.wire());
@@ -252,15 +451,71 @@ impl Scratch {
         let rcode = match found {
             Found::Answered | Found::Alias(..) => {
                 self.additional(index, reply);
-                return Rcode::NoError;
+                return Resolved::Rcode(Rcode::NoError);
             }
             Found::NoData => Rcode::NoError,
             Found::Missing => Rcode::NxDomain,
         };
-        if !reply.soa(Section::Authority, index, asked.owner, asked.within) {
+        let told = match rewritten {
+            true => reply.soa_of(index, &apex),
+            false => reply.soa(Section::Authority, index, asked.owner, asked.within),
+        };
+        if !told {
             reply.truncated = true;
         }
-        rcode
+        Resolved::Rcode(rcode)
+    }
+
+    /// Walks the rest of a pod's search path for a name in it that does not exist: `<name>.<ns>.svc.<zone>`, where the
+    /// namespace exists, the name has a dot, and its last label is no service there. The first name on the path that
+    /// exists, with records of whatever type, is answered, behind an alias to it.
+    fn search(
+        &mut self,
+        index: &Index,
+        reply: &mut Reply<'_>,
+        asked: &Asked<'_>,
+        lane: &mut Lane,
+        wish: Wish,
+    ) -> Searched {
+        let &Asked { qtype, length, within, .. } = asked;
+        let spelling = Spelling::AsCompiled;
+        let name = &self.lower[..length];
+        let Some(candidates) = search::candidates(index, name, within.apex_at, lane.forward()) else {
+            return Searched::Nothing;
+        };
+        for candidate in candidates {
+            let wire = candidate.wire();
+            if index.zones.find(wire).is_some() {
+                if index.table.read(wire, |_| ()).is_some() || index.pod_address(wire).is_some() {
+                    let Some(at) = reply.name(QUESTION, kind::CNAME, index.config.ttl, &candidate, spelling) else {
+                        reply.truncated = true;
+                        return Searched::There(Resolved::Rcode(Rcode::NoError));
+                    };
+                    if matches!(qtype, kind::CNAME | kind::ANY) {
+                        return Searched::Here(Found::Answered);
+                    }
+                    return Searched::Here(Found::Alias(candidate, at));
+                }
+                continue;
+            }
+            match lane.find(wire, wish) {
+                Foreign::Later => return Searched::There(Resolved::Later),
+                Foreign::Refused => {}
+                Foreign::Entry(entry, _) if entry.rcode() == Rcode::NxDomain && entry.records() == 0 => {}
+                Foreign::Entry(entry, age) => {
+                    if entry.rcode() == Rcode::ServFail {
+                        reply.authoritative = false;
+                        return Searched::There(Resolved::Rcode(Rcode::ServFail));
+                    }
+                    let Some(at) = reply.name(QUESTION, kind::CNAME, index.config.ttl, &candidate, spelling) else {
+                        reply.truncated = true;
+                        return Searched::There(Resolved::Rcode(Rcode::NoError));
+                    };
+                    return Searched::There(foreign(reply, at, Foreign::Entry(entry, age)));
+                }
+            }
+        }
+        Searched::Nothing
     }
 
     /// Answers from what stands at the name in `self.lower`.
@@ -327,6 +582,20 @@ impl Scratch {
             if fitted == Some(false) {
                 return;
             }
+        }
+    }
+}
+
+/// Takes over what others say of a name, as said of the name at `owner`.
+fn foreign(reply: &mut Reply<'_>, owner: usize, found: Foreign) -> Resolved {
+    match found {
+        Foreign::Later => Resolved::Later,
+        Foreign::Refused => Resolved::Rcode(Rcode::Refused),
+        Foreign::Entry(entry, age) => {
+            if !entry.write_into(reply, owner, age) {
+                reply.truncated = true;
+            }
+            Resolved::Rcode(entry.rcode())
         }
     }
 }

@@ -19,7 +19,7 @@ const MINIMAL_ANY: &[u8] = b"\x07RFC8482\x00";
 /// Refresh, retry and expire of the SOA: for secondary servers, of which there are none; CoreDNS' values.
 const SOA_TIMES: [u32; 3] = [7200, 1800, 86_400];
 /// An OPT record without options.
-const OPT: usize = 11;
+pub(crate) const OPT: usize = 11;
 /// A record's owner (as a pointer), type, class, TTL and length.
 const FIXED: usize = 12;
 
@@ -80,6 +80,8 @@ pub(crate) struct Reply<'a> {
     pub(crate) rcode: Rcode,
     pub(crate) authoritative: bool,
     pub(crate) truncated: bool,
+    /// Whether this client gets names of others as well (RA).
+    pub(crate) recursion: bool,
 }
 
 impl<'a> Reply<'a> {
@@ -98,25 +100,23 @@ impl<'a> Reply<'a> {
             rcode: Rcode::NoError,
             authoritative: false,
             truncated: false,
+            recursion: false,
         }
     }
 
     /// Ends the answer: writes OPT and header.
     pub(crate) fn finish(self, payload: u16) -> Rcode {
-        let Self { out, mut counts, edns, rcode, authoritative, truncated, .. } = self;
+        let Self { out, mut counts, edns, rcode, authoritative, truncated, recursion, .. } = self;
         if let Some(edns) = edns {
-            let [size_high, size_low] = payload.to_be_bytes();
-            let flags = if edns.dnssec_ok { 0x80 } else { 0 };
-            // Root, OPT, our payload, the upper bits of the response code, version 0, flags (RFC 6891 §6.1.3).
-            out.extend_from_slice(&[0, 0, kind::OPT as u8, size_high, size_low, rcode as u8 >> 4, 0, flags, 0, 0, 0]);
+            opt(out, payload, edns.dnssec_ok, rcode);
             counts[Section::Additional as usize] += 1;
         }
-        // Of the query's flags, RD is copied (RFC 1035 §4.1.1). RA stays 0, for no recursion is offered; AD and CD stay
-        // 0 in an authoritative answer that is not signed (RFC 4035 §3.1.6).
+        // Of the query's flags, RD is copied (RFC 1035 §4.1.1). RA says whether recursion is offered to this client; AD and
+        // CD stay 0 in an authoritative answer that is not signed (RFC 4035 §3.1.6).
         let flags = 0x80 | (u8::from(authoritative) << 2) | (u8::from(truncated) << 1);
         if let Some(header) = out.get_mut(2..HEADER) {
             header[0] = flags | (header[0] & 0x01);
-            header[1] = rcode as u8 & 0x0f;
+            header[1] = rcode as u8 & 0x0f | if recursion { 0x80 } else { 0 };
             header[2..4].copy_from_slice(&[0, 1]);
             for (place, count) in header[4..].chunks_exact_mut(2).zip(counts) {
                 place.copy_from_slice(&count.to_be_bytes());
@@ -185,6 +185,30 @@ impl<'a> Reply<'a> {
         Some(at)
     }
 
+    /// Writes one record with its owner in full, where the name stands nowhere yet; the data's place where it fits.
+    pub(crate) fn record_at(
+        &mut self,
+        section: Section,
+        owner: &[u8],
+        rtype: u16,
+        ttl: u32,
+        data: &[u8],
+    ) -> Option<usize> {
+        let length = u16::try_from(data.len()).ok()?;
+        if self.room() < owner.len() + FIXED - 2 + data.len() || self.counts[section as usize] == u16::MAX {
+            return None;
+        }
+        self.out.extend_from_slice(owner);
+        self.out.extend_from_slice(&rtype.to_be_bytes());
+        self.out.extend_from_slice(&CLASS_IN.to_be_bytes());
+        self.out.extend_from_slice(&ttl.to_be_bytes());
+        self.out.extend_from_slice(&length.to_be_bytes());
+        let at = self.out.len();
+        self.out.extend_from_slice(data);
+        self.counts[section as usize] += 1;
+        Some(at)
+    }
+
     /// Writes addresses, beginning with the one at `start` and going round; how many fitted.
     pub(crate) fn addresses<const N: usize>(
         &mut self,
@@ -241,6 +265,22 @@ impl<'a> Reply<'a> {
         self.record(section, apex, kind::SOA, ttl, &[b"\x02ns\x03dns", end, b"\x0ahostmaster", end, &numbers]).is_some()
     }
 
+    /// The SOA of a negative answer where the zone's name does not stand in the question, because another name was
+    /// looked up.
+    pub(crate) fn soa_of(&mut self, index: &Index, apex: &[u8]) -> bool {
+        let negative = index.config.negative_ttl;
+        let mut data = Vec::with_capacity(96);
+        for label in [&b"\x02ns\x03dns"[..], b"\x0ahostmaster"] {
+            data.extend_from_slice(label);
+            data.extend_from_slice(index.zones.primary.wire());
+        }
+        for number in [index.serial(), SOA_TIMES[0], SOA_TIMES[1], SOA_TIMES[2], negative] {
+            data.extend_from_slice(&number.to_be_bytes());
+        }
+        let ttl = index.config.ttl.min(negative);
+        self.record_at(Section::Authority, apex, kind::SOA, ttl, &data).is_some()
+    }
+
     /// `dns-version.<zone>`.
     pub(crate) fn version(&mut self, owner: usize) -> bool {
         self.record(Section::Answer, owner, kind::TXT, VERSION_TTL, &[VERSION]).is_some()
@@ -262,6 +302,13 @@ impl<'a> Reply<'a> {
     ) -> Option<usize> {
         self.record(Section::Answer, owner, rtype, ttl, &spelling.of(target))
     }
+}
+
+/// Writes an OPT record: root, OPT, our payload, the upper bits of the response code, version 0, flags (RFC 6891 §6.1.3).
+pub(crate) fn opt(out: &mut Vec<u8>, payload: u16, dnssec_ok: bool, rcode: Rcode) {
+    let [size_high, size_low] = payload.to_be_bytes();
+    let flags = if dnssec_ok { 0x80 } else { 0 };
+    out.extend_from_slice(&[0, 0, kind::OPT as u8, size_high, size_low, rcode as u8 >> 4, 0, flags, 0, 0, 0]);
 }
 
 /// Answers with nothing but a header: to what can't be read, or is not a query. Only the opcode and RD survive.

@@ -1,8 +1,9 @@
 //! Fingerpost's DNS server: authoritative for the cluster's zone and its reverse zones.
 //!
 //! Answers are compiled when the catalog changes ([`Index`]), not when a query comes: a query costs a parse, a lookup
-//! and a copy ([`Answerer`]). [`Server`] puts that behind UDP and TCP sockets. [`explain`] says why a name answers as it
-//! does, [`query`] asks any name server, for the command line, and [`compare`] compares the answers of two.
+//! and a copy ([`Answerer`]). Names of others are asked for where that is wanted ([`forward`]). [`Server`] puts that behind
+//! UDP and TCP sockets. [`explain`] says why a name answers as it does, [`query`] asks any name server, for the command
+//! line, and [`compare`] compares the answers of two.
 
 mod answer;
 pub mod compare;
@@ -11,6 +12,7 @@ mod config;
 mod dense;
 mod encode;
 pub mod explain;
+pub mod forward;
 mod index;
 mod known;
 mod label;

@@ -134,7 +134,7 @@ fn query(packet: &[u8]) -> Option<Query<'_>> {
 }
 
 /// The place after a name, which may end in a compression pointer.
-fn skip_name(packet: &[u8], mut at: usize) -> Option<usize> {
+pub(crate) fn skip_name(packet: &[u8], mut at: usize) -> Option<usize> {
     let start = at;
     loop {
         let length = usize::from(*packet.get(at)?);

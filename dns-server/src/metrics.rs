@@ -18,9 +18,9 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use std::fmt;
-use std::net::IpAddr;
-use std::sync::Arc;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 /// One answer in so many is timed.
@@ -138,6 +138,8 @@ struct Shared {
     index: Arc<Index>,
     log: Option<Arc<QueryLog>>,
     threads: Mutex<Vec<Arc<Counters>>>,
+    /// Of answers that had to be asked for.
+    engine: OnceLock<Arc<Counters>>,
     connections: AtomicI64,
     refused_connections: AtomicU64,
     socket_errors: AtomicU64,
@@ -157,6 +159,7 @@ impl Metrics {
                 index,
                 log,
                 threads: Mutex::default(),
+                engine: OnceLock::new(),
                 connections: AtomicI64::new(0),
                 refused_connections: AtomicU64::new(0),
                 socket_errors: AtomicU64::new(0),
@@ -170,6 +173,11 @@ impl Metrics {
         let counters = Arc::new(Counters { serves, ..Counters::default() });
         self.shared.threads.lock().push(counters.clone());
         counters
+    }
+
+    /// The counters that all who answer late share: what they do costs more than sharing.
+    pub(crate) fn counters_of_engine(&self) -> Arc<Counters> {
+        Arc::clone(self.shared.engine.get_or_init(|| self.counters(Transport::Udp, Ipv4Addr::UNSPECIFIED.into())))
     }
 
     /// Makes the counts part of a registry.

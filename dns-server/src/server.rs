@@ -4,6 +4,9 @@
 //! clients over them), TCP by tasks on the runtime that calls [`Server::run`].
 
 use crate::answer::Transport;
+use crate::forward::engine::Engine;
+use crate::forward::lane::Lane;
+use crate::forward::{Forward, ForwardError};
 use crate::index::Index;
 use crate::metrics::Metrics;
 use crate::querylog::QueryLog;
@@ -121,6 +124,7 @@ impl BindError {
 #[derive(Debug)]
 pub struct Server {
     index: Arc<Index>,
+    forward: Option<Arc<Forward>>,
     metrics: Metrics,
     listen: Listen,
     udp: Vec<udp::Bound>,
@@ -143,6 +147,7 @@ impl Server {
         let mut server = Self {
             metrics: Metrics::new(index.clone(), listen.query_log.clone()),
             index,
+            forward: None,
             udp: Vec::new(),
             tcp: Vec::new(),
             udp_addresses: Vec::new(),
@@ -173,6 +178,15 @@ impl Server {
         Ok(server)
     }
 
+    /// Has it ask others for what is not ours. An upstream that is this server itself is refused.
+    pub fn forwarding(mut self, forward: Arc<Forward>) -> Result<Self, ForwardError> {
+        let mut listen = self.udp_addresses.clone();
+        listen.extend(&self.tcp_addresses);
+        forward.set_own(&listen)?;
+        self.forward = Some(forward);
+        Ok(self)
+    }
+
     /// The UDP addresses, with the ports that were chosen.
     pub fn udp_addresses(&self) -> &[SocketAddr] {
         &self.udp_addresses
@@ -195,9 +209,10 @@ impl Server {
         // Set on every way out, or threads would outlive a server whose future was dropped.
         let _stop_threads = StopOnDrop(stop.clone());
         let mut threads = Vec::with_capacity(self.udp.len());
+        let lane = |forward: &Arc<Forward>| Lane::new(Arc::clone(forward), forward.tally());
         for (number, bound) in self.udp.into_iter().enumerate() {
-            let log = self.listen.query_log.clone();
-            let worker = udp::Worker::new(bound, self.index.clone(), &self.metrics, log, stop.clone());
+            let (lane, log) = (self.forward.as_ref().map(lane), self.listen.query_log.clone());
+            let worker = udp::Worker::new(bound, self.index.clone(), &self.metrics, (lane, log), stop.clone());
             let thread = std::thread::Builder::new().name(format!("dns-udp-{number}")).spawn(move || worker.run())?;
             threads.push(thread);
         }
@@ -211,6 +226,7 @@ impl Server {
                 index: self.index.clone(),
                 counters,
                 log: self.listen.query_log.clone(),
+                forward: self.forward.as_ref().map(|forward| (Arc::clone(forward), forward.tally())),
                 gate: gate.clone(),
                 shutdown: self.shutdown.clone(),
                 drain: self.listen.drain,
@@ -218,14 +234,27 @@ impl Server {
             acceptors.spawn(service.accept(listener));
         }
         tracing::info!(udp = ?self.udp_addresses, tcp = ?self.tcp_addresses, "serving DNS");
-        let mut writer = LogWriter::start(self.listen.query_log, &self.index)?;
-        let died = tokio::select! {
-            () = self.shutdown.cancelled() => false,
-            () = writer.died() => true,
+        let mut writer = LogWriter::start(self.listen.query_log.clone(), &self.index)?;
+        let log = self.listen.query_log;
+        let engine = self.forward.map(|forward| Engine::new(forward, self.index, self.metrics, log));
+        let (shutdown, drain) = (self.shutdown, self.listen.drain);
+        let asking = async {
+            match engine {
+                // Ends early only by a fault, which is the server's, too.
+                Some(engine) => engine.run(shutdown, drain).await,
+                None => {
+                    shutdown.cancelled().await;
+                    Ok(())
+                }
+            }
+        };
+        let asked = tokio::select! {
+            asked = asking => asked,
+            () = writer.died() => Err(io::Error::other("the thread of the query log ended with a panic")),
         };
         stop.store(true, Ordering::Relaxed);
-        if died {
-            return Err(io::Error::other("the thread of the query log ended with a panic"));
+        if asked.is_err() {
+            acceptors.abort_all();
         }
         while acceptors.join_next().await.is_some() {}
         // The threads look at the flag a few times a second; waiting for them must not hold the runtime up.
@@ -236,7 +265,7 @@ impl Server {
             ended
         });
         match joined.await {
-            Ok(true) => Ok(()),
+            Ok(true) => asked,
             _ => Err(io::Error::other("a DNS worker ended with a panic")),
         }
     }
@@ -326,11 +355,11 @@ fn bind_udp(address: SocketAddr, workers: usize) -> Result<Vec<udp::Bound>, Bind
     let exclusive = udp_socket(address, false).map_err(error(address))?;
     let chosen = exclusive.local_addr().map_err(error(address))?.as_socket().unwrap_or(address);
     if workers == 1 {
-        return Ok(vec![udp::Bound { socket: exclusive.into(), address: chosen }]);
+        return Ok(vec![udp::Bound { socket: Arc::new(exclusive.into()), address: chosen }]);
     }
     drop(exclusive);
     (0..workers)
-        .map(|_| udp_socket(chosen, true).map(|socket| udp::Bound { socket: socket.into(), address: chosen }))
+        .map(|_| udp_socket(chosen, true).map(|socket| udp::Bound { socket: Arc::new(socket.into()), address: chosen }))
         .collect::<io::Result<_>>()
         .map_err(error(chosen))
 }

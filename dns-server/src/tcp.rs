@@ -6,6 +6,10 @@
 //! its side still gets its answers.
 
 use crate::answer::{Answerer, Transport, Verdict};
+use crate::forward::Forward;
+use crate::forward::engine::Back;
+use crate::forward::lane::Lane;
+use crate::forward::metrics::Tally;
 use crate::index::Index;
 use crate::metrics::{Counters, Metrics};
 use crate::querylog::QueryLog;
@@ -18,6 +22,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -26,6 +31,9 @@ use tokio_util::sync::CancellationToken;
 const CHUNK: usize = 4096;
 /// Answers are sent when there are so many octets of them, or when there is nothing more to answer.
 const FLUSH: usize = 32 << 10;
+
+/// Answers that one connection may wait for, as many as it may hold in memory.
+const MAX_LATER: usize = 128;
 
 /// Who may have a connection.
 #[derive(Debug)]
@@ -93,6 +101,8 @@ pub(crate) struct Service {
     pub(crate) index: Arc<Index>,
     pub(crate) counters: Arc<Counters>,
     pub(crate) log: Option<Arc<QueryLog>>,
+    /// Where others are asked, too; with the counts of that.
+    pub(crate) forward: Option<(Arc<Forward>, Arc<Tally>)>,
     pub(crate) gate: Arc<Gate>,
     pub(crate) shutdown: CancellationToken,
     pub(crate) drain: Duration,
@@ -114,8 +124,10 @@ impl Service {
                     let Some(pass) = self.gate.enter(client.ip()) else {
                         continue;
                     };
-                    let answerer = Answerer::new(self.index.clone(), self.counters.clone()).logging(self.log.clone());
-                    let connection = Connection { stream, client, answerer, limits: self.gate.limits };
+                    let lane = self.forward.as_ref().map(|(forward, tally)| Lane::new(forward.clone(), tally.clone()));
+                    let answerer = Answerer::new(self.index.clone(), self.counters.clone());
+                    let answerer = answerer.with_lane(lane).logging(self.log.clone());
+                    let connection = Connection::new(stream, answerer, client, self.gate.limits);
                     let shutdown = self.shutdown.clone();
                     connections.spawn(async move {
                         // How a client ends its connection is its own affair.
@@ -141,9 +153,22 @@ impl Service {
 
 struct Connection {
     stream: TcpStream,
-    client: SocketAddr,
     answerer: Answerer,
+    client: SocketAddr,
     limits: Limits,
+    /// Answers that come later, in the order in which they come (RFC 7766 §6.2.1.1), and how many.
+    later: (mpsc::Sender<Vec<u8>>, mpsc::Receiver<Vec<u8>>),
+    awaited: usize,
+}
+
+/// What there is to do on a connection.
+enum Event {
+    /// At least one whole message was read.
+    Read,
+    /// An answer has come.
+    Answer(Vec<u8>),
+    /// The client has nothing more to say, or has been silent for too long.
+    End,
 }
 
 /// The length of the first message, and the message, where it is there as a whole.
@@ -153,7 +178,17 @@ fn first_message(read: &[u8]) -> Option<(&[u8], usize)> {
     Some((rest.get(..length)?, 2 + length))
 }
 
+/// A message with its length in front.
+fn frame(out: &mut Vec<u8>, answer: &[u8]) {
+    out.extend_from_slice(&(answer.len() as u16).to_be_bytes());
+    out.extend_from_slice(answer);
+}
+
 impl Connection {
+    fn new(stream: TcpStream, answerer: Answerer, client: SocketAddr, limits: Limits) -> Self {
+        Self { stream, answerer, client, limits, later: mpsc::channel(MAX_LATER), awaited: 0 }
+    }
+
     async fn serve(mut self, shutdown: &CancellationToken) -> io::Result<()> {
         // Answers are sent whole: waiting to fill segments would only delay them.
         self.stream.set_nodelay(true)?;
@@ -163,26 +198,88 @@ impl Connection {
             let mut done = 0;
             while let Some((message, length)) = first_message(&read[done..]) {
                 done += length;
-                // A message without an answer (it is none of ours, or itself an answer) is a client's error.
-                if self.answerer.answer_to(message, Transport::Tcp, self.client, &mut answer) == Verdict::Drop {
-                    self.send(&mut out).await?;
-                    return Ok(());
+                match self.answerer.answer_to(message, Transport::Tcp, self.client, &mut answer) {
+                    Verdict::Send => {}
+                    // A message without an answer (it is none of ours, or itself an answer) is a client's error.
+                    Verdict::Drop => {
+                        self.send(&mut out).await?;
+                        return Ok(());
+                    }
+                    Verdict::Later => {
+                        let back = Back::Stream(self.later.0.clone());
+                        if self.answerer.hand_over(message, Transport::Tcp, self.client, back, &mut answer) {
+                            self.awaited += 1;
+                            if self.awaited == MAX_LATER {
+                                break;
+                            }
+                            continue;
+                        }
+                    }
                 }
-                out.extend_from_slice(&(answer.len() as u16).to_be_bytes());
-                out.extend_from_slice(&answer);
+                frame(&mut out, &answer);
                 if out.len() >= FLUSH {
                     self.send(&mut out).await?;
                 }
             }
             read.drain(..done);
             self.send(&mut out).await?;
-            if shutdown.is_cancelled() && read.is_empty() {
+            if shutdown.is_cancelled() && read.is_empty() && self.awaited == 0 {
                 return self.stream.shutdown().await;
             }
-            if !self.read_message(&mut read, shutdown).await? {
-                return self.stream.shutdown().await;
+            match self.next(&mut read, shutdown).await? {
+                Event::Read => {}
+                Event::Answer(answer) => frame(&mut out, &answer),
+                Event::End => {
+                    // What was asked is still answered.
+                    while self.awaited > 0 {
+                        let Some(answer) = self.answer_later().await else { break };
+                        frame(&mut out, &answer);
+                        self.send(&mut out).await?;
+                    }
+                    return self.stream.shutdown().await;
+                }
+            }
+            // Whatever else has come goes along.
+            while out.len() < FLUSH && self.awaited > 0 {
+                let Ok(answer) = self.later.1.try_recv() else { break };
+                self.awaited -= 1;
+                frame(&mut out, &answer);
             }
         }
+    }
+
+    async fn answer_later(&mut self) -> Option<Vec<u8>> {
+        let answer = self.later.1.recv().await;
+        self.awaited -= usize::from(answer.is_some());
+        answer
+    }
+
+    /// Waits for queries, and for answers that were not there at once.
+    async fn next(&mut self, read: &mut Vec<u8>, shutdown: &CancellationToken) -> io::Result<Event> {
+        // A client that waits for so many answers is not read from.
+        if self.awaited >= MAX_LATER {
+            return Ok(self.answer_later().await.map_or(Event::End, Event::Answer));
+        }
+        while self.awaited > 0 {
+            read.reserve(CHUNK);
+            // To read some octets, or to take an answer, can be given up halfway without a loss.
+            tokio::select! {
+                biased;
+                Some(answer) = self.later.1.recv() => {
+                    self.awaited -= 1;
+                    return Ok(Event::Answer(answer));
+                }
+                got = self.stream.read_buf(read) => {
+                    if got? == 0 {
+                        return Ok(Event::End);
+                    }
+                    if first_message(read).is_some() {
+                        return Ok(Event::Read);
+                    }
+                }
+            }
+        }
+        Ok(if self.read_message(read, shutdown).await? { Event::Read } else { Event::End })
     }
 
     /// Reads until there is at least one whole message; false where the connection is to end.

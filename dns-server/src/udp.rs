@@ -5,9 +5,12 @@
 //! and names it as the source of the answer.
 
 use crate::answer::{Answerer, Transport, Verdict};
+use crate::forward::engine::Back;
+use crate::forward::lane::Lane;
 use crate::index::Index;
 use crate::metrics::Metrics;
 use crate::querylog::QueryLog;
+use nix::libc::{in_pktinfo, in6_pktinfo};
 use nix::sys::socket::{
     ControlMessage, ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg, sendmsg, setsockopt, sockopt,
 };
@@ -29,13 +32,8 @@ const ERROR_PAUSE: Duration = Duration::from_millis(5);
 /// A socket, and the address that it is bound to.
 #[derive(Debug)]
 pub(crate) struct Bound {
-    pub(crate) socket: UdpSocket,
+    pub(crate) socket: Arc<UdpSocket>,
     pub(crate) address: SocketAddr,
-}
-
-fn socket_address(address: &SockaddrStorage) -> Option<SocketAddr> {
-    let v4 = address.as_sockaddr_in().map(|v4| SocketAddr::new(v4.ip().into(), v4.port()));
-    v4.or_else(|| address.as_sockaddr_in6().map(|v6| SocketAddr::new(v6.ip().into(), v6.port())))
 }
 
 /// Makes the kernel tell with each datagram which of our addresses it was sent to.
@@ -46,6 +44,68 @@ pub(crate) fn tell_destination(socket: &Socket, address: SocketAddr) -> io::Resu
         setsockopt(socket, sockopt::Ipv6RecvPacketInfo, &true)?;
     }
     Ok(())
+}
+
+/// Which of our addresses a query went to, and so its answer comes from.
+#[derive(Clone, Copy, Debug)]
+enum Source {
+    /// The one that the socket is bound to.
+    Bound,
+    V4(in_pktinfo),
+    V6(in6_pktinfo),
+}
+
+/// The way back to a client, for an answer that comes later.
+#[derive(Debug)]
+pub(crate) struct Return {
+    socket: Arc<UdpSocket>,
+    client: SockaddrStorage,
+    source: Source,
+}
+
+impl Return {
+    /// Sends an answer. It is dropped where it would have to wait, as datagrams are.
+    pub(crate) fn send(&self, answer: &[u8]) -> io::Result<()> {
+        send(&self.socket, &self.client, self.source, answer, MsgFlags::MSG_DONTWAIT)
+    }
+}
+
+fn send(
+    socket: &UdpSocket,
+    client: &SockaddrStorage,
+    source: Source,
+    answer: &[u8],
+    flags: MsgFlags,
+) -> io::Result<()> {
+    let (socket, slices) = (socket.as_raw_fd(), [IoSlice::new(answer)]);
+    match source {
+        Source::V4(mut info) => {
+            // The address it was sent to (a broadcast address can't be answered from: `ipi_spec_dst` is the local
+            // one); the way back is the routing table's to choose.
+            info.ipi_ifindex = 0;
+            sendmsg(socket, &slices, &[ControlMessage::Ipv4PacketInfo(&info)], flags, Some(client))?;
+        }
+        Source::V6(mut info) => {
+            // Link-local addresses mean something on their own link only.
+            if info.ipi6_addr.s6_addr[0] != 0xfe {
+                info.ipi6_ifindex = 0;
+            }
+            sendmsg(socket, &slices, &[ControlMessage::Ipv6PacketInfo(&info)], flags, Some(client))?;
+        }
+        Source::Bound => {
+            sendmsg(socket, &slices, &[], flags, Some(client))?;
+        }
+    }
+    Ok(())
+}
+
+/// The address of a client.
+fn address_of(client: &SockaddrStorage) -> Option<SocketAddr> {
+    match (client.as_sockaddr_in(), client.as_sockaddr_in6()) {
+        (Some(v4), _) => Some(SocketAddr::from((v4.ip(), v4.port()))),
+        (_, Some(v6)) => Some(SocketAddr::from((v6.ip(), v6.port()))),
+        _ => None,
+    }
 }
 
 /// One thread's work.
@@ -61,11 +121,12 @@ impl Worker {
         bound: Bound,
         index: Arc<Index>,
         metrics: &Metrics,
-        log: Option<Arc<QueryLog>>,
+        (lane, log): (Option<Lane>, Option<Arc<QueryLog>>),
         stop: Arc<AtomicBool>,
     ) -> Self {
         let counters = metrics.counters(Transport::Udp, bound.address.ip());
-        Self { bound, answerer: Answerer::new(index, counters).logging(log), metrics: metrics.clone(), stop }
+        let answerer = Answerer::new(index, counters).with_lane(lane).logging(log);
+        Self { bound, answerer, metrics: metrics.clone(), stop }
     }
 
     /// Answers until it is told to stop, and then what has arrived already.
@@ -110,9 +171,18 @@ impl Worker {
         if client.port() == 0 {
             return Ok(());
         }
-        if self.answerer.answer_to(&packet[..length], Transport::Udp, client, out) == Verdict::Send
-            && self.bound.socket.send_to(out, client).is_err()
-        {
+        match self.answerer.answer_to(&packet[..length], Transport::Udp, client, out) {
+            Verdict::Send => {}
+            Verdict::Drop => return Ok(()),
+            Verdict::Later => {
+                let back =
+                    Return { socket: Arc::clone(&self.bound.socket), client: client.into(), source: Source::Bound };
+                if self.answerer.hand_over(&packet[..length], Transport::Udp, client, Back::Udp(back), out) {
+                    return Ok(());
+                }
+            }
+        }
+        if self.bound.socket.send_to(out, client).is_err() {
             self.metrics.socket_error();
         }
         Ok(())
@@ -123,40 +193,28 @@ impl Worker {
         let mut slices = [IoSliceMut::new(packet)];
         let received = recvmsg::<SockaddrStorage>(socket, &mut slices, Some(control), MsgFlags::empty())?;
         let (length, client) = (received.bytes, received.address);
-        let mut source = None;
+        let mut source = Source::Bound;
         for message in received.cmsgs().into_iter().flatten() {
             match message {
-                ControlMessageOwned::Ipv4PacketInfo(_) | ControlMessageOwned::Ipv6PacketInfo(_) => {
-                    source = Some(message);
-                }
+                ControlMessageOwned::Ipv4PacketInfo(info) => source = Source::V4(info),
+                ControlMessageOwned::Ipv6PacketInfo(info) => source = Source::V6(info),
                 _ => {}
             }
         }
-        let Some((client, from)) = client.and_then(|client| Some((client, socket_address(&client)?))) else {
-            return Ok(());
-        };
+        let Some(client) = client else { return Ok(()) };
+        let Some(address) = address_of(&client).filter(|address| address.port() != 0) else { return Ok(()) };
         let packet = packet.get(..length).unwrap_or_default();
-        if self.answerer.answer_to(packet, Transport::Udp, from, out) == Verdict::Drop {
-            return Ok(());
-        }
-        let slices = [IoSlice::new(out)];
-        let sent = match source {
-            Some(ControlMessageOwned::Ipv4PacketInfo(mut info)) => {
-                // The address it was sent to (a broadcast address can't be answered from: `ipi_spec_dst` is the local
-                // one); the way back is the routing table's to choose.
-                info.ipi_ifindex = 0;
-                sendmsg(socket, &slices, &[ControlMessage::Ipv4PacketInfo(&info)], MsgFlags::empty(), Some(&client))
-            }
-            Some(ControlMessageOwned::Ipv6PacketInfo(mut info)) => {
-                // Link-local addresses mean something on their own link only.
-                if info.ipi6_addr.s6_addr[0] != 0xfe {
-                    info.ipi6_ifindex = 0;
+        match self.answerer.answer_to(packet, Transport::Udp, address, out) {
+            Verdict::Send => {}
+            Verdict::Drop => return Ok(()),
+            Verdict::Later => {
+                let back = Return { socket: Arc::clone(&self.bound.socket), client, source };
+                if self.answerer.hand_over(packet, Transport::Udp, address, Back::Udp(back), out) {
+                    return Ok(());
                 }
-                sendmsg(socket, &slices, &[ControlMessage::Ipv6PacketInfo(&info)], MsgFlags::empty(), Some(&client))
             }
-            _ => sendmsg(socket, &slices, &[], MsgFlags::empty(), Some(&client)),
-        };
-        if sent.is_err() {
+        }
+        if send(&self.bound.socket, &client, source, out, MsgFlags::empty()).is_err() {
             self.metrics.socket_error();
         }
         Ok(())

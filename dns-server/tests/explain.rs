@@ -79,7 +79,7 @@ fn with(config: &Config, world: &World, name: &str, qtype: &str, from: Option<&s
     let dns = Dns::with(config.clone());
     dns.index.set_synced(at(1));
     dns.load(&world.0, &world.1);
-    explain(&dns.index, name, qtype, from.map(ip), world)
+    explain((&dns.index, None), name, qtype, from.map(ip), world)
 }
 
 /// The text of the first step that fails.
@@ -151,7 +151,7 @@ fn all_critical_and_the_time_before_the_first_sync() {
     assert_eq!(failing(&explanation), "");
     assert!(explanation.instances.iter().any(|i| i.answered && i.reason.contains("allCritical")));
     let unsynced = Dns::unsynced();
-    let explanation = explain(&unsynced.index, "db.prod.svc.cluster.local", "A", None, &world);
+    let explanation = explain((&unsynced.index, None), "db.prod.svc.cluster.local", "A", None, &world);
     assert_eq!(explanation.rcode, "SERVFAIL");
     assert!(failing(&explanation).contains("not yet received"));
 }

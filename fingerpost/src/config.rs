@@ -2,6 +2,7 @@
 
 mod etcd;
 mod file;
+mod forward;
 mod kubernetes;
 mod names;
 
@@ -39,7 +40,7 @@ pub(crate) struct ServeArgs {
 
 /// Settings of one layer: the flags, the environment or the file. What is absent is left to the layer below.
 #[derive(Args, Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+#[serde(rename_all = "kebab-case")]
 pub(crate) struct Settings {
     /// Where to keep the data [env: FINGERPOST_DATA_DIR] [default: fingerpost in the user's data folder]
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
@@ -154,6 +155,9 @@ pub(crate) struct Settings {
     /// Follow the cluster's pods, too [env: FINGERPOST_KUBERNETES_PODS]
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
     pub(crate) kubernetes_pods: Option<bool>,
+    #[command(flatten)]
+    #[serde(skip)]
+    pub(crate) forwarding: forward::ForwardSettings,
     /// How to write the log [env: FINGERPOST_LOG_FORMAT] [default: text]
     #[arg(long, value_name = "FORMAT")]
     pub(crate) log_format: Option<LogFormat>,
@@ -234,6 +238,8 @@ pub(crate) struct ServeConfig {
     pub(crate) check_ca: Option<PathBuf>,
     /// The cluster to follow.
     pub(crate) kubernetes: Option<KubernetesConfig>,
+    /// Whom to ask for names that are not ours; none: nobody.
+    pub(crate) forwarding: Option<fingerpost_dns::forward::Config>,
     /// How to write the log.
     pub(crate) log_format: LogFormat,
     /// What to log, in the syntax of tracing's `EnvFilter`.
@@ -281,6 +287,7 @@ impl ServeConfig {
             },
             check_allow: settings.check_allow.unwrap_or_default(),
             check_ca: settings.check_ca,
+            forwarding: settings.forwarding.decide()?,
             log_format: settings.log_format.unwrap_or_default(),
             log: settings.log.unwrap_or_else(|| "info".to_owned()),
         };
@@ -379,6 +386,7 @@ impl Settings {
             kubernetes_namespace_selector: text_from(env, "FINGERPOST_KUBERNETES_NAMESPACE_SELECTOR")?,
             kubernetes_lease: value_from(env, "FINGERPOST_KUBERNETES_LEASE")?,
             kubernetes_pods: value_from(env, "FINGERPOST_KUBERNETES_PODS")?,
+            forwarding: forward::ForwardSettings::from_env(env)?,
             log_format: value_from::<LogFormatText>(env, "FINGERPOST_LOG_FORMAT")?.map(|format| format.0),
             log: value_from(env, "FINGERPOST_LOG")?,
         })
@@ -421,12 +429,14 @@ impl Settings {
             kubernetes_namespace_selector: self.kubernetes_namespace_selector.or(below.kubernetes_namespace_selector),
             kubernetes_lease: self.kubernetes_lease.or(below.kubernetes_lease),
             kubernetes_pods: self.kubernetes_pods.or(below.kubernetes_pods),
+            forwarding: self.forwarding.over(below.forwarding),
             log_format: self.log_format.or(below.log_format),
             log: self.log.or(below.log),
         }
     }
 }
 
+/// The settings of one part, and the keys that are none of its own.
 /// Certificate and key go together, and a client CA with them.
 fn tls_files(
     certificate: Option<PathBuf>,
@@ -622,6 +632,9 @@ mod tests {
         assert!(kind.contains("line 1"), "{kind}");
         let env = refusal("", &[("FINGERPOST_DNS_LISTEN", "nowhere")], None);
         assert!(env.contains("FINGERPOST_DNS_LISTEN") && env.contains("nowhere"), "{env}");
+        let upstream = refusal("", &[], Some("zone = 'a.b'\n\nforward = ['dns.example']\n"));
+        assert!(upstream.contains("line 3") && upstream.contains("dns.example"), "{upstream}");
+        assert!(resolve("", &[], Some("zone = 'a.b'\nforward = ['10.0.0.1']\n")).unwrap().forwarding.is_some());
         assert!(refusal("--zone a..b", &[], None).contains("a..b"));
         assert!(refusal("--cluster-name a/b", &[], None).contains("a/b"));
         assert!(refusal("--dns-ttl 86401", &[], None).contains("86400"));

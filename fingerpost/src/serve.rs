@@ -105,12 +105,20 @@ async fn serve(config: &ServeConfig, store: Arc<dyn Store>, started: Instant, en
     let listen = dns::Listen { query_log: query_log.clone(), ..dns::Listen::on(&config.dns_listen) };
     let dns_server = dns::Server::bind(Arc::clone(&index), listen, stop_dns.clone())?;
     let dns_addresses = dns_server.udp_addresses().to_vec();
+    let forward = config.forwarding.clone().map(dns::forward::Forward::open).transpose()?;
+    let dns_server = match &forward {
+        Some(forward) => dns_server.forwarding(Arc::clone(forward))?,
+        None => dns_server,
+    };
 
     let mut registry = prometheus_client::registry::Registry::default();
     let http_metrics = HttpMetrics::register(&mut registry);
     let connections = ConnectionMetrics::default();
     connections.register(&mut registry);
     dns_server.metrics().register(&mut registry);
+    if let Some(forward) = &forward {
+        forward.register(&mut registry);
+    }
     metrics::register(&mut registry, &store, &live, &hub);
     sessions::register(&mut registry, &sessions);
 
@@ -132,7 +140,9 @@ async fn serve(config: &ServeConfig, store: Arc<dyn Store>, started: Instant, en
     checks.register(&mut registry);
     let history = Arc::new(History::default());
 
-    let names = Arc::new(DnsNames::new(Arc::clone(&index), Arc::clone(&live), dns_addresses.clone()));
+    let cluster = config.cluster_name.clone();
+    let names = DnsNames::new(Arc::clone(&index), Arc::clone(&live), dns_addresses.clone(), cluster);
+    let names = Arc::new(names.forwarding(forward));
     let tls = config.tls.clone().map(Tls::open).transpose()?.map(Arc::new);
     if let Some(tls) = &tls {
         tls.register(&mut registry);

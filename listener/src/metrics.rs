@@ -58,11 +58,6 @@ impl Metrics {
         registry.register_collector(Box::new(Snapshot(Arc::clone(state))));
         Self { latency }
     }
-
-    #[cfg(test)]
-    pub(crate) fn unregistered() -> Self {
-        Self { latency: Latency::new() }
-    }
 }
 
 #[derive(Debug)]

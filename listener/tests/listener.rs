@@ -1,6 +1,11 @@
 //! The whole listener, between an API server that is told how to misbehave and a registry in memory.
 
-#![allow(clippy::expect_used, clippy::unwrap_used, missing_docs, reason = "in tests, a broken assumption ends the test")]
+#![allow(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    missing_docs,
+    reason = "in tests, a broken assumption ends the test"
+)]
 
 mod world;
 
@@ -40,7 +45,8 @@ async fn changes_come_through_one_by_one() {
     running.state_is(|state| state.writes == 6).await;
     let metrics = running.metrics();
     assert!(
-        metrics.contains("kubernetes_dns_programming_duration_seconds_count{service_kind=\"headless_with_selector\"} 1"),
+        metrics
+            .contains("kubernetes_dns_programming_duration_seconds_count{service_kind=\"headless_with_selector\"} 1"),
         "{metrics}"
     );
     cluster.delete(Kind::Services, "prod/web");

@@ -119,3 +119,38 @@ async fn malformed_packets_do_no_harm() {
     assert!(answer.ends_with(&[10, 0, 0, 1]));
     assert_eq!(names(&server, "web.prod.svc.cluster.local", "A").await.1, ["A 10.0.0.1"]);
 }
+
+#[tokio::test]
+async fn names_of_others_are_forwarded() {
+    let other = Server::start_with(&["--zone", "other.example"]);
+    let service = "/v1/namespaces/prod/services";
+    other.put(&format!("{service}/web"), json!({"type": "ClusterIP", "clusterIPs": ["10.9.0.1"]})).await;
+    let rule = format!("other.example={}", other.dns);
+    let server = Server::start_with(&["--forward-zone", &rule]);
+    server
+        .put(&format!("{service}/out"), json!({"type": "ExternalName", "externalName": "web.prod.svc.other.example"}))
+        .await;
+    let ok = |data: &[&str]| ("NOERROR".to_owned(), data.iter().map(|line| (*line).to_owned()).collect::<Vec<_>>());
+    for _ in 0..2 {
+        assert_eq!(names(&server, "web.prod.svc.other.example", "A").await, ok(&["A 10.9.0.1"]));
+    }
+    let alias = names(&server, "out.prod.svc.cluster.local", "A").await;
+    assert_eq!(alias, ok(&["A 10.9.0.1", "CNAME web.prod.svc.other.example."]));
+    assert_eq!(names(&server, "no.prod.svc.other.example", "A").await.0, "NXDOMAIN");
+    assert_eq!(names(&server, "www.example.com", "A").await.0, "REFUSED");
+    let status = server.get("/v1/status").await.json;
+    assert_eq!(status["dns"]["upstreams"][0]["healthy"], true, "{status}");
+    let metrics = server.get("/metrics").await.text;
+    let series = format!("fingerpost_forward_upstream_healthy{{upstream=\"{}\"}} 1", other.dns);
+    assert!(metrics.contains(&series), "{metrics}");
+}
+
+#[tokio::test]
+async fn a_server_does_not_forward_to_itself() {
+    let folder = tempfile::tempdir().unwrap();
+    let free = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let flags = ["--dns-listen", &free, "--forward", &free];
+    let output = Server::command(folder.path(), &flags).output().unwrap();
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && error.contains(&free) && error.contains("--forward"), "{error}");
+}

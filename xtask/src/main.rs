@@ -35,7 +35,7 @@ enum Task {
     Lint,
     /// What CI runs: lints, then tests.
     Ci,
-    /// Run a benchmark beside its peers: registry, watch, catalog, dns, etcd, sessions, kubernetes, or all.
+    /// Run a benchmark beside its peers: registry, watch, catalog, dns, forward, etcd, sessions, kubernetes, or all.
     Bench {
         /// Which one.
         name: String,

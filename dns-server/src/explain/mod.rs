@@ -1,10 +1,10 @@
 //! Says why a name answers as it does: every step from the name to the records, and each instance with the reason why it
 //! is in or out. For a client whose address is known, it also walks the names that the client's resolver makes of it.
 //!
-//! - [`mod@services`]: names of services, their instances and ports; [`mod@pods`]: names of pods; [`mod@instances`]: why
+//! - `services`: names of services, their instances and ports; `pods`: names of pods; `instances`: why
 //!   an instance is answered.
-//! - [`mod@outside`]: names that are in no zone of ours, forwarded or not.
-//! - [`mod@search`]: the search list of a pod's resolver.
+//! - `outside`: names that are in no zone of ours, forwarded or not.
+//! - `search`: the search list of a pod's resolver.
 
 mod instances;
 mod outside;
@@ -13,10 +13,12 @@ mod search;
 mod services;
 
 pub use instances::InstanceReason;
+pub use outside::FORWARDED;
 pub use search::{Candidate, NDOTS, Origin, Search};
 
 use crate::answer::{Answerer, Transport, Verdict};
 use crate::config::Pods;
+use crate::forward::{Explained, Forward};
 use crate::index::Index;
 use crate::metrics::Counters;
 use crate::name::{self, Name};
@@ -59,7 +61,7 @@ pub struct Explanation {
     /// What their resolver makes of the name; none where the name is whole, or nobody in particular asks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub search: Option<Search>,
-    /// What this server answers now.
+    /// What this server answers now; [`FORWARDED`] where it is for others to say, and not known yet.
     pub rcode: String,
     /// From the name to the answer. The first that is not `ok` is the reason for a negative answer.
     pub steps: Vec<Step>,
@@ -71,6 +73,9 @@ pub struct Explanation {
     pub answer: Vec<String>,
     /// How many there are.
     pub answer_total: usize,
+    /// Whom it asks, where the name is none of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub forwarding: Option<Explained>,
     /// The position that the answer includes; none before the first sync.
     pub position: Option<String>,
     /// How long ago the registry was last heard of.
@@ -88,8 +93,15 @@ pub struct Step {
 }
 
 /// Explains what the index answers to a question. With `from`, the name is taken as that client's resolver takes it: one
-/// without a dot at its end goes through the search list, and what wins is explained.
-pub fn explain(index: &Arc<Index>, name: &str, qtype: &str, from: Option<IpAddr>, lookup: &dyn Lookup) -> Explanation {
+/// without a dot at its end goes through the search list, and what wins is explained. Of names of others it says whom
+/// `forward` asks; nobody is asked for that.
+pub fn explain(
+    (index, forward): (&Arc<Index>, Option<&Forward>),
+    name: &str,
+    qtype: &str,
+    from: Option<IpAddr>,
+    lookup: &dyn Lookup,
+) -> Explanation {
     let mut explanation = Explanation {
         name: name.to_owned(),
         qtype: qtype.to_ascii_uppercase(),
@@ -101,6 +113,7 @@ pub fn explain(index: &Arc<Index>, name: &str, qtype: &str, from: Option<IpAddr>
         instances_total: 0,
         answer: Vec::new(),
         answer_total: 0,
+        forwarding: None,
         position: index.position().map(|position| position.to_string()),
         age_seconds: index.age().as_secs_f64(),
     };
@@ -111,7 +124,7 @@ pub fn explain(index: &Arc<Index>, name: &str, qtype: &str, from: Option<IpAddr>
     }
     let mut name = name.to_owned();
     if let Some(from) = from {
-        name = explanation.walk(index, &name, from, lookup);
+        name = explanation.walk(index, forward, &name, from, lookup);
     }
     let (packet, wire) = match packet(&name, qtype) {
         Ok(question) => question,
@@ -129,6 +142,10 @@ pub fn explain(index: &Arc<Index>, name: &str, qtype: &str, from: Option<IpAddr>
     }
     if name.bytes().any(|c| c.is_ascii_uppercase()) {
         explanation.step(true, "Upper and lower case mean the same; the answer keeps the spelling of the question.");
+    }
+    if let Some(forward) = forward.filter(|_| outside::is_outside(index, &wire)) {
+        explanation.forwarded(forward, &wire, from);
+        return explanation;
     }
     explanation.describe(index, &wire, lookup);
     // Over TCP nothing is cut.
@@ -153,7 +170,8 @@ fn answer(index: &Arc<Index>, packet: &[u8]) -> Option<(String, Vec<query::Line>
     let mut out = Vec::new();
     match answerer.answer(packet, Transport::Tcp, &mut out) {
         Verdict::Send => query::read(&out),
-        Verdict::Drop => None,
+        // Without forwarding, nothing comes later.
+        Verdict::Drop | Verdict::Later => None,
     }
 }
 

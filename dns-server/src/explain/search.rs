@@ -4,7 +4,9 @@
 //! zone, with `ndots:5`. A name with fewer dots than that goes through the list first and is asked as it stands at the
 //! end. glibc goes on after a name that exists without such records; musl stops there, and both stop at an answer.
 
+use super::outside::{forwarding, is_outside};
 use super::{Explanation, Lookup, answer, bare, packet};
+use crate::forward::Forward;
 use crate::index::Index;
 use crate::name::Name;
 use fingerpost_catalog::InstanceView;
@@ -75,7 +77,14 @@ impl Candidate {
 
 impl Explanation {
     /// Finds out who asks, and what they ask for: the name to explain.
-    pub(super) fn walk(&mut self, index: &Arc<Index>, name: &str, from: IpAddr, lookup: &dyn Lookup) -> String {
+    pub(super) fn walk(
+        &mut self,
+        index: &Arc<Index>,
+        forward: Option<&Forward>,
+        name: &str,
+        from: IpAddr,
+        lookup: &dyn Lookup,
+    ) -> String {
         let origin = origin(from, &lookup.at(from));
         match &origin.namespace {
             Some(namespace) => {
@@ -107,7 +116,7 @@ impl Explanation {
         if name.ends_with('.') {
             return name.to_owned();
         }
-        let search = search(index, name, &self.qtype, namespace.as_deref());
+        let search = search((index, forward), name, (&self.qtype, from), namespace.as_deref());
         let explained = match search.winner {
             Some(winner) => search.candidates.get(winner),
             None => meant(&search),
@@ -133,7 +142,12 @@ fn origin(address: IpAddr, holders: &[Arc<InstanceView>]) -> Origin {
     Origin { address, namespace, name, sources: sources.into_iter().collect(), also_in: namespaces.collect() }
 }
 
-fn search(index: &Arc<Index>, name: &str, qtype: &str, namespace: Option<&str>) -> Search {
+fn search(
+    (index, forward): (&Arc<Index>, Option<&Forward>),
+    name: &str,
+    (qtype, from): (&str, IpAddr),
+    namespace: Option<&str>,
+) -> Search {
     let zone = bare(&index.zones.primary);
     let own = namespace.map(|namespace| format!("{namespace}.svc.{zone}"));
     let domains: Vec<String> = own.into_iter().chain([format!("svc.{zone}"), zone]).collect();
@@ -148,9 +162,14 @@ fn search(index: &Arc<Index>, name: &str, qtype: &str, namespace: Option<&str>) 
     for name in names {
         // What is too long with a domain at its end is left out.
         let Ok((packet, wire)) = packet(&name, qtype) else { continue };
-        let (rcode, lines) = answer(index, &packet).unwrap_or_default();
-        let outside = index.zones.find(wire.wire()).is_none();
-        candidates.push(Candidate { name, rcode, records: lines.len(), outside });
+        let (mut rcode, lines) = answer(index, &packet).unwrap_or_default();
+        let (mut records, outside) = (lines.len(), index.zones.find(wire.wire()).is_none());
+        if let Some(forward) = forward.filter(|_| is_outside(index, &wire))
+            && let Some((explained, known)) = forwarding(forward, &name, qtype, Some(from))
+        {
+            (rcode, records) = (known, explained.cached.map_or(0, |cached| cached.records));
+        }
+        candidates.push(Candidate { name, rcode, records, outside });
         if candidates.last().is_some_and(Candidate::wins) {
             break;
         }

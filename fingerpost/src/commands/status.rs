@@ -122,6 +122,29 @@ fn human(status: &StatusDocument, colour: bool) -> String {
             fields.add("Answers", answers);
         }
     }
+    if let Some(cluster) = &status.kubernetes {
+        let kinds = cluster.kinds.iter().map(|kind| match kind.synced {
+            true => format!("{} {}", kind.objects, kind.resource),
+            false => format!("no {} yet", kind.resource),
+        });
+        let leads = if cluster.leader { "" } else { ", another listener writes" };
+        let style = if cluster.phase == "starting" { Style::Warn } else { Style::Good };
+        let kinds = kinds.collect::<Vec<_>>().join(", ");
+        fields.add("Kubernetes", Cell::styled(format!("{}{leads}: {kinds}", cluster.phase), style));
+        if let Some(age) = cluster.stale_seconds {
+            let text = format!("no word from the API server for {age:.0} s; what it said until then is answered");
+            fields.add("Stale", Cell::styled(text, Style::Warn));
+        }
+        let troubles = cluster.kinds.iter().filter_map(|kind| kind.trouble.as_ref()).chain(&cluster.write_trouble);
+        troubles.for_each(|trouble| fields.add("Trouble", Cell::styled(trouble.as_str(), Style::Bad)));
+        if cluster.held > 0 {
+            let text = format!("{} wait for a second list to confirm them", counted(cluster.held, "removal"));
+            fields.add("Held", Cell::styled(text, Style::Warn));
+        }
+        for refused in &cluster.refused_names {
+            fields.add("Left out", Cell::styled(refused.as_str(), Style::Warn));
+        }
+    }
     if status.checks.home > 0 {
         let (home, running) = (counted(status.checks.home, "check"), status.checks.running);
         fields.add("Checks", Cell::new(format!("{home} at home here, {running} being run")));

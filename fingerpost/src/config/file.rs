@@ -1,6 +1,6 @@
 //! The settings in a TOML file. They are called as their flags are, and lie side by side whichever part they belong to.
 
-use super::{Settings, names};
+use super::{Settings, forward, names};
 use anyhow::Context;
 use clap::Args;
 use serde::de::DeserializeOwned;
@@ -21,8 +21,9 @@ pub(super) fn read(path: &Path) -> anyhow::Result<Settings> {
 fn parse(text: &str) -> Result<Settings, Error> {
     let mut table = DeTable::parse(text)?;
     let names = part::<names::Settings>(&mut table)?;
+    let forwarding = part::<forward::ForwardSettings>(&mut table)?;
     // What is left belongs here, or is unknown.
-    Ok(Settings { names, ..settings(table)? })
+    Ok(Settings { names, forwarding, ..settings(table)? })
 }
 
 /// Takes the settings of one part out of the table.

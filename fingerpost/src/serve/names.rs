@@ -6,6 +6,7 @@ use fingerpost_catalog::{
     ServiceQuery, ServiceView,
 };
 use fingerpost_dns::explain::{Lookup, explain};
+use fingerpost_dns::forward::Forward;
 use fingerpost_dns::{Index, LogTarget, QueryLog};
 use fingerpost_registry::api::NameService;
 use fingerpost_registry::live::{LiveReplica, Observer};
@@ -144,17 +145,24 @@ pub(super) struct DnsNames {
     index: Arc<Index>,
     live: Arc<LiveReplica>,
     listen: Vec<SocketAddr>,
+    cluster: String,
+    forward: Option<Arc<Forward>>,
 }
 
 impl DnsNames {
-    pub(super) fn new(index: Arc<Index>, live: Arc<LiveReplica>, listen: Vec<SocketAddr>) -> Self {
-        Self { index, live, listen }
+    pub(super) fn new(index: Arc<Index>, live: Arc<LiveReplica>, listen: Vec<SocketAddr>, cluster: String) -> Self {
+        Self { index, live, listen, cluster, forward: None }
+    }
+
+    /// With names of others.
+    pub(super) fn forwarding(self, forward: Option<Arc<Forward>>) -> Self {
+        Self { forward, ..self }
     }
 }
 
 impl NameService for DnsNames {
     fn explain(&self, name: &str, qtype: &str, from: Option<IpAddr>) -> Result<Value, String> {
-        let explanation = explain(&self.index, name, qtype, from, &Views(&self.live));
+        let explanation = explain((&self.index, self.forward.as_deref()), name, qtype, from, &Views(&self.live));
         // Without an answer, there was no question: the name or the type can't be asked for, and the step says why.
         if explanation.rcode.is_empty() {
             return Err(explanation.steps.into_iter().map(|step| step.text).collect::<Vec<_>>().join("; "));
@@ -168,12 +176,14 @@ impl NameService for DnsNames {
             "listen": self.listen,
             "zone": self.index.config().zone.to_string(),
             "aliases": self.index.config().aliases.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            "cluster": self.cluster,
             "pods": self.index.config().pods,
             "endpointNames": self.index.config().endpoint_names,
             "position": self.index.position(),
             "ageSeconds": self.index.age().as_secs_f64(),
             "names": stats.names,
             "records": stats.records,
+            "upstreams": self.forward.as_ref().map(|forward| forward.states()),
         })
     }
 

@@ -374,8 +374,10 @@ fn a_list_that_would_remove_most_is_held_until_it_is_confirmed() {
 #[test]
 fn strings_of_pods_that_are_gone_are_forgotten() {
     let mut world = World::new();
-    world.index.put(&namespace("a"));
-    world.index.put(&service("a", "s", 0));
+    for item in [namespace("a"), service("a", "s", 0)] {
+        let touched = world.index.put(&item);
+        world.touched(touched);
+    }
     for round in 0..50 {
         let one = |n: usize| {
             let (name, uid) = (format!("pod-{round}-{n}"), format!("uid-{round}-{n}"));

@@ -34,7 +34,7 @@ impl Kind {
 struct Inner {
     version: u64,
     objects: BTreeMap<(Kind, String), Value>,
-    events: Vec<(u64, Kind, Value)>,
+    events: Vec<(u64, Kind, String)>,
     /// Versions before this one are gone.
     compacted: u64,
     /// Lists from the cache come back empty.
@@ -61,11 +61,8 @@ pub(crate) struct Cluster {
 impl Cluster {
     pub(crate) async fn start() -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let cluster = Self {
-            inner: Arc::default(),
-            changed: watch::Sender::new(0),
-            address: listener.local_addr().unwrap(),
-        };
+        let cluster =
+            Self { inner: Arc::default(), changed: watch::Sender::new(0), address: listener.local_addr().unwrap() };
         cluster.inner.lock().unwrap().version = 10;
         let router = Router::new()
             .route("/api/v1/{plural}", get(objects))
@@ -97,7 +94,7 @@ impl Cluster {
             let key = format!("{}/{}", meta["namespace"].as_str().unwrap_or(""), meta["name"].as_str().unwrap());
             let known = inner.objects.insert((kind, key), object.clone()).is_some();
             let verb = if known { "MODIFIED" } else { "ADDED" };
-            inner.events.push((inner.version, kind, json!({"type": verb, "object": object})));
+            inner.events.push((inner.version, kind, event(verb, &object)));
         });
     }
 
@@ -106,7 +103,7 @@ impl Cluster {
             inner.version += 1;
             let mut object = inner.objects.remove(&(kind, key.to_owned())).unwrap();
             object["metadata"]["resourceVersion"] = json!(inner.version.to_string());
-            inner.events.push((inner.version, kind, json!({"type": "DELETED", "object": object})));
+            inner.events.push((inner.version, kind, event("DELETED", &object)));
         });
     }
 
@@ -179,9 +176,21 @@ impl Cluster {
     }
 }
 
+/// A line of a watch, with its fields in the order in which API servers write them.
+fn event(verb: &str, object: &Value) -> String {
+    format!("{{\"type\":\"{verb}\",\"object\":{object}}}\n")
+}
+
 fn refusal(code: u16, message: &str) -> Response {
+    let reason = match code {
+        403 => "Forbidden",
+        404 => "NotFound",
+        409 => "Conflict",
+        422 => "Invalid",
+        _ => "InternalError",
+    };
     let status = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code, "message": message,
-        "reason": "Refused", "metadata": {}});
+        "reason": reason, "metadata": {}});
     (StatusCode::from_u16(code).unwrap(), status.to_string()).into_response()
 }
 
@@ -219,15 +228,15 @@ async fn objects(
     if initial {
         after = inner.version;
         for item in items {
-            first.push_str(&format!("{}\n", json!({"type": "ADDED", "object": item})));
+            first.push_str(&event("ADDED", &item));
         }
         let meta = json!({"resourceVersion": after.to_string(), "annotations": {"k8s.io/initial-events-end": "true"}});
         let bookmark = json!({"kind": "X", "apiVersion": "v1", "metadata": meta});
-        first.push_str(&format!("{}\n", json!({"type": "BOOKMARK", "object": bookmark})));
+        first.push_str(&event("BOOKMARK", &bookmark));
     } else if after < inner.compacted {
         let gone = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": 410, "reason": "Expired",
             "message": "too old resource version", "metadata": {}});
-        return format!("{}\n", json!({"type": "ERROR", "object": gone})).into_response();
+        return event("ERROR", &gone).into_response();
     }
     let cuts = inner.cuts;
     drop(inner);
@@ -243,7 +252,7 @@ async fn objects(
                 let (text, latest, cut) = {
                     let inner = cluster.inner.lock().unwrap();
                     let new = inner.events.iter().filter(|(version, of, _)| *version > after && *of == kind);
-                    let text: String = new.map(|(_, _, event)| format!("{event}\n")).collect();
+                    let text: String = new.map(|(_, _, event)| event.as_str()).collect();
                     (text, inner.version, inner.cuts != cuts)
                 };
                 if cut {

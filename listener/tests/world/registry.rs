@@ -259,11 +259,7 @@ impl Registry for MemoryRegistry {
         absent()
     }
 
-    fn get_declarations<'a>(
-        &'a self,
-        _: &'a str,
-        _: &'a str,
-    ) -> BoxFuture<'a, Result<ListDocument<ServiceDocument>>> {
+    fn get_declarations<'a>(&'a self, _: &'a str, _: &'a str) -> BoxFuture<'a, Result<ListDocument<ServiceDocument>>> {
         absent()
     }
 

@@ -86,7 +86,7 @@ pub(crate) fn for_tests() -> Result<Peers> {
 pub(crate) fn for_benchmark(name: &str) -> Result<Peers> {
     let wanted = |names: &[&str]| name == "all" || names.contains(&name);
     let mut peers = Vec::new();
-    if wanted(&["dns"]) {
+    if wanted(&["dns", "forward"]) {
         debian("dnsperf", "dnsperf")?;
         debian("knotd", "knot")?;
     }

@@ -64,7 +64,7 @@ pub(super) async fn run(context: &Context, args: CompareArgs) -> anyhow::Result<
     let servers = Servers { ours, theirs: lookup(&host, port).await? };
 
     let zones = if args.zone.is_empty() { vec![status.zone.clone()] } else { args.zone.clone() };
-    let names = Names::read(context, &status.endpoint_names).await?;
+    let names = Names::read(context, &status).await?;
     let mut questions = names.questions(&zones);
     let known = questions.len();
     if let Some(limit) = args.limit.filter(|&limit| limit < known) {

@@ -3,8 +3,8 @@
 use super::super::Context;
 use super::super::names::reverse;
 use fingerpost_catalog::document::{InstanceDocument, ServiceDocument};
-use fingerpost_catalog::{Health, Port, ServiceType, Source, SourceKind};
-use fingerpost_client::{ListRequest, all_instances, all_namespaces, all_services};
+use fingerpost_catalog::{Health, Port, ServiceType, Source};
+use fingerpost_client::{DnsStatus, ListRequest, all_instances, all_namespaces, all_services};
 use fingerpost_dns::compare::{About, Question};
 use fingerpost_dns::{Endpoint, EndpointNames};
 use futures_util::TryStreamExt;
@@ -13,6 +13,8 @@ use std::net::IpAddr;
 
 /// What there are names for.
 pub(super) struct Names {
+    /// The source of the cluster that both servers are about.
+    own: String,
     namespaces: BTreeSet<String>,
     services: BTreeMap<(String, String), Service>,
     /// Addresses of pods, by namespace.
@@ -35,10 +37,6 @@ struct Marks {
     held: bool,
 }
 
-fn is_registered(source: Option<&Source>) -> bool {
-    source.is_none_or(|source| source.kind() != SourceKind::Kubernetes)
-}
-
 fn port_names(ports: &[Port]) -> impl Iterator<Item = String> + '_ {
     let named = ports.iter().filter(|port| !port.name.is_empty());
     named.map(|port| format!("_{}._{}", port.name, port.protocol.dns_label()))
@@ -54,9 +52,11 @@ fn is_held(instance: &InstanceDocument) -> bool {
 }
 
 impl Names {
-    pub(super) async fn read(context: &Context, endpoint_names: &str) -> anyhow::Result<Self> {
+    pub(super) async fn read(context: &Context, status: &DnsStatus) -> anyhow::Result<Self> {
         let registry = &context.registry;
-        let mut names = Self { namespaces: BTreeSet::new(), services: BTreeMap::new(), pods: BTreeSet::new() };
+        let own = format!("kubernetes/{}", status.cluster);
+        let (namespaces, services, pods) = (BTreeSet::new(), BTreeMap::new(), BTreeSet::new());
+        let mut names = Self { own, namespaces, services, pods };
         let mut namespaces = all_namespaces(registry, ListRequest::default());
         while let Some(namespace) = namespaces.try_next().await? {
             names.namespaces.extend(namespace.name);
@@ -65,7 +65,7 @@ impl Names {
         while let Some(service) = services.try_next().await? {
             names.add_service(service);
         }
-        let endpoint_names = if endpoint_names == "pod" { EndpointNames::Pod } else { EndpointNames::Address };
+        let endpoint_names = if status.endpoint_names == "pod" { EndpointNames::Pod } else { EndpointNames::Address };
         let mut instances = all_instances(registry, ListRequest::default());
         while let Some(instance) = instances.try_next().await? {
             names.add_instance(instance, endpoint_names);
@@ -73,17 +73,23 @@ impl Names {
         Ok(names)
     }
 
+    /// Whether it is none of the cluster's own: the other server does not know it.
+    fn is_registered(&self, source: Option<&Source>) -> bool {
+        source.is_none_or(|source| source.as_str() != self.own)
+    }
+
     fn add_service(&mut self, document: ServiceDocument) {
         let (Some(namespace), Some(name)) = (document.namespace, document.name) else { return };
+        let registered = self.is_registered(document.sources.first());
         let service = self.services.entry((namespace, name)).or_default();
         service.service_type = document.service_type;
         service.addresses = document.cluster_ips;
         service.ports.extend(port_names(&document.ports));
-        service.marks.registered |= is_registered(document.sources.first());
+        service.marks.registered |= registered;
     }
 
     fn add_instance(&mut self, document: InstanceDocument, names: EndpointNames) {
-        let marks = Marks { registered: is_registered(document.source.as_ref()), held: is_held(&document) };
+        let marks = Marks { registered: self.is_registered(document.source.as_ref()), held: is_held(&document) };
         let InstanceDocument { namespace: Some(namespace), id: Some(id), source: Some(source), .. } = &document else {
             return;
         };

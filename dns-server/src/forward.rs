@@ -1,0 +1,273 @@
+//! Names of others: asks the name servers that the operator names, and keeps their answers.
+//!
+//! A question about a name outside of our zones is looked up in the cache by the thread that received it, at about the
+//! price of a name of ours. What is missing goes over a bounded queue to tasks that ask upstreams, once for all who want
+//! to know it, and send the answers from the sockets that the queries came to.
+//!
+//! Only those in the allowed networks get any of it; everybody else is refused, as by a server that does not forward.
+
+mod ask;
+mod cache;
+mod clock;
+pub(crate) mod config;
+pub(crate) mod engine;
+pub(crate) mod entry;
+mod explained;
+mod files;
+mod gate;
+mod group;
+mod health;
+mod hosts;
+pub(crate) mod key;
+pub(crate) mod lane;
+mod local;
+pub(crate) mod metrics;
+mod network;
+mod probe;
+mod resolv;
+mod rewrite;
+mod rules;
+pub(crate) mod search;
+mod upstream;
+mod wire;
+
+pub use config::{Action, Config, ParseTargetError, Policy, Target, ZoneRule};
+pub use explained::{Cached, Explained, UpstreamState};
+pub use group::UpstreamFileError;
+pub use hosts::HostsError;
+pub use network::{Network, ParseNetworkError};
+pub use rewrite::Rewrite;
+pub use upstream::TlsError;
+
+use cache::Cache;
+use clock::Clock;
+use engine::Job;
+use entry::Lifetimes;
+use files::{HostFiles, Stamps};
+use gate::Gate;
+use health::Loops;
+use metrics::{ForwardMetrics, Tally};
+use parking_lot::Mutex;
+use rewrite::Rewrites;
+use rules::Rules;
+use smallvec::SmallVec;
+use std::collections::HashSet;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+use tokio::sync::{Notify, mpsc};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use upstream::{Shared, Tls, Upstream};
+
+/// Answers that may be waiting to be asked for again; they have no client that they would count for.
+const REFRESHES: usize = 256;
+
+/// Forwarding can't be set up so.
+#[derive(Debug, thiserror::Error)]
+pub enum ForwardError {
+    /// A file of upstreams.
+    #[error(transparent)]
+    Upstreams(#[from] UpstreamFileError),
+    /// A file of hosts.
+    #[error(transparent)]
+    Hosts(#[from] HostsError),
+    /// The upstreams' authorities.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// There is nobody to ask for an upstream's address.
+    #[error(
+        "the upstream `{0}` has a name, and nobody to ask for its address: name another upstream with an address beside \
+         it, or write its address in the URL"
+    )]
+    Bootstrap(Target),
+    /// A question would come back.
+    #[error(
+        "the upstream `{target}` is this server itself, which listens on {listen}: questions would go round in circles. \
+         Name the servers to ask by --forward ADDRESS; where /etc/resolv.conf names a local stub as systemd-resolved's, \
+         its servers are in /run/systemd/resolve/resolv.conf"
+    )]
+    Own {
+        /// Which upstream.
+        target: Target,
+        /// The address that we listen on.
+        listen: SocketAddr,
+    },
+}
+
+/// Forwarding: rules, upstreams, cache. One server runs it.
+#[derive(Debug)]
+pub struct Forward {
+    pub(crate) config: Config,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) rules: Rules,
+    pub(crate) cache: Cache,
+    pub(crate) hosts: HostFiles,
+    pub(crate) rewrites: Rewrites,
+    pub(crate) gate: Arc<Gate>,
+    pub(crate) loops: Loops,
+    /// Where this server listens.
+    pub(crate) own: OnceLock<Vec<SocketAddr>>,
+    pub(crate) stamps: Stamps,
+    /// Has files looked at now.
+    pub(crate) look_now: Notify,
+    queue: mpsc::Sender<Job>,
+    jobs: Mutex<Option<mpsc::Receiver<Job>>>,
+    tallies: Mutex<Vec<Arc<Tally>>>,
+}
+
+impl Forward {
+    /// Reads the files that the configuration names. Nothing is asked before a server runs it.
+    pub fn open(config: Config) -> Result<Arc<Self>, ForwardError> {
+        let shared = Arc::new(Shared {
+            tasks: TaskTracker::new(),
+            stop: CancellationToken::new(),
+            tls: Tls::open(config.ca.as_deref())?,
+            clock: Clock::default(),
+            lifetimes: Lifetimes {
+                least: config.min_ttl,
+                most: config.max_ttl.max(config.min_ttl),
+                most_negative: config.max_negative_ttl,
+            },
+            concurrency: config.upstream_concurrency,
+        });
+        let stamps = Stamps::of(&config);
+        let rules = Rules::open(&config.upstreams, &config.zones, config.policy, &shared)?;
+        for (_, group) in rules.groups() {
+            let members = group.members();
+            if let Some(named) = members.iter().find(|upstream| upstream.address().is_none())
+                && members.iter().all(|upstream| upstream.address().is_none())
+            {
+                return Err(ForwardError::Bootstrap(named.target().clone()));
+            }
+        }
+        let (queue, jobs) = mpsc::channel(config.concurrency.max(1) + REFRESHES);
+        Ok(Arc::new(Self {
+            rules,
+            cache: Cache::new(config.cache_size),
+            hosts: HostFiles::open(&config.hosts)?,
+            rewrites: Rewrites::new(config.rewrites.clone()),
+            gate: Gate::new(config.concurrency, config.client_concurrency),
+            loops: Loops::default(),
+            own: OnceLock::new(),
+            stamps,
+            look_now: Notify::new(),
+            queue,
+            jobs: Mutex::new(Some(jobs)),
+            tallies: Mutex::default(),
+            shared,
+            config,
+        }))
+    }
+
+    /// Makes the counts part of a registry.
+    pub fn register(self: &Arc<Self>, registry: &mut prometheus_client::registry::Registry) {
+        registry.register_collector(Box::new(ForwardMetrics(Arc::clone(self))));
+    }
+
+    /// Whether a client may ask for names of others.
+    pub fn allows(&self, client: IpAddr) -> bool {
+        self.config.allow.iter().any(|network| network.contains(client))
+    }
+
+    /// What a lower-case name is looked up as instead.
+    pub(crate) fn rewritten(&self, wire: &[u8]) -> Option<SmallVec<[u8; 64]>> {
+        if self.rewrites.is_empty() { None } else { self.rewrites.apply(wire) }
+    }
+
+    /// Whether somebody said what to answer to a name of a reverse zone of ours that is not known: by a rule, or in a
+    /// file of hosts.
+    pub(crate) fn speaks_for(&self, wire: &[u8], qtype: u16) -> bool {
+        self.rules.is_explicit(wire)
+            || self.hosts.is_set() && self.hosts.answer(wire, qtype, self.shared.clock.now()).is_some()
+    }
+
+    /// Looks at all files now instead of in a few seconds, for tests.
+    #[doc(hidden)]
+    pub fn look_at_files(&self) {
+        self.look_now.notify_one();
+    }
+
+    /// Lets answers grow older, for tests.
+    #[doc(hidden)]
+    pub fn advance(&self, time: Duration) {
+        self.shared.clock.advance(time);
+    }
+
+    /// Refuses upstreams that are this server itself.
+    pub(crate) fn set_own(&self, listen: &[SocketAddr]) -> Result<(), ForwardError> {
+        let own = own_addresses(listen);
+        for (_, upstream) in self.rules.upstreams() {
+            if let Some(address) = upstream.address()
+                && own.contains(&address)
+            {
+                let listen = listen.iter().find(|listen| listen.port() == address.port()).copied().unwrap_or(address);
+                return Err(ForwardError::Own { target: upstream.target().clone(), listen });
+            }
+        }
+        // It is set once, by the one server that runs it.
+        let _ = self.own.set(own);
+        Ok(())
+    }
+
+    /// Hands something over to those who ask; what there is no room for comes back.
+    pub(crate) fn submit(&self, job: Job) -> Result<(), Job> {
+        use mpsc::error::TrySendError::{Closed, Full};
+        self.queue.try_send(job).map_err(|error| match error {
+            Full(job) | Closed(job) => job,
+        })
+    }
+
+    pub(crate) fn take_jobs(&self) -> Option<mpsc::Receiver<Job>> {
+        self.jobs.lock().take()
+    }
+
+    /// Counts for one more thread.
+    pub(crate) fn tally(&self) -> Arc<Tally> {
+        let tally = Arc::new(Tally::default());
+        self.tallies.lock().push(Arc::clone(&tally));
+        tally
+    }
+
+    pub(crate) fn tallies(&self) -> Vec<Arc<Tally>> {
+        self.tallies.lock().clone()
+    }
+
+    /// All upstreams; one that several rules ask comes once for each label.
+    pub(crate) fn upstreams(&self) -> Vec<Arc<Upstream>> {
+        let mut seen = HashSet::new();
+        let all = self.rules.upstreams().into_iter().map(|(_, upstream)| upstream);
+        all.filter(|upstream| seen.insert(upstream.label().to_owned())).collect()
+    }
+}
+
+/// All addresses under which we can be reached: those that we listen on, and for all interfaces at once, theirs.
+fn own_addresses(listen: &[SocketAddr]) -> Vec<SocketAddr> {
+    let mut own = Vec::new();
+    for address in listen {
+        if !address.ip().is_unspecified() {
+            own.push(*address);
+            continue;
+        }
+        own.push(*address);
+        let interfaces = nix::ifaddrs::getifaddrs().into_iter().flatten();
+        for interface in interfaces.filter_map(|interface| interface.address) {
+            let ip = match (interface.as_sockaddr_in(), interface.as_sockaddr_in6()) {
+                (Some(v4), _) => IpAddr::V4(v4.ip()),
+                (_, Some(v6)) => IpAddr::V6(v6.ip()),
+                _ => continue,
+            };
+            if ip.is_ipv4() == address.is_ipv4() {
+                own.push(SocketAddr::new(ip, address.port()));
+            }
+        }
+    }
+    own
+}
+
+/// Reads an upstream's message as the answer to a question of its own, and answers with it in all ways that there are:
+/// for fuzzing. Ends with a panic where an answer is none.
+#[doc(hidden)]
+pub fn fuzz_answer(raw: &[u8]) {
+    probe::answers(raw);
+}

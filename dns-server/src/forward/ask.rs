@@ -1,0 +1,95 @@
+//! One question to a group of upstreams, one after another, until one has an answer or the client's patience is at its
+//! end.
+
+use crate::forward::Forward;
+use crate::forward::entry::{Entry, Unfit};
+use crate::forward::key::Key;
+use crate::forward::rules::Route;
+use crate::forward::upstream::AskError;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// Clients wait for 5 s (resolv.conf(5)), and should hear from us within them.
+const TOTAL: Duration = Duration::from_millis(4600);
+/// How long the first upstream may take, the second, and each after it.
+const ATTEMPTS: [Duration; 3] = [Duration::from_millis(1200), Duration::from_millis(1500), Duration::from_millis(1900)];
+/// An attempt that can't take so long is not begun.
+const SHORTEST: Duration = Duration::from_millis(50);
+/// Upstreams asked for one question at most.
+const MOST: usize = 6;
+
+/// There is no answer.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failure {
+    /// Upstreams have answered, but none of them well.
+    #[error("no upstream has an answer: {0}")]
+    Lame(Unfit),
+    /// None has answered.
+    #[error("no upstream answers: {0}")]
+    Silent(AskError),
+    /// There is none to ask.
+    #[error("there is no upstream to ask")]
+    Nobody,
+}
+
+impl Failure {
+    /// How long the same is not asked again. What upstreams say holds longer than a network that may be back soon (RFC
+    /// 2308 §7.1 allows five minutes, RFC 9520 §3.2 wants one second).
+    pub(crate) fn lasts(&self) -> Duration {
+        match self {
+            // That is our doing.
+            Failure::Silent(AskError::Busy) => Duration::ZERO,
+            Failure::Lame(_) => Duration::from_secs(5),
+            Failure::Silent(_) | Failure::Nobody => Duration::from_secs(1),
+        }
+    }
+}
+
+impl Forward {
+    /// Asks for the answer to one question.
+    pub(crate) async fn ask(self: &Arc<Self>, key: &Key) -> Result<Entry, Failure> {
+        let Route::Ask(group) = self.rules.route(key.name()) else { return Err(Failure::Nobody) };
+        let deadline = Instant::now() + TOTAL;
+        let order = group.order();
+        let mut useless = vec![false; order.len()];
+        let mut failure = Failure::Nobody;
+        let mut asked = 0;
+        // A lost datagram is no reason to give up, so even a single upstream is asked more than once.
+        for (place, upstream) in order.iter().enumerate().cycle().take(order.len().max(1) * ATTEMPTS.len()) {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if asked >= MOST.max(ATTEMPTS.len()) || left < SHORTEST || useless.iter().all(|useless| *useless) {
+                break;
+            }
+            if useless.get(place).copied().unwrap_or(true) {
+                continue;
+            }
+            let within = ATTEMPTS.get(asked).or(ATTEMPTS.last()).copied().unwrap_or(left).min(left);
+            match upstream.ask(key, within).await {
+                Ok(Ok(entry)) => return Ok(entry),
+                Ok(Err(unfit)) => {
+                    tracing::debug!(upstream = upstream.label(), ?key, %unfit, "an answer of no use");
+                    if let Some(useless) = useless.get_mut(place) {
+                        *useless = true;
+                    }
+                    failure = Failure::Lame(unfit);
+                }
+                Err(error) => {
+                    // Nobody listens there: to ask at once again is of no use.
+                    if !matches!(error, AskError::Timeout(_) | AskError::Closed)
+                        && let Some(useless) = useless.get_mut(place)
+                    {
+                        *useless = true;
+                    }
+                    self.watch(upstream);
+                    if !matches!(failure, Failure::Lame(_)) {
+                        failure = Failure::Silent(error);
+                    }
+                }
+            }
+            asked += 1;
+        }
+        tracing::debug!(?key, %failure, "a question has no answer");
+        Err(failure)
+    }
+}

@@ -1,0 +1,117 @@
+//! Names from files in the form of `/etc/hosts` (hosts(5)).
+
+use crate::encode::{Rcode, Section};
+use crate::forward::clock::Moment;
+use crate::forward::entry::{Entry, LocalRecord};
+use crate::forward::key::Key;
+use crate::message::kind;
+use crate::name::{self, Name};
+use hashbrown::HashMap;
+use std::io;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+/// How long these answers hold, in seconds: the file may change.
+const TTL: u32 = 30;
+
+/// A file of hosts can't be read.
+#[derive(Debug, thiserror::Error)]
+#[error("can't read the hosts of `{}`", path.display())]
+pub struct HostsError {
+    path: PathBuf,
+    #[source]
+    source: io::Error,
+}
+
+/// The names of all files.
+#[derive(Debug, Default)]
+pub(crate) struct Hosts {
+    addresses: HashMap<Name, Vec<IpAddr>, ahash::RandomState>,
+    /// The first name of each address, which is the canonical one, by the name under which it is looked up.
+    names: HashMap<Name, Name, ahash::RandomState>,
+}
+
+impl Hosts {
+    pub(crate) fn read(paths: &[PathBuf]) -> Result<Self, HostsError> {
+        let mut hosts = Self::default();
+        for path in paths {
+            let read = |path: &Path| std::fs::read(path);
+            let text = read(path).map_err(|source| HostsError { path: path.clone(), source })?;
+            hosts.add(&String::from_utf8_lossy(&text));
+        }
+        Ok(hosts)
+    }
+
+    /// Lines that can't be read are passed over, as the C library does.
+    fn add(&mut self, text: &str) {
+        for line in text.lines() {
+            let mut words = line.split('#').next().unwrap_or_default().split_whitespace();
+            // An interface behind the address can't be answered in DNS.
+            let Some(address) = words.next().and_then(|word| word.parse::<IpAddr>().ok()) else { continue };
+            for (place, name) in words.filter_map(Name::from_text).enumerate() {
+                if place == 0 {
+                    let reverse = Name::from_wire(&name::reverse(address));
+                    self.names.entry(reverse).or_insert_with(|| name.clone());
+                }
+                let addresses = self.addresses.entry(name).or_default();
+                if !addresses.contains(&address) {
+                    addresses.push(address);
+                }
+            }
+        }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.addresses.is_empty()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.addresses.len()
+    }
+
+    /// The answer to a question about a listed name or address. Other types than those in such files are asked elsewhere.
+    pub(crate) fn answer(&self, key: &Key, now: Moment) -> Option<Entry> {
+        let record = |rtype, data| LocalRecord { section: Section::Answer, owner_at: 0, rtype, ttl: TTL, data };
+        let records: Vec<_> = match key.qtype() {
+            kind::A | kind::AAAA => {
+                let addresses = self.addresses.get(key.name())?;
+                let of_type = addresses.iter().filter_map(|address| match (address, key.qtype()) {
+                    (IpAddr::V4(v4), kind::A) => Some(record(kind::A, v4.octets().to_vec())),
+                    (IpAddr::V6(v6), kind::AAAA) => Some(record(kind::AAAA, v6.octets().to_vec())),
+                    _ => None,
+                });
+                of_type.collect()
+            }
+            kind::PTR => vec![record(kind::PTR, self.names.get(key.name())?.wire().to_vec())],
+            _ => return None,
+        };
+        if records.is_empty() {
+            return Some(Entry::local(key, Rcode::NoError, &[], now));
+        }
+        Some(Entry::local(key, Rcode::NoError, &records, now))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines() {
+        let mut hosts = Hosts::default();
+        hosts.add(
+            "10.0.0.5 db.example DB # the database\nfd00::5\tdb.example\nx y\n10.0.0.6 db.example\n10.0.0.5 other\n",
+        );
+        let answer = |text: &str, qtype| {
+            let name = Name::from_text(text).unwrap();
+            Some(hosts.answer(&Key::new(name.wire(), qtype, false, false), 0)?.records())
+        };
+        assert_eq!(answer("db.example", kind::A), Some(2));
+        assert_eq!(answer("db.example", kind::AAAA), Some(1));
+        assert_eq!(answer("db", kind::AAAA), Some(0));
+        assert_eq!(answer("db.example", kind::TXT), None);
+        assert_eq!(answer("5.0.0.10.in-addr.arpa", kind::PTR), Some(1));
+        assert_eq!(answer("7.0.0.10.in-addr.arpa", kind::PTR), None);
+        assert_eq!(answer("y", kind::A), None);
+    }
+}

@@ -1,0 +1,168 @@
+//! What one thread needs to answer names of others: the way to the cache, and its own counts.
+
+use crate::answer::Transport;
+use crate::encode::Rcode;
+use crate::forward::Forward;
+use crate::forward::engine::{Asker, Back, Job};
+use crate::forward::entry::{Age, Entry};
+use crate::forward::gate::Full;
+use crate::forward::key::{Key, KeyBuffer};
+use crate::forward::local;
+use crate::forward::metrics::{Refusal, Tally};
+use crate::forward::rules::Route;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Instant;
+
+/// What a client asks, beside the name.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Wish {
+    pub(crate) qtype: u16,
+    pub(crate) dnssec_ok: bool,
+    pub(crate) checking_disabled: bool,
+    pub(crate) recursion_desired: bool,
+}
+
+/// What there is for a name.
+#[derive(Debug)]
+pub(crate) enum Found {
+    /// This answer.
+    Entry(Arc<Entry>, Age),
+    /// Nothing that this client may have.
+    Refused,
+    /// It has to be asked for first; [`Lane::hand_over`] does.
+    Later,
+}
+
+/// A thread's part of forwarding.
+#[derive(Debug)]
+pub(crate) struct Lane {
+    forward: Arc<Forward>,
+    tally: Arc<Tally>,
+    /// What was asked for this question alone: answers that need not be in the cache.
+    found: Vec<(Key, Arc<Entry>)>,
+    wanted: Option<Key>,
+}
+
+impl Lane {
+    pub(crate) fn new(forward: Arc<Forward>, tally: Arc<Tally>) -> Self {
+        Self { forward, tally, found: Vec::new(), wanted: None }
+    }
+
+    pub(crate) fn forward(&self) -> &Forward {
+        &self.forward
+    }
+
+    /// Whether a client may ask.
+    pub(crate) fn allows(&self, client: IpAddr) -> bool {
+        self.forward.allows(client)
+    }
+
+    pub(crate) fn refused(&self, why: Refusal) {
+        self.tally.refused(why);
+    }
+
+    /// Sets, and takes back, what was found out for the next question.
+    pub(crate) fn exchange_found(&mut self, found: Vec<(Key, Arc<Entry>)>) -> Vec<(Key, Arc<Entry>)> {
+        std::mem::replace(&mut self.found, found)
+    }
+
+    /// What is to be asked for, after [`Found::Later`].
+    pub(crate) fn take_wanted(&mut self) -> Option<Key> {
+        self.wanted.take()
+    }
+
+    /// Looks for the answer to a question; the name is in lower case.
+    pub(crate) fn find(&mut self, name: &[u8], wish: Wish) -> Found {
+        let forward = &*self.forward;
+        let now = forward.shared.clock.now();
+        if forward.hosts.is_set()
+            && let Some(entry) = forward.hosts.answer(name, wish.qtype, now)
+        {
+            self.tally.local.fetch_add(1, Relaxed);
+            return Found::Entry(Arc::new(entry), Age::Fresh(0));
+        }
+        let key = KeyBuffer::new(name, wish.qtype, wish.dnssec_ok, wish.checking_disabled);
+        if let Some((_, entry)) =
+            self.found.iter().find(|(held, _)| std::borrow::Borrow::<[u8]>::borrow(held) == key.as_slice())
+        {
+            let age = entry.age_now(now);
+            if age == Age::Stale {
+                self.tally.stale.fetch_add(1, Relaxed);
+            }
+            return Found::Entry(Arc::clone(entry), age);
+        }
+        if let Some(entry) = forward.cache.get(key.as_slice())
+            && let Some(age) = entry.age(now)
+        {
+            self.tally.hit(entry.rcode() == Rcode::NoError, age == Age::Stale);
+            if entry.take_refresh(now) && forward.submit(Job::Refresh(key.as_slice().into())).is_ok() {
+                self.tally.prefetches.fetch_add(1, Relaxed);
+            }
+            return Found::Entry(entry, age);
+        }
+        match forward.rules.route(name) {
+            Route::Special => {
+                let key = Key::from(key.as_slice());
+                self.tally.local.fetch_add(1, Relaxed);
+                return match forward.rules.specials.answer(&key, now) {
+                    Some(entry) => Found::Entry(Arc::new(entry), Age::Fresh(0)),
+                    None => Found::Refused,
+                };
+            }
+            Route::Nothing(zone) => {
+                let key = Key::from(key.as_slice());
+                let rcode = if zone.len() == name.len() { Rcode::NoError } else { Rcode::NxDomain };
+                self.tally.local.fetch_add(1, Relaxed);
+                return Found::Entry(Arc::new(local::nothing(&key, zone, rcode, now)), Age::Fresh(0));
+            }
+            Route::Refuse => {
+                self.tally.refused(Refusal::Rule);
+                return Found::Refused;
+            }
+            Route::Ask(_) => {}
+        }
+        if forward.loops.is_probe(name) {
+            self.tally.refused(Refusal::Loop);
+            return Found::Refused;
+        }
+        if !wish.recursion_desired {
+            self.tally.refused(Refusal::NotDesired);
+            return Found::Refused;
+        }
+        self.wanted = Some(key.as_slice().into());
+        Found::Later
+    }
+
+    /// Hands a question over to those who ask upstreams; false where there is no room.
+    pub(crate) fn hand_over(
+        &mut self,
+        packet: &[u8],
+        transport: Transport,
+        client: SocketAddr,
+        back: Back,
+    ) -> Result<(), Full> {
+        let Some(key) = self.wanted.take() else { return Err(Full::Total) };
+        let slot = self.forward.gate.enter(client.ip()).inspect_err(|full| {
+            self.tally.refused(match full {
+                Full::Total => Refusal::Total,
+                Full::Client => Refusal::Client,
+            });
+        })?;
+        self.tally.misses.fetch_add(1, Relaxed);
+        let asker = Box::new(Asker {
+            packet: packet.into(),
+            transport,
+            client,
+            back,
+            begun: Instant::now(),
+            found: Vec::new(),
+            slot,
+        });
+        self.forward.submit(Job::Ask(asker, key)).map_err(|_| {
+            self.tally.refused(Refusal::Total);
+            Full::Total
+        })
+    }
+}

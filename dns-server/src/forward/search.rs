@@ -1,0 +1,39 @@
+//! The search path of pods, walked here instead of there.
+//!
+//! With `ndots:5`, a pod that looks for `www.example.com` asks for `www.example.com.<ns>.svc.<zone>` first, and for four
+//! names more, each twice. The first of these questions has all that it takes to answer the last: the namespace is in it,
+//! so nobody needs to know who asks.
+
+use crate::forward::Forward;
+use crate::index::Index;
+use crate::name::{self, Name};
+
+/// The other names on the path, in order; none where the name is not one of a search path. `zone_at` is where the zone
+/// begins in it.
+pub(crate) fn candidates(index: &Index, wire: &[u8], zone_at: usize, forward: &Forward) -> Option<Vec<Name>> {
+    let domains = forward.config.search.as_ref()?;
+    // Where each label begins.
+    let mut labels = Vec::new();
+    let mut rest = wire;
+    while wire.len() - rest.len() < zone_at {
+        labels.push(wire.len() - rest.len());
+        rest = name::parent(rest)?;
+    }
+    // At least two labels, a namespace, and `svc`.
+    let [.., last, namespace, svc] = *labels.as_slice() else { return None };
+    if labels.len() < 4 || wire.get(svc..zone_at)? != b"\x03svc" {
+        return None;
+    }
+    let exists = |at: usize| wire.get(at..).is_some_and(|wire| index.table.read(wire, |_| ()).is_some());
+    if !exists(namespace) || exists(last) {
+        return None;
+    }
+    let outside = wire.get(..namespace)?;
+    let with = |end: &[u8]| {
+        let wire = [outside, end].concat();
+        (wire.len() <= name::MAX_NAME).then(|| Name::from_wire(&wire))
+    };
+    let ends = [wire.get(svc..)?, wire.get(zone_at..)?];
+    let ends = ends.into_iter().chain(domains.iter().map(|zone| zone.0.wire())).chain([&[0u8][..]]);
+    Some(ends.filter_map(with).collect())
+}

@@ -1,0 +1,302 @@
+//! One name server to ask: how it is reached, how it fares, and what was asked of it.
+
+mod https;
+mod stream;
+mod tls;
+mod udp;
+
+pub(crate) use tls::Tls;
+pub use tls::TlsError;
+
+use crate::forward::clock::Clock;
+use crate::forward::config::Target;
+use crate::forward::entry::{Entry, Lifetimes, Unfit};
+use crate::forward::key::Key;
+use crate::message::{HEADER, kind};
+use https::Https;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+use stream::Stream;
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// The largest answer over UDP that we take: passes everywhere without fragments.
+pub(crate) const PAYLOAD: u16 = 1232;
+/// So many failures in a row, and it counts as down.
+const DOWN: u32 = 2;
+
+/// What all upstreams need.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    /// Tasks that keep connections, and probes.
+    pub(crate) tasks: TaskTracker,
+    /// Ends them.
+    pub(crate) stop: CancellationToken,
+    pub(crate) tls: Tls,
+    pub(crate) clock: Clock,
+    pub(crate) lifetimes: Lifetimes,
+    /// Questions that one upstream may be asked at a time.
+    pub(crate) concurrency: usize,
+}
+
+/// Why an upstream could not be asked.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum AskError {
+    #[error("no answer within {0:?}")]
+    Timeout(Duration),
+    #[error("{0}")]
+    Network(#[from] io::Error),
+    #[error("the connection was closed")]
+    Closed,
+    #[error("TLS: {0}")]
+    Tls(String),
+    #[error("HTTP: {0}")]
+    Http(String),
+    #[error("its name `{0}` has no address")]
+    NoAddress(String),
+    #[error("too many questions are waiting for it")]
+    Busy,
+}
+
+impl AskError {
+    /// The place of this reason in the counts.
+    fn reason(&self) -> usize {
+        match self {
+            AskError::Timeout(_) => 0,
+            AskError::Network(_) => 1,
+            AskError::Closed => 2,
+            AskError::Tls(_) => 3,
+            AskError::Http(_) => 4,
+            AskError::NoAddress(_) => 5,
+            AskError::Busy => 6,
+        }
+    }
+}
+
+/// The reasons' names, as metrics have them.
+pub(crate) const REASONS: [&str; 7] = ["timeout", "network", "closed", "tls", "http", "no-address", "busy"];
+/// The response codes that are counted apart.
+pub(crate) const RCODES: [&str; 7] = ["NOERROR", "FORMERR", "SERVFAIL", "NXDOMAIN", "NOTIMP", "REFUSED", "other"];
+/// Upper ends of the histogram's buckets: 0.25 ms, doubling, to 4 s.
+pub(crate) const BUCKETS: usize = 15;
+pub(crate) const FIRST_BUCKET_US: u64 = 250;
+
+/// What was asked of an upstream.
+#[derive(Debug, Default)]
+pub(crate) struct Stats {
+    pub(crate) requests: AtomicU64,
+    pub(crate) rcodes: [AtomicU64; RCODES.len()],
+    pub(crate) failures: [AtomicU64; REASONS.len()],
+    pub(crate) unfit: AtomicU64,
+    pub(crate) in_flight: AtomicI64,
+    pub(crate) took: [AtomicU64; BUCKETS + 1],
+    pub(crate) took_us: AtomicU64,
+}
+
+#[derive(Debug)]
+enum Way {
+    /// The stream is for what does not fit into a datagram.
+    Udp(SocketAddr, Stream),
+    Stream(Stream),
+    Https(Https),
+}
+
+/// An upstream.
+#[derive(Debug)]
+pub(crate) struct Upstream {
+    target: Target,
+    label: String,
+    way: Way,
+    shared: Arc<Shared>,
+    slots: Semaphore,
+    /// Failures in a row.
+    failures: AtomicU32,
+    /// What is asked of it comes back to us.
+    looping: AtomicBool,
+    /// Somebody is finding out whether it is back.
+    probing: AtomicBool,
+    /// Smoothed time from question to answer, in microseconds; 0 before the first.
+    latency_us: AtomicU64,
+    pub(crate) stats: Stats,
+}
+
+/// Takes a question out of those in flight, whatever ends it.
+struct InFlight<'a>(&'a Stats);
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        self.0.in_flight.fetch_sub(1, Relaxed);
+    }
+}
+
+impl Upstream {
+    /// `bootstrap` are those that can be asked for its address, where it has a name only. None for a file, which is no
+    /// upstream by itself.
+    pub(crate) fn new(target: &Target, shared: &Arc<Shared>, bootstrap: &[Arc<Upstream>]) -> Option<Arc<Self>> {
+        let way = match target {
+            Target::Udp(address) => Way::Udp(*address, Stream::plain(*address)),
+            Target::Tcp(address) => Way::Stream(Stream::plain(*address)),
+            Target::Tls { address, name } => Way::Stream(Stream::tls(*address, name.clone())),
+            Target::Https { host, port, path } => {
+                Way::Https(Https::new(host.clone(), *port, path.clone(), bootstrap.to_vec()))
+            }
+            Target::File(_) => return None,
+        };
+        Some(Arc::new(Self {
+            label: target.to_string(),
+            target: target.clone(),
+            way,
+            slots: Semaphore::new(shared.concurrency.clamp(1, Semaphore::MAX_PERMITS)),
+            shared: Arc::clone(shared),
+            failures: AtomicU32::new(0),
+            looping: AtomicBool::new(false),
+            probing: AtomicBool::new(false),
+            latency_us: AtomicU64::new(0),
+            stats: Stats::default(),
+        }))
+    }
+
+    pub(crate) fn target(&self) -> &Target {
+        &self.target
+    }
+
+    pub(crate) fn label(&self) -> &str {
+        &self.label
+    }
+
+    /// Its address, where it does not depend on anybody's answer.
+    pub(crate) fn address(&self) -> Option<SocketAddr> {
+        match &self.target {
+            Target::Udp(address) | Target::Tcp(address) | Target::Tls { address, .. } => Some(*address),
+            Target::Https { host, port, .. } => Some(SocketAddr::new(host.parse::<IpAddr>().ok()?, *port)),
+            Target::File(_) => None,
+        }
+    }
+
+    pub(crate) fn is_up(&self) -> bool {
+        self.failures.load(Relaxed) < DOWN && !self.is_looping()
+    }
+
+    pub(crate) fn is_looping(&self) -> bool {
+        self.looping.load(Relaxed)
+    }
+
+    pub(crate) fn set_looping(&self, looping: bool) -> bool {
+        self.looping.swap(looping, Relaxed)
+    }
+
+    /// Whether the caller shall find out when it is back: it has failed, and nobody else is at it.
+    pub(crate) fn take_probe(&self) -> bool {
+        (self.failures.load(Relaxed) > 0 || self.is_looping()) && !self.probing.swap(true, Relaxed)
+    }
+
+    pub(crate) fn end_probe(&self) {
+        self.probing.store(false, Relaxed);
+    }
+
+    pub(crate) fn latency(&self) -> Duration {
+        Duration::from_micros(self.latency_us.load(Relaxed))
+    }
+
+    /// Asks. What it answers may be of no use, which says nothing against the upstream.
+    pub(crate) async fn ask(&self, key: &Key, within: Duration) -> Result<Result<Entry, Unfit>, AskError> {
+        self.stats.requests.fetch_add(1, Relaxed);
+        let began = Instant::now();
+        let asked = self.ask_in_time(key, within).await;
+        let took = began.elapsed();
+        match &asked {
+            Ok(answer) => {
+                if self.failures.swap(0, Relaxed) >= DOWN {
+                    tracing::info!(upstream = self.label, "this upstream answers again");
+                }
+                self.answered(answer, took);
+            }
+            Err(error) => {
+                self.stats.failures[error.reason()].fetch_add(1, Relaxed);
+                // That we ask too much of it says nothing about it.
+                if !matches!(error, AskError::Busy) {
+                    self.failed(error);
+                }
+            }
+        }
+        asked
+    }
+
+    fn answered(&self, answer: &Result<Entry, Unfit>, took: Duration) {
+        let rcode = match answer {
+            Ok(entry) => Some(entry.rcode() as usize),
+            Err(Unfit::Rcode(rcode)) => Some(usize::from(*rcode)),
+            Err(_) => None,
+        };
+        match rcode {
+            Some(rcode) => self.stats.rcodes[rcode.min(RCODES.len() - 1)].fetch_add(1, Relaxed),
+            None => self.stats.unfit.fetch_add(1, Relaxed),
+        };
+        let us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        let bucket = (0..BUCKETS).find(|&at| us <= FIRST_BUCKET_US << at).unwrap_or(BUCKETS);
+        self.stats.took[bucket].fetch_add(1, Relaxed);
+        self.stats.took_us.fetch_add(us, Relaxed);
+        let held = self.latency_us.load(Relaxed);
+        self.latency_us.store(if held == 0 { us } else { (held * 7 + us) / 8 }.max(1), Relaxed);
+    }
+
+    fn failed(&self, error: &AskError) {
+        // Slow counts as slow for the policy that looks at it.
+        self.latency_us.fetch_max(1_000_000, Relaxed);
+        if self.failures.fetch_add(1, Relaxed) + 1 == DOWN {
+            tracing::warn!(upstream = self.label, %error, "this upstream does not answer; asked again until it does");
+        } else {
+            tracing::debug!(upstream = self.label, %error, "asking this upstream failed");
+        }
+    }
+
+    async fn ask_in_time(&self, key: &Key, within: Duration) -> Result<Result<Entry, Unfit>, AskError> {
+        let Ok(_permit) = self.slots.try_acquire() else {
+            return Err(AskError::Busy);
+        };
+        self.stats.in_flight.fetch_add(1, Relaxed);
+        let _in_flight = InFlight(&self.stats);
+        let asked = async {
+            let answer = self.exchange(key, true).await?;
+            // One that does not know EDNS (RFC 6891 §7).
+            if matches!(answer, Err(Unfit::Rcode(1 | 4))) && !key.dnssec_ok() {
+                return self.exchange(key, false).await;
+            }
+            Ok(answer)
+        };
+        timeout(within, asked).await.unwrap_or(Err(AskError::Timeout(within)))
+    }
+
+    async fn exchange(&self, key: &Key, edns: bool) -> Result<Result<Entry, Unfit>, AskError> {
+        let query = query(key, edns);
+        let read = |raw: &[u8]| Entry::read(raw, key, self.shared.lifetimes, self.shared.clock.now());
+        match &self.way {
+            Way::Udp(address, stream) => match udp::exchange(*address, query.clone(), read).await? {
+                Err(Unfit::Truncated) => Ok(read(&stream.exchange(query, &self.shared).await?)),
+                answer => Ok(answer),
+            },
+            Way::Stream(stream) => Ok(read(&stream.exchange(query, &self.shared).await?)),
+            Way::Https(https) => Ok(read(&https.exchange(query, &self.shared).await?)),
+        }
+    }
+}
+
+/// A query for a question; its id is 0.
+fn query(key: &Key, edns: bool) -> Vec<u8> {
+    let mut query = Vec::with_capacity(HEADER + key.len() + 16);
+    // Recursion is desired; AD says that we know what it means in the answer (RFC 6840 §5.7).
+    let flags = 0x20 | if key.checking_disabled() { 0x10 } else { 0 };
+    query.extend_from_slice(&[0, 0, 0x01, flags, 0, 1, 0, 0, 0, 0, 0, u8::from(edns)]);
+    query.extend(key.question());
+    if edns {
+        let [high, low] = PAYLOAD.to_be_bytes();
+        let flags = if key.dnssec_ok() { 0x80 } else { 0 };
+        query.extend_from_slice(&[0, 0, kind::OPT as u8, high, low, 0, 0, flags, 0, 0, 0]);
+    }
+    query
+}

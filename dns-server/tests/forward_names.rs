@@ -1,0 +1,406 @@
+//! Names that lead from ours to those of others and back: aliases, hosts, rewrites, search paths; and upstreams over
+//! other transports.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failure is a failed test")]
+
+mod common;
+mod scripted;
+
+use common::{at, cluster_ip, external, namespace};
+use fingerpost_dns::forward::{Config, Forward, ForwardError, Target};
+use fingerpost_dns::{Config as ZoneConfig, Index};
+use hickory_proto::op::{Message, ResponseCode};
+use hickory_proto::rr::RecordType;
+use http_body_util::{BodyExt, Full};
+use hyper::body::Bytes;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use scripted::*;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
+
+const NAME: &str = "www.example.com.";
+
+/// A cluster with a namespace `prod`, a service `db` and an alias `mail` in it.
+fn cluster() -> Arc<Index> {
+    let index = Index::new(ZoneConfig::default()).unwrap();
+    for name in ["prod", "empty"] {
+        index.load_namespace(&namespace(name));
+    }
+    index.load_service(&cluster_ip("prod", "db", &["10.96.0.5"], &[]));
+    index.load_service(&external("prod", "mail", "mx.example.com"));
+    index.load_service(&external("prod", "here", "db.prod.svc.cluster.local"));
+    index.set_synced(at(1));
+    Arc::new(index)
+}
+
+/// Knows some names of others.
+async fn outside() -> Upstream {
+    Upstream::start(|seen| {
+        let answer = match (seen.name.to_ascii_lowercase().as_str(), seen.qtype) {
+            ("mx.example.com.", RecordType::A) => with(
+                seen,
+                &[
+                    cname("MX.example.com.", 300, "host.mail.example.com."),
+                    a("host.mail.example.com.", 300, [192, 0, 2, 25]),
+                ],
+            ),
+            ("www.example.com.", RecordType::A) => with(seen, &[a(&seen.name, 300, [192, 0, 2, 80])]),
+            ("www.example.com." | "mx.example.com.", _) => {
+                negative(seen, ResponseCode::NoError, Some(soa("example.com.", 60, 60)))
+            }
+            ("wiki.corp.example.", RecordType::A) => with(seen, &[a(&seen.name, 300, [192, 0, 2, 90])]),
+            ("broken.example.com.", _) => negative(seen, ResponseCode::ServFail, None),
+            _ => negative(seen, ResponseCode::NXDomain, Some(soa(".", 60, 60))),
+        };
+        vec![answer]
+    })
+    .await
+}
+
+fn lines(message: &Message) -> Vec<String> {
+    let line = |record: &hickory_proto::rr::Record| format!("{} {} {}", record.name, record.record_type(), record.data);
+    message.answers.iter().map(line).collect()
+}
+
+#[tokio::test]
+async fn aliases_lead_out_of_the_zone() {
+    let upstream = outside().await;
+    let server = Forwarding::with(asking(&[&upstream]), cluster(), "127.0.0.1:0");
+    for _ in 0..2 {
+        let reply = server.resolve("Mail.prod.svc.cluster.local.", RecordType::A).await;
+        assert_eq!(
+            lines(&reply),
+            [
+                "Mail.prod.svc.cluster.local. CNAME mx.example.com.",
+                "mx.example.com. CNAME host.mail.example.com.",
+                "host.mail.example.com. A 192.0.2.25",
+            ]
+        );
+        assert!(reply.metadata.authoritative && reply.metadata.recursion_available);
+    }
+    assert_eq!(upstream.seen().len(), 1);
+    let none = server.resolve("mail.prod.svc.cluster.local.", RecordType::AAAA).await;
+    assert_eq!(
+        (none.metadata.response_code, none.answers.len(), none.authorities.len()),
+        (ResponseCode::NoError, 1, 1)
+    );
+    // Whoever does not want it gets the alias alone.
+    let mut own = query("mail.prod.svc.cluster.local.", RecordType::A);
+    own.metadata.recursion_desired = false;
+    assert_eq!(server.ask(&own).await.answers.len(), 1);
+    assert_eq!(server.addresses("here.prod.svc.cluster.local.").await.len(), 2);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn hosts_come_first_and_change() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("hosts");
+    std::fs::write(&file, "10.9.0.1 www.example.com\n10.9.0.1 second\n192.0.2.99 db.prod.svc.cluster.local\n").unwrap();
+    let upstream = outside().await;
+    let config = Config { hosts: vec![file.clone()], ..asking(&[&upstream]) };
+    let server = Forwarding::with(config, cluster(), "127.0.0.1:0");
+    assert_eq!(server.addresses("WWW.example.com.").await, ["10.9.0.1"]);
+    assert_eq!(server.resolve(NAME, RecordType::AAAA).await.answers.len(), 0);
+    // Names of ours are ours.
+    assert_eq!(server.addresses("db.prod.svc.cluster.local.").await, ["10.96.0.5"]);
+    let reverse = server.resolve("1.0.9.10.in-addr.arpa.", RecordType::PTR).await;
+    assert_eq!(lines(&reverse), ["1.0.9.10.in-addr.arpa. PTR www.example.com."]);
+    assert_eq!(upstream.seen().len(), 0);
+    std::fs::write(&file, "10.9.0.2 second\n").unwrap();
+    while server.addresses(NAME).await != ["192.0.2.80"] {
+        server.forward.look_at_files();
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(server.addresses("second.").await, ["10.9.0.2"]);
+    server.stop().await;
+    let missing = Config { hosts: vec!["/no/such/hosts".into()], ..Config::default() };
+    let error = Forward::open(missing).unwrap_err();
+    assert!(matches!(error, ForwardError::Hosts(_)) && error.to_string().contains("/no/such/hosts"));
+}
+
+#[tokio::test]
+async fn names_are_looked_up_as_others() {
+    let upstream = outside().await;
+    let rules =
+        ["db.example=db.prod.svc.cluster.local", "*.old.example=*.example.com", "gone.example=no.cluster.local"];
+    let rewrites = rules.iter().map(|rule| rule.parse().unwrap()).collect();
+    let server = Forwarding::with(Config { rewrites, ..asking(&[&upstream]) }, cluster(), "127.0.0.1:0");
+    let reply = server.resolve("DB.example.", RecordType::A).await;
+    assert_eq!(lines(&reply), ["DB.example. A 10.96.0.5"]);
+    let none = server.resolve("db.example.", RecordType::TXT).await;
+    assert_eq!(
+        (none.metadata.response_code, none.authorities[0].name.to_string()),
+        (ResponseCode::NoError, "cluster.local.".to_owned())
+    );
+    assert_eq!(server.resolve("gone.example.", RecordType::A).await.metadata.response_code, ResponseCode::NXDomain);
+    let reply = server.resolve("www.old.example.", RecordType::A).await;
+    assert_eq!(lines(&reply), ["www.old.example. A 192.0.2.80"]);
+    let reply = server.resolve("mx.old.example.", RecordType::A).await;
+    assert_eq!(lines(&reply), ["mx.old.example. CNAME host.mail.example.com.", "host.mail.example.com. A 192.0.2.25",]);
+    let negative = server.resolve("no.old.example.", RecordType::A).await;
+    assert_eq!((negative.metadata.response_code, negative.authorities.len()), (ResponseCode::NXDomain, 1));
+    assert_eq!(upstream.count("no.example.com."), 1);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn the_search_path_is_walked_here() {
+    let upstream = outside().await;
+    let config = Config { search: Some(vec!["corp.example".parse().unwrap()]), ..asking(&[&upstream]) };
+    let server = Forwarding::with(config, cluster(), "127.0.0.1:0");
+    let reply = server.resolve("www.Example.com.prod.svc.cluster.local.", RecordType::A).await;
+    assert_eq!(
+        lines(&reply),
+        ["www.Example.com.prod.svc.cluster.local. CNAME www.example.com.", "www.example.com. A 192.0.2.80",]
+    );
+    assert_eq!(reply.metadata.response_code, ResponseCode::NoError);
+    // The name exists, so its other types are told at the same name.
+    let reply = server.resolve("www.example.com.prod.svc.cluster.local.", RecordType::AAAA).await;
+    assert_eq!(lines(&reply), ["www.example.com.prod.svc.cluster.local. CNAME www.example.com."]);
+    assert_eq!((reply.metadata.response_code, reply.authorities.len()), (ResponseCode::NoError, 1));
+    // A name in a search domain, and one of ours that is a step away.
+    let reply = server.resolve("wiki.sub.prod.svc.cluster.local.", RecordType::A).await;
+    assert_eq!(reply.metadata.response_code, ResponseCode::NXDomain);
+    let reply = server.resolve("db.prod.empty.svc.cluster.local.", RecordType::A).await;
+    assert_eq!(lines(&reply)[1..], ["db.prod.svc.cluster.local. A 10.96.0.5"]);
+    let reply = server.resolve("mail.prod.empty.svc.cluster.local.", RecordType::A).await;
+    assert_eq!(reply.answers.len(), 4);
+    // Nothing anywhere: our own word, and nobody's alias.
+    let reply = server.resolve("no.such.prod.svc.cluster.local.", RecordType::A).await;
+    assert_eq!((reply.metadata.response_code, reply.answers.len()), (ResponseCode::NXDomain, 0));
+    assert_eq!(reply.authorities[0].name.to_string(), "cluster.local.");
+    let reply = server.resolve("broken.example.com.prod.svc.cluster.local.", RecordType::A).await;
+    assert_eq!(reply.metadata.response_code, ResponseCode::ServFail);
+    // Not of a search path: one label, a service's own names, no such namespace.
+    let asked = upstream.seen().len();
+    for name in
+        ["nothing.prod.svc.cluster.local.", "x.y.db.prod.svc.cluster.local.", "www.example.com.no.svc.cluster.local."]
+    {
+        let reply = server.resolve(name, RecordType::A).await;
+        assert_eq!(reply.metadata.response_code, ResponseCode::NXDomain, "{name}");
+    }
+    assert_eq!(upstream.seen().len(), asked);
+    server.stop().await;
+    // Off unless asked for.
+    let server = Forwarding::with(asking(&[&upstream]), cluster(), "127.0.0.1:0");
+    let reply = server.resolve("www.example.com.prod.svc.cluster.local.", RecordType::A).await;
+    assert_eq!(reply.metadata.response_code, ResponseCode::NXDomain);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn search_domains_come_before_the_name_itself() {
+    let upstream = Upstream::start(|seen| match seen.name.as_str() {
+        "a.b.corp.example." => vec![with(seen, &[a(&seen.name, 60, [192, 0, 2, 1])])],
+        "a.b." => vec![with(seen, &[a(&seen.name, 60, [192, 0, 2, 2])])],
+        _ => vec![negative(seen, ResponseCode::NXDomain, Some(soa(".", 60, 60)))],
+    })
+    .await;
+    let config = Config { search: Some(vec!["corp.example".parse().unwrap()]), ..asking(&[&upstream]) };
+    let server = Forwarding::with(config, cluster(), "127.0.0.1:0");
+    let addresses = server.addresses("a.b.prod.svc.cluster.local.").await;
+    assert_eq!(addresses, ["a.b.corp.example.", "192.0.2.1"]);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn resolv_conf_is_followed() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("resolv.conf");
+    let error = Forward::open(Config { upstreams: vec![Target::File(file.clone())], ..Config::default() }).unwrap_err();
+    assert!(error.to_string().contains("resolv.conf"), "{error}");
+    std::fs::write(&file, "search example\n").unwrap();
+    let error = Forward::open(Config { upstreams: vec![Target::File(file.clone())], ..Config::default() }).unwrap_err();
+    assert!(error.to_string().contains("nameserver"), "{error}");
+    std::fs::write(&file, "nameserver 127.0.0.91\nnameserver 127.0.0.92\n").unwrap();
+    let config = Config { upstreams: vec![Target::File(file.clone())], ..Config::default() };
+    let server = Forwarding::start(config);
+    let names = || server.forward.states().into_iter().map(|state| state.upstream).collect::<Vec<_>>();
+    assert_eq!(names(), ["127.0.0.91:53", "127.0.0.92:53"]);
+    std::fs::write(&file, "nameserver 127.0.0.92\nnameserver 127.0.0.93\n").unwrap();
+    while names() != ["127.0.0.92:53", "127.0.0.93:53"] {
+        server.forward.look_at_files();
+        tokio::task::yield_now().await;
+    }
+    // What can't be used leaves things as they are.
+    std::fs::write(&file, "\n").unwrap();
+    server.forward.look_at_files();
+    tokio::task::yield_now().await;
+    assert_eq!(names().len(), 2);
+    server.stop().await;
+}
+
+/// A certificate for `dns.example` and 127.0.0.1, by an authority of its own in a file.
+fn certificate(folder: &Path) -> (TlsAcceptor, std::path::PathBuf) {
+    use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+    let names = vec!["dns.example".to_owned(), "127.0.0.1".to_owned()];
+    let key = rcgen::KeyPair::generate().unwrap();
+    let mut parameters = rcgen::CertificateParams::new(Vec::new()).unwrap();
+    parameters.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let authority = rcgen::CertifiedIssuer::self_signed(parameters, key).unwrap();
+    let key = rcgen::KeyPair::generate().unwrap();
+    let own = rcgen::CertificateParams::new(names).unwrap().signed_by(&key, &authority).unwrap();
+    let path = folder.join("ca.pem");
+    std::fs::write(&path, authority.pem()).unwrap();
+    let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![own.der().clone()], key)
+        .unwrap();
+    config.alpn_protocols = vec![b"dot".to_vec(), b"h2".to_vec()];
+    (TlsAcceptor::from(Arc::new(config)), path)
+}
+
+fn one_address(packet: &[u8]) -> Vec<u8> {
+    let message = Message::from_vec(packet).unwrap();
+    let question = &message.queries[0];
+    let seen =
+        Seen { name: question.name().to_string(), qtype: question.query_type(), tcp: true, message: message.clone() };
+    if is_probe(&seen) {
+        return negative(&seen, ResponseCode::NXDomain, Some(soa(".", 60, 60)));
+    }
+    with(&seen, &[a(&seen.name, 60, [192, 0, 2, 44])])
+}
+
+/// A server over TLS; it closes every connection after some questions.
+async fn over_tls(acceptor: TlsAcceptor, questions: usize) -> (SocketAddr, JoinSet<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            let Ok(mut stream) = acceptor.accept(stream).await else { continue };
+            for _ in 0..questions {
+                let Ok(length) = stream.read_u16().await else { break };
+                let mut packet = vec![0; usize::from(length)];
+                stream.read_exact(&mut packet).await.unwrap();
+                let answer = one_address(&packet);
+                let framed = [&(answer.len() as u16).to_be_bytes()[..], &answer].concat();
+                stream.write_all(&framed).await.unwrap();
+            }
+            let _ = stream.shutdown().await;
+        }
+    });
+    (address, tasks)
+}
+
+#[tokio::test]
+async fn over_tls_with_a_certificate() {
+    let folder = tempfile::tempdir().unwrap();
+    let (acceptor, ca) = certificate(folder.path());
+    let (address, _tasks) = over_tls(acceptor, 3).await;
+    let config = |name: Option<&str>, ca: Option<&Path>| Config {
+        upstreams: vec![Target::Tls { address, name: name.map(str::to_owned) }],
+        ca: ca.map(Path::to_owned),
+        ..Config::default()
+    };
+    for name in [None, Some("dns.example")] {
+        let server = Forwarding::start(config(name, Some(&ca)));
+        // Over several connections, as the server closes them.
+        for n in 0..10 {
+            assert_eq!(server.addresses(&format!("n{n}.example.")).await, ["192.0.2.44"], "{n}");
+        }
+        server.stop().await;
+    }
+    for config in [config(Some("other.example"), Some(&ca)), config(None, None)] {
+        let server = Forwarding::start(config);
+        let reply = server.resolve(NAME, RecordType::A).await;
+        assert_eq!(reply.metadata.response_code, ResponseCode::ServFail);
+        let label = format!("tls://{address}");
+        assert!(server.forward.states()[0].upstream.starts_with(&label));
+        server.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn over_https_by_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let (acceptor, ca) = certificate(folder.path());
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async move {
+        let mut connections = JoinSet::new();
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            let Ok(stream) = acceptor.accept(stream).await else { continue };
+            let service = service_fn(|request: hyper::Request<hyper::body::Incoming>| async move {
+                assert_eq!((request.method().as_str(), request.uri().path()), ("POST", "/dns-query"));
+                assert_eq!(request.headers()["content-type"], "application/dns-message");
+                let packet = request.into_body().collect().await.unwrap().to_bytes();
+                assert_eq!(packet[..2], [0, 0]);
+                let response = hyper::Response::new(Full::new(Bytes::from(one_address(&packet))));
+                Ok::<_, std::convert::Infallible>(response)
+            });
+            connections.spawn(async move {
+                let connection = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+                let _ = connection.serve_connection(TokioIo::new(stream), service).await;
+            });
+        }
+    });
+    // The name's address is asked of a plain upstream, which knows nothing else.
+    let plain = Upstream::start(|seen| match (seen.name.as_str(), seen.qtype) {
+        ("dns.example.", RecordType::A) => vec![with(seen, &[a(&seen.name, 60, [127, 0, 0, 1])])],
+        _ => vec![negative(seen, ResponseCode::NoError, Some(soa("example.", 60, 60)))],
+    })
+    .await;
+    let https: Target = format!("https://dns.example:{port}/dns-query").parse().unwrap();
+    let only = Config { upstreams: vec![https.clone()], ca: Some(ca.clone()), ..Config::default() };
+    assert!(matches!(Forward::open(only), Err(ForwardError::Bootstrap(_))));
+    let mut config = Config { ca: Some(ca.clone()), ..asking(&[&plain]) };
+    config.upstreams.insert(0, https);
+    let server = Forwarding::start(config);
+    for n in 0..5 {
+        assert_eq!(server.addresses(&format!("n{n}.example.")).await, ["192.0.2.44"]);
+    }
+    assert_eq!(plain.count("n0.example."), 0);
+    server.stop().await;
+    let address = format!("https://127.0.0.1:{port}/dns-query").parse().unwrap();
+    let server = Forwarding::start(Config { upstreams: vec![address], ca: Some(ca), ..Config::default() });
+    assert_eq!(server.addresses(NAME).await, ["192.0.2.44"]);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn over_tcp_alone() {
+    let upstream = outside().await;
+    let server = Forwarding::start(Config { upstreams: vec![Target::Tcp(upstream.address)], ..Config::default() });
+    assert_eq!(server.addresses(NAME).await, ["192.0.2.80"]);
+    assert!(upstream.seen().iter().all(|seen| seen.tcp));
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn what_becomes_of_a_question_is_told() {
+    let upstream = outside().await;
+    let config = Config { zones: vec!["ads.example=none".parse().unwrap()], ..asking(&[&upstream]) };
+    let server = Forwarding::start(config);
+    let before = server.forward.explain(NAME, 1, Some("10.0.0.1".parse().unwrap())).unwrap();
+    assert_eq!((before.allowed, before.cached.is_none(), before.upstreams.len()), (Some(true), true, 1));
+    assert!(before.upstreams[0].healthy && !before.upstreams[0].looping);
+    server.addresses(NAME).await;
+    let after = server.forward.explain(NAME, 1, Some("8.8.8.8".parse().unwrap())).unwrap();
+    let cached = after.cached.unwrap();
+    assert_eq!(
+        (after.allowed, cached.rcode.as_str(), cached.records, cached.stale),
+        (Some(false), "NOERROR", 1, false)
+    );
+    assert!(cached.seconds.unwrap() > 290.0);
+    server.forward.advance(301 * SECOND);
+    let old = server.forward.explain(NAME, 1, None).unwrap().cached.unwrap();
+    assert!(old.seconds.is_none() && old.stale);
+    assert!(server.forward.explain("x.ads.example", 1, None).unwrap().rule.contains("ads.example."));
+    assert!(server.forward.explain("x.onion", 1, None).unwrap().rule.contains("special-use"));
+    assert!(server.forward.explain("a..b", 1, None).is_none());
+    server.stop().await;
+}
