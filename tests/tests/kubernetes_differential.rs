@@ -61,7 +61,7 @@ async fn compare(seed: u64, pods: &str) {
     let mut report = Report::default();
     for round in 0..=rounds {
         if round > 0 {
-            let names = questions::sample(&questions::names(&world, seed), seed ^ round, 200);
+            let names = questions::names(&world, seed).sample(seed ^ round, 200);
             // Asked all the while, for what only happens under change: errors, and no answer.
             let changes = async {
                 for _ in 0..4 {
@@ -84,7 +84,7 @@ async fn compare(seed: u64, pods: &str) {
         settle(&cluster.api, &pair, marker).await;
         let mut known = Known::new(&world);
         let all = questions::names(&world, seed);
-        let names = questions::sample(&all, seed ^ round, most);
+        let names = all.sample(seed ^ round, most);
         let again = async || {
             marker += 1;
             settle(&cluster.api, &pair, marker).await;
@@ -110,7 +110,7 @@ async fn compare(seed: u64, pods: &str) {
         let Some(case) = report.examples.get(exception.name) else { continue };
         eprintln!("{} times: {}, as {} {}", report.excused[exception.name], exception.name, case.name, case.qtype);
     }
-    let idle = report.idle();
+    let idle = report.idle(pods == "verified");
     if !idle.is_empty() {
         eprintln!("never: {}", idle.join("; "));
     }
@@ -119,7 +119,8 @@ async fn compare(seed: u64, pods: &str) {
         hold(&pair).await;
     }
     assert!(report.differences.is_empty(), "{} differences, seed {seed}", report.differences.len());
-    assert!(report.positive * 20 > report.asked, "hardly any answers had records");
+    assert!(report.positive * 40 > report.asked, "hardly any answers had records");
+    assert!(idle.is_empty() || rounds < 8, "exceptions that nothing needs: {}", idle.join("; "));
 }
 
 /// Lets somebody look, where that is wanted.

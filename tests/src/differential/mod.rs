@@ -11,6 +11,7 @@ pub mod world;
 use exceptions::{Exception, Known};
 use fingerpost_dns::query::{self, Line, Reply};
 use futures_util::StreamExt;
+use questions::All;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -166,9 +167,11 @@ impl Report {
         self.differences.extend(other.differences);
     }
 
-    /// Exceptions that excused nothing.
-    pub fn idle(&self) -> Vec<&'static str> {
-        exceptions::ALL.iter().map(|exception| exception.name).filter(|name| !self.excused.contains_key(name)).collect()
+    /// Exceptions that excused nothing, though they could have.
+    pub fn idle(&self, verified_pods: bool) -> Vec<&'static str> {
+        let could = |name: &&str| verified_pods || !exceptions::OF_VERIFIED_PODS.contains(name);
+        let names = exceptions::ALL.iter().map(|exception| exception.name);
+        names.filter(could).filter(|name| !self.excused.contains_key(name)).collect()
     }
 }
 
@@ -200,13 +203,7 @@ impl Pair {
 
     /// Asks both the same and compares. `again` waits until both know everything; where they differ even so, they are
     /// asked once more, since one marker may overtake another record's way. `all` is what may be asked for evidence.
-    pub async fn compare(
-        &self,
-        names: &[String],
-        all: &BTreeSet<String>,
-        known: &mut Known,
-        again: impl AsyncFnOnce(),
-    ) -> Report {
+    pub async fn compare(&self, names: &[String], all: &All, known: &mut Known, again: impl AsyncFnOnce()) -> Report {
         let mut cases = self.ask_all(names).await;
         known.learn(&cases);
         let mut report = Report {
@@ -252,13 +249,12 @@ impl Pair {
     }
 
     /// For a name that only we say exists: what we have at and below it, and what CoreDNS says to the same question.
-    async fn why_it_exists(&self, case: &Case, all: &BTreeSet<String>) -> String {
+    async fn why_it_exists(&self, case: &Case, all: &All) -> String {
         if !case.ours.is_nodata() || !case.theirs.is_nxdomain() {
             return String::new();
         }
         let name = case.name.to_lowercase();
-        let below = format!(".{name}");
-        let below = all.iter().filter(|other| other.to_lowercase().ends_with(&below)).cloned();
+        let below = all.below(&name).cloned();
         let mut note = String::new();
         for other in std::iter::once(name.clone()).chain(below) {
             for qtype in ["A", "AAAA", "SRV", "PTR"] {
@@ -272,10 +268,9 @@ impl Pair {
     }
 
     /// Asks CoreDNS for what else bears on a case: names at and below this one, and where its aliases lead.
-    async fn investigate(&self, case: &Case, all: &BTreeSet<String>, known: &mut Known) {
+    async fn investigate(&self, case: &Case, all: &All, known: &mut Known) {
         let name = case.name.to_lowercase();
-        let below = format!(".{name}");
-        let below = all.iter().filter(|other| other.to_lowercase().ends_with(&below)).cloned();
+        let below = all.below(&name).cloned();
         for other in std::iter::once(name.clone()).chain(below) {
             for qtype in ["A", "AAAA", "SRV"] {
                 self.learn(&other, qtype, known).await;

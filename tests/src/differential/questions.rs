@@ -7,7 +7,7 @@ use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
 use serde_json::Value;
 use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 /// The types that are asked for at every name.
 pub const TYPES: [&str; 10] = ["A", "AAAA", "SRV", "PTR", "TXT", "CNAME", "NS", "SOA", "HINFO", "MX"];
@@ -80,39 +80,63 @@ struct Names {
 }
 
 /// All names of a world that are worth a question: those of its objects, and those around them.
-pub fn names(world: &World, seed: u64) -> BTreeSet<String> {
-    let mut names = Names { all: BTreeSet::new(), rng: StdRng::seed_from_u64(seed) };
-    for namespace in world.of_kind("Namespace") {
-        names.namespace(objects::name(namespace));
-    }
-    for service in world.of_kind("Service") {
-        names.service(service);
-    }
-    for slice in world.of_kind("EndpointSlice") {
-        names.slice(slice);
-    }
-    for pod in world.of_kind("Pod") {
-        names.pod(pod);
-    }
-    for object in world.past() {
-        match object["kind"].as_str() {
-            Some("Namespace") => names.namespace(objects::name(object)),
-            Some("Service") => names.service(object),
-            Some("EndpointSlice") => names.slice(object),
-            _ => names.pod(object),
-        }
-    }
-    names.all.into_iter().filter(|name| can_be_asked(name)).collect()
+pub struct All {
+    /// Of what there is.
+    pub present: BTreeSet<String>,
+    /// Of what there was.
+    pub past: BTreeSet<String>,
 }
 
-/// So many of them, by chance, in order, and those that are always asked.
-pub fn sample(names: &BTreeSet<String>, seed: u64, most: usize) -> Vec<String> {
-    let mut rng = StdRng::seed_from_u64(seed);
-    let mut chosen: Vec<String> = names.iter().cloned().collect::<Vec<_>>().sample(&mut rng, most).cloned().collect();
-    chosen.extend(ALWAYS.map(str::to_owned));
-    chosen.sort();
-    chosen.dedup();
-    chosen
+/// The names of a world.
+pub fn names(world: &World, seed: u64) -> All {
+    let of = |objects: &mut dyn Iterator<Item = &Value>| {
+        let mut names = Names { all: BTreeSet::new(), rng: StdRng::seed_from_u64(seed) };
+        for object in objects {
+            match object["kind"].as_str() {
+                Some("Namespace") => names.namespace(objects::name(object)),
+                Some("Service") => names.service(object),
+                Some("EndpointSlice") => names.slice(object),
+                _ => names.pod(object),
+            }
+        }
+        names.all.into_iter().filter(|name| can_be_asked(name)).collect::<BTreeSet<_>>()
+    };
+    let kinds = ["Namespace", "Service", "EndpointSlice", "Pod"];
+    let present = of(&mut kinds.into_iter().flat_map(|kind| world.of_kind(kind)));
+    let past = of(&mut world.past().iter());
+    All { past: past.difference(&present).cloned().collect(), present }
+}
+
+impl All {
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.present.len() + self.past.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Those below a name.
+    pub fn below(&self, name: &str) -> impl Iterator<Item = &String> {
+        let end = format!(".{}", name.to_lowercase());
+        self.present.iter().chain(&self.past).filter(move |other| other.to_lowercase().ends_with(&end))
+    }
+
+    /// So many of them, by chance, a third of them from the past, in order; and those that are always asked.
+    pub fn sample(&self, seed: u64, most: usize) -> Vec<String> {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let mut some = |names: &BTreeSet<String>, most: usize| {
+            names.iter().cloned().collect::<Vec<_>>().sample(&mut rng, most).cloned().collect::<Vec<String>>()
+        };
+        let mut chosen = some(&self.present, most - most / 3);
+        chosen.extend(some(&self.past, most / 3));
+        chosen.extend(ALWAYS.map(str::to_owned));
+        chosen.sort();
+        chosen.dedup();
+        chosen
+    }
 }
 
 fn can_be_asked(name: &str) -> bool {
@@ -247,6 +271,10 @@ impl Names {
             self.add(format!("{}.{namespace}.pod.{ZONE}", dashed(address)));
             self.add(format!("{}.{namespace}.pod.{ZONE}", dashed(address).to_uppercase()));
             self.add(format!("{}.default.pod.{ZONE}", dashed(address)));
+            if let Ok(address) = address.parse::<Ipv6Addr>() {
+                let label = address.segments().map(|segment| format!("{segment:x}")).join("-");
+                self.add(format!("{label}.{namespace}.pod.{ZONE}"));
+            }
         }
     }
 

@@ -150,10 +150,20 @@ impl World {
         self.apply(api, pods).await;
     }
 
-    /// Makes so many changes, of all kinds.
+    /// Makes so many changes, of all kinds, and adds what has become too little.
     pub async fn change(&mut self, api: &Api, count: usize) {
         let changes = self.several(count, Self::any_change);
         self.apply(api, changes).await;
+        let missing = |kind: &str, size: usize| size.saturating_sub(self.of_kind(kind).count());
+        let (services, slices, pods) = (
+            missing("Service", self.size.services),
+            missing("EndpointSlice", self.size.slices),
+            missing("Pod", self.size.pods),
+        );
+        let services = self.several(services, Self::service);
+        self.apply(api, services).await;
+        let others = [self.several(slices, Self::slice), self.several(pods, Self::pod)].into_iter().flatten();
+        self.apply(api, others.collect()).await;
     }
 
     fn several(&mut self, count: usize, one: impl Fn(&mut Self) -> Option<Change>) -> Vec<Change> {
@@ -187,11 +197,9 @@ impl World {
         let gone: BTreeSet<String> =
             deletions.iter().filter(|o| o["kind"] == "Namespace").map(|o| objects::name(o).to_owned()).collect();
         puts.retain(|object| !gone.contains(objects::namespace_of(object)));
-        for object in self.objects.values().filter(|object| gone.contains(objects::namespace_of(object))) {
-            if seen.insert(objects::path(object)) {
-                deletions.push(object.clone());
-            }
-        }
+        deletions.retain(|object| !gone.contains(objects::namespace_of(object)));
+        let inside = self.objects.values().filter(|object| gone.contains(objects::namespace_of(object)));
+        deletions.extend(inside.cloned());
         for object in &deletions {
             self.past.extend(self.objects.remove(&objects::path(object)));
         }
