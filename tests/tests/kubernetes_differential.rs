@@ -43,9 +43,9 @@ async fn settle(api: &Api, pair: &Pair, n: u32) {
 async fn compare(seed: u64, pods: &str) {
     eprintln!("seed {seed}; run it again with FINGERPOST_DIFFERENTIAL_SEED={seed}");
     let cluster = Cluster::start().await;
-    let scale = number("FINGERPOST_DIFFERENTIAL_SCALE").unwrap_or(1) as usize;
+    let scale = number("FINGERPOST_DIFFERENTIAL_SCALE").unwrap_or(2) as usize;
     let rounds = number("FINGERPOST_DIFFERENTIAL_ROUNDS").unwrap_or(4);
-    let most = number("FINGERPOST_DIFFERENTIAL_NAMES").unwrap_or(4000) as usize;
+    let most = number("FINGERPOST_DIFFERENTIAL_NAMES").unwrap_or(3000) as usize;
     let size = Size { namespaces: 12, services: 500 * scale, slices: 800 * scale, pods: 150 * scale };
     let mut world = World::new(seed, size);
     // Both see some of it when they start, and the rest come.
