@@ -152,7 +152,7 @@ pub(crate) struct Settings {
     /// kube-system/fingerpost with --store etcd, else none]
     #[arg(long, value_name = "NAMESPACE/NAME")]
     pub(crate) kubernetes_lease: Option<LeaseName>,
-    /// Follow the cluster's pods, too [env: FINGERPOST_KUBERNETES_PODS]
+    /// Follow the cluster's pods, too [env: FINGERPOST_KUBERNETES_PODS] [default: with --pods verified]
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
     pub(crate) kubernetes_pods: Option<bool>,
     #[command(flatten)]
