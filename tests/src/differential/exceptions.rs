@@ -27,6 +27,8 @@ pub struct Known {
     aliases: BTreeMap<String, String>,
     /// Addresses at names, by type.
     addresses: BTreeMap<(String, String), BTreeSet<String>>,
+    /// Where reverse names lead.
+    pointers: BTreeMap<String, BTreeSet<String>>,
     /// Names that CoreDNS says do not exist, when it is asked for their addresses.
     missing: BTreeSet<String>,
     /// Services some of whose slices name no ports, as `name.namespace`.
@@ -67,13 +69,15 @@ impl Known {
             for record in case.theirs.records.iter().filter(|record| owner(record) == name) {
                 match record.record_type.as_str() {
                     "CNAME" => drop(self.aliases.insert(name.clone(), target(record))),
+                    "PTR" => drop(self.pointers.entry(name.clone()).or_default().insert(target(record))),
                     "A" | "AAAA" => {
                         let key = (name.clone(), record.record_type.clone());
                         self.addresses.entry(key).or_default().insert(record.data.clone());
                     }
                     _ => {}
                 }
-                if self.at.insert(name.clone()) {
+                // What is made up of a name that is no address' is not there.
+                if !is_odd_reverse(&name) && self.at.insert(name.clone()) {
                     let mut above = name.as_str();
                     while let Some((_, rest)) = above.split_once('.') {
                         self.above.insert(rest.to_owned());
@@ -88,6 +92,12 @@ impl Known {
     fn exists(&self, name: &str) -> bool {
         let name = name.to_lowercase();
         self.at.contains(&name) || self.above.contains(&name)
+    }
+
+    /// Whether all that is at the name are pointers to names that do not exist.
+    fn leads_nowhere(&self, name: &str) -> bool {
+        let targets = self.pointers.get(&name.to_lowercase());
+        targets.is_some_and(|targets| targets.iter().all(|target| self.missing.contains(target)))
     }
 
     /// Whether aliases lead from the name in a circle.
@@ -115,6 +125,14 @@ fn target(record: &Record) -> String {
 fn is_reverse(name: &str) -> bool {
     let name = name.to_lowercase();
     name.ends_with("in-addr.arpa") || name.ends_with("ip6.arpa")
+}
+
+/// Whether a name lies where reverse names are, and is not that of an address.
+fn is_odd_reverse(name: &str) -> bool {
+    let name = name.to_lowercase();
+    let v4 = name.strip_suffix(".in-addr.arpa").map(|name| name.split('.').count() == 4);
+    let v6 = name.strip_suffix(".ip6.arpa").map(|name| name.split('.').count() == 32 && name.len() == 63);
+    v4 == Some(false) || v6 == Some(false)
 }
 
 fn negative(answer: &Answer) -> bool {
@@ -202,11 +220,8 @@ pub const ALL: &[Exception] = &[
         why: "CoreDNS takes other names for reverse names, as with a label too many; such a name is not that of an address \
               (RFC 1035 §3.5, RFC 3596 §2.5)",
         is: |case, _| {
-            let (v4, v6) = (case.name.to_lowercase(), case.name.to_lowercase());
-            let v4 = v4.strip_suffix(".in-addr.arpa").map(|name| name.split('.').count() == 4);
-            let v6 = v6.strip_suffix(".ip6.arpa").map(|name| name.split('.').count() == 32 && name.len() == 63);
-            let odd = v4 == Some(false) || v6 == Some(false);
-            odd && (case.ours.is_nxdomain() || case.ours.rcode == "REFUSED") && case.theirs.of_type("PTR").count() > 0
+            let refused = case.ours.is_nxdomain() || case.ours.rcode == "REFUSED";
+            is_odd_reverse(&case.name) && refused && case.theirs.of_type("PTR").count() > 0
         },
     },
     Exception {
@@ -222,6 +237,24 @@ pub const ALL: &[Exception] = &[
                 2 => case.qtype == "SRV" && case.ours.is_nodata() && case.theirs.of_type("SRV").count() == 1,
                 _ => labels > 2 && case.ours.is_nxdomain() && case.theirs.rcode == "NOERROR",
             }
+        },
+    },
+    Exception {
+        name: "SRV at an endpoint's name",
+        why: "CoreDNS answers with an endpoint's ports at its own name, leading to itself; neither the Kubernetes DNS \
+              specification nor RFC 2782 has SRV records there",
+        is: |case, _| {
+            let name = case.name.to_lowercase();
+            let labels = name.strip_suffix(".svc.cluster.local").map(|rest| rest.split('.').count());
+            let itself = case
+                .theirs
+                .of_type("SRV")
+                .all(|record| record.data.ends_with(&format!(" {}.", record.name.trim_end_matches('.'))));
+            case.qtype == "SRV"
+                && labels == Some(3)
+                && case.ours.is_nodata()
+                && case.theirs.of_type("SRV").count() > 0
+                && itself
         },
     },
     Exception {
@@ -277,7 +310,7 @@ pub const ALL: &[Exception] = &[
               (RFC 2308 §2.1)",
         is: |case, known| {
             let at_once = matches!(case.qtype, "TXT" | "SOA") && case.theirs.is_nodata();
-            at_once && case.ours.is_nxdomain() && !known.exists(&case.name)
+            at_once && case.ours.is_nxdomain() && (!known.exists(&case.name) || known.leads_nowhere(&case.name))
         },
     },
     Exception {

@@ -254,7 +254,8 @@ impl Pair {
             known.learn(std::slice::from_ref(&case));
             case.theirs.of_type("CNAME").next().map(|record| record.data.trim_end_matches('.').to_owned())
         };
-        let targets = case.theirs.of_type("PTR").map(|record| record.data.trim_end_matches('.').to_owned());
+        let pointers = ask(self.theirs, &name, "PTR").await;
+        let targets = pointers.of_type("PTR").map(|record| record.data.trim_end_matches('.').to_owned());
         for name in std::iter::once(name.clone()).chain(below).chain(targets) {
             for qtype in ["A", "AAAA", "SRV", "PTR"] {
                 learn(name.clone(), qtype).await;

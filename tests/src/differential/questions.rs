@@ -34,6 +34,46 @@ pub fn dashed(address: &str) -> String {
     if label.ends_with('-') { label + "0" } else { label }
 }
 
+/// Names that are asked whatever else there is.
+const ALWAYS: [&str; 36] = [
+    ZONE,
+    "svc.cluster.local",
+    "pod.cluster.local",
+    "SVC.Cluster.Local",
+    "dns-version.cluster.local",
+    "DNS-Version.CLUSTER.local",
+    "x.dns-version.cluster.local",
+    "dns-version.svc.cluster.local",
+    "ns.dns.cluster.local",
+    "dns.cluster.local",
+    "x.ns.dns.cluster.local",
+    "nothing.cluster.local",
+    "any.svc.cluster.local",
+    "any.any.svc.cluster.local",
+    "*.default.svc.cluster.local",
+    "kubernetes.default",
+    "kubernetes.default.svc",
+    "in-addr.arpa",
+    "10.in-addr.arpa",
+    "200.10.in-addr.arpa",
+    "0.200.10.in-addr.arpa",
+    "96.10.in-addr.arpa",
+    "11.in-addr.arpa",
+    "256.0.0.10.in-addr.arpa",
+    "1.0.0.0.10.in-addr.arpa",
+    "x.0.0.10.in-addr.arpa",
+    "1.96.010.in-addr.arpa",
+    "ip6.arpa",
+    "0.0.d.f.ip6.arpa",
+    "0.0.D.F.ip6.arpa",
+    "g.0.d.f.ip6.arpa",
+    "00.0.d.f.ip6.arpa",
+    "arpa",
+    "example.com",
+    "local",
+    "1.2.0.192.in-addr.arpa",
+];
+
 struct Names {
     all: BTreeSet<String>,
     rng: StdRng,
@@ -42,7 +82,6 @@ struct Names {
 /// All names of a world that are worth a question: those of its objects, and those around them.
 pub fn names(world: &World, seed: u64) -> BTreeSet<String> {
     let mut names = Names { all: BTreeSet::new(), rng: StdRng::seed_from_u64(seed) };
-    names.fixed();
     for namespace in world.of_kind("Namespace") {
         names.namespace(objects::name(namespace));
     }
@@ -66,11 +105,13 @@ pub fn names(world: &World, seed: u64) -> BTreeSet<String> {
     names.all.into_iter().filter(|name| can_be_asked(name)).collect()
 }
 
-/// So many of them, by chance, in order.
+/// So many of them, by chance, in order, and those that are always asked.
 pub fn sample(names: &BTreeSet<String>, seed: u64, most: usize) -> Vec<String> {
     let mut rng = StdRng::seed_from_u64(seed);
     let mut chosen: Vec<String> = names.iter().cloned().collect::<Vec<_>>().sample(&mut rng, most).cloned().collect();
+    chosen.extend(ALWAYS.map(str::to_owned));
     chosen.sort();
+    chosen.dedup();
     chosen
 }
 
@@ -81,48 +122,6 @@ fn can_be_asked(name: &str) -> bool {
 impl Names {
     fn add(&mut self, name: String) {
         self.all.insert(name);
-    }
-
-    fn fixed(&mut self) {
-        for name in [
-            ZONE,
-            "svc.cluster.local",
-            "pod.cluster.local",
-            "SVC.Cluster.Local",
-            "dns-version.cluster.local",
-            "DNS-Version.CLUSTER.local",
-            "x.dns-version.cluster.local",
-            "dns-version.svc.cluster.local",
-            "ns.dns.cluster.local",
-            "dns.cluster.local",
-            "x.ns.dns.cluster.local",
-            "nothing.cluster.local",
-            "any.svc.cluster.local",
-            "any.any.svc.cluster.local",
-            "*.default.svc.cluster.local",
-            "kubernetes.default",
-            "kubernetes.default.svc",
-            "in-addr.arpa",
-            "10.in-addr.arpa",
-            "200.10.in-addr.arpa",
-            "0.200.10.in-addr.arpa",
-            "96.10.in-addr.arpa",
-            "11.in-addr.arpa",
-            "256.0.0.10.in-addr.arpa",
-            "1.0.0.0.10.in-addr.arpa",
-            "x.0.0.10.in-addr.arpa",
-            "1.96.010.in-addr.arpa",
-            "ip6.arpa",
-            "0.0.d.f.ip6.arpa",
-            "0.0.D.F.ip6.arpa",
-            "g.0.d.f.ip6.arpa",
-            "00.0.d.f.ip6.arpa",
-            "arpa",
-            "example.com",
-            "local",
-        ] {
-            self.add(name.to_owned());
-        }
     }
 
     fn mixed_case(&mut self, name: &str) -> String {
