@@ -171,7 +171,7 @@ async fn serve(config: &ServeConfig, store: Arc<dyn Store>, started: Instant, en
             let options = kubernetes.options(&config.cluster_name)?;
             let source = options.source.clone();
             let listener = Listener::new(kubernetes.cluster.config().await?, Arc::new(local), options, &mut registry)?;
-            let gate = Gate::new(source, listener.state(), Arc::clone(&live));
+            let gate = Gate::new(source, listener.state(), Arc::clone(&live), Arc::clone(&sources));
             Some((listener, gate))
         }
     };

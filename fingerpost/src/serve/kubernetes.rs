@@ -5,28 +5,31 @@ use fingerpost_dns::Index;
 use fingerpost_listener::{Phase, State};
 use fingerpost_registry::api::ClusterFollower;
 use fingerpost_registry::live::LiveReplica;
+use fingerpost_registry::sources::Sources;
 use serde_json::Value;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+use tracing::warn;
 
-/// Holds DNS back from saying that a name does not exist, while the store has nothing of a cluster that is to be followed.
-/// With what an earlier run left, it may speak at once.
+/// Holds DNS back from saying that a name does not exist, until the store has had all of the cluster that is to be followed.
+/// Where an earlier run has come so far, it may speak at once; where that was ended in the midst of it, not yet.
 pub(super) struct Gate {
     source: Source,
     state: Arc<State>,
     live: Arc<LiveReplica>,
+    sources: Arc<Sources>,
     closed: AtomicBool,
 }
 
 impl Gate {
-    pub(super) fn new(source: Source, state: Arc<State>, live: Arc<LiveReplica>) -> Arc<Self> {
-        Arc::new(Self { source, state, live, closed: AtomicBool::new(true) })
+    pub(super) fn new(source: Source, state: Arc<State>, live: Arc<LiveReplica>, sources: Arc<Sources>) -> Arc<Self> {
+        Arc::new(Self { source, state, live, sources, closed: AtomicBool::new(true) })
     }
 
-    /// Whether the store has anything of the cluster.
+    /// Whether the store has had all of the cluster.
     fn knows(&self) -> bool {
-        self.live.read().source_stats().get(&self.source).is_some_and(|stats| stats.services > 0)
+        self.sources.complete_since(&self.source) > 0
     }
 
     /// When the cluster was last written of, as far as the store says; to within an hour or so.
@@ -54,6 +57,13 @@ impl Gate {
         match index.position() {
             Some(_) => index.open(),
             None => index.set_synced(self.live.position()),
+        }
+        while !self.knows() {
+            match self.sources.complete(&self.source).await {
+                Ok(()) => break,
+                Err(error) => warn!(%error, "can't note that all of the cluster is here; trying again"),
+            }
+            tokio::time::sleep(Duration::from_secs(5)).await;
         }
     }
 }
