@@ -113,7 +113,7 @@ async fn compare(seed: u64, pods: &str) {
         eprintln!("never: {}", idle.join("; "));
     }
     if !report.differences.is_empty() {
-        eprintln!("{}", pair.describe(&report.differences));
+        eprintln!("{}", pair.describe(&world, &report.differences));
         hold(&pair).await;
     }
     assert!(report.differences.is_empty(), "{} differences, seed {seed}", report.differences.len());

@@ -33,8 +33,8 @@ pub struct Known {
     missing: BTreeSet<String>,
     /// Services some of whose slices name no ports, as `name.namespace`.
     portless: BTreeSet<String>,
-    /// Further addresses of pods that have one of another family before it, as `address namespace`.
-    second_addresses: BTreeSet<(String, String)>,
+    /// Addresses of endpoints that are said to be pods, as `address namespace`.
+    endpoints: BTreeSet<(String, String)>,
 }
 
 impl Known {
@@ -49,11 +49,12 @@ impl Known {
                 known.portless.insert(format!("{service}.{namespace}"));
             }
         }
-        for pod in world.of_kind("Pod") {
-            let namespace = crate::kubernetes::objects::namespace_of(pod).to_owned();
-            let addresses = pod["status"]["podIPs"].as_array().into_iter().flatten().skip(1);
-            for address in addresses.filter_map(|address| address["ip"].as_str()) {
-                known.second_addresses.insert((questions::dashed(address), namespace.clone()));
+        for slice in world.of_kind("EndpointSlice") {
+            let namespace = crate::kubernetes::objects::namespace_of(slice).to_owned();
+            let endpoints = slice["endpoints"].as_array().into_iter().flatten();
+            for endpoint in endpoints.filter(|endpoint| endpoint["targetRef"]["kind"] == "Pod") {
+                let address = endpoint["addresses"][0].as_str().unwrap_or_default();
+                known.endpoints.insert((questions::dashed(address), namespace.clone()));
             }
         }
         known
@@ -66,6 +67,10 @@ impl Known {
             if case.theirs.is_nxdomain() && matches!(case.qtype, "A" | "AAAA") {
                 self.missing.insert(name.clone());
             }
+            let made_up = is_made_up(&name);
+            if case.theirs.is_nodata() && matches!(case.qtype, "A" | "AAAA") && !made_up {
+                self.add(&name);
+            }
             for record in case.theirs.records.iter().filter(|record| owner(record) == name) {
                 match record.record_type.as_str() {
                     "CNAME" => drop(self.aliases.insert(name.clone(), target(record))),
@@ -76,28 +81,34 @@ impl Known {
                     }
                     _ => {}
                 }
-                // What is made up of a name that is no address' is not there.
-                if !is_odd_reverse(&name) && self.at.insert(name.clone()) {
-                    let mut above = name.as_str();
-                    while let Some((_, rest)) = above.split_once('.') {
-                        self.above.insert(rest.to_owned());
-                        above = rest;
-                    }
+                // Pointers say that a name is there only if they lead somewhere.
+                if record.record_type != "PTR" && !made_up {
+                    self.add(&name);
                 }
             }
         }
     }
 
-    /// Whether there are records at the name, or below it.
-    fn exists(&self, name: &str) -> bool {
-        let name = name.to_lowercase();
-        self.at.contains(&name) || self.above.contains(&name)
+    fn add(&mut self, name: &str) {
+        if self.at.insert(name.to_owned()) {
+            let mut above = name;
+            while let Some((_, rest)) = above.split_once('.') {
+                self.above.insert(rest.to_owned());
+                above = rest;
+            }
+        }
     }
 
-    /// Whether all that is at the name are pointers to names that do not exist.
-    fn leads_nowhere(&self, name: &str) -> bool {
-        let targets = self.pointers.get(&name.to_lowercase());
-        targets.is_some_and(|targets| targets.iter().all(|target| self.missing.contains(target)))
+    /// Whether there are records at the name, or below it.
+    pub(super) fn exists(&self, name: &str) -> bool {
+        let name = name.to_lowercase();
+        let below = format!(".{name}");
+        let leads = |targets: &BTreeSet<String>| targets.iter().any(|target| !self.missing.contains(target));
+        let reverse = || {
+            let mut pointers = self.pointers.iter().filter(|(at, _)| **at == name || at.ends_with(&below));
+            pointers.any(|(at, targets)| !is_odd_reverse(at) && leads(targets))
+        };
+        self.at.contains(&name) || self.above.contains(&name) || is_reverse(&name) && reverse()
     }
 
     /// Whether aliases lead from the name in a circle.
@@ -135,6 +146,13 @@ fn is_odd_reverse(name: &str) -> bool {
     v4 == Some(false) || v6 == Some(false)
 }
 
+/// Whether CoreDNS takes a name for another, and so says nothing of it when it answers.
+fn is_made_up(name: &str) -> bool {
+    let below_pod = name.strip_suffix(".pod.cluster.local").is_some_and(|rest| rest.split('.').count() > 2);
+    let port = port_labels(name).is_some_and(|ports| ports != (true, true));
+    below_pod || port || is_odd_reverse(name)
+}
+
 fn negative(answer: &Answer) -> bool {
     answer.is_nodata() || answer.is_nxdomain()
 }
@@ -144,6 +162,13 @@ fn port_labels(name: &str) -> Option<(bool, bool)> {
     let labels: Vec<&str> = name.strip_suffix(".svc.cluster.local")?.split('.').collect();
     let [port, protocol, _, _] = labels[..] else { return None };
     Some((port.starts_with('_'), protocol.starts_with('_')))
+}
+
+/// The label and the namespace of a pod's name.
+fn pod_label(name: &str) -> Option<(String, String)> {
+    let name = name.to_lowercase();
+    let (label, namespace) = name.strip_suffix(".pod.cluster.local")?.split_once('.')?;
+    Some((label.to_owned(), namespace.to_owned()))
 }
 
 /// Records as they are but for the weight of SRV records.
@@ -171,6 +196,15 @@ pub const ALL: &[Exception] = &[
         },
     },
     Exception {
+        name: "aliases that go round",
+        why: "CoreDNS drops all aliases of a circle and says NODATA; they are an error (RFC 1034 §3.6.2)",
+        is: |case, known| {
+            case.ours.rcode == "SERVFAIL"
+                && (case.qtype == "CNAME" || case.theirs.records.is_empty())
+                && known.goes_round(&case.name)
+        },
+    },
+    Exception {
         name: "an alias for every type",
         why: "CoreDNS leaves a CNAME out where its target does not exist or lacks the type, and for types other than A and \
               AAAA; a name with a CNAME answers with it whatever is asked, with the response code of the last name \
@@ -181,13 +215,6 @@ pub const ALL: &[Exception] = &[
                 owner(record) == name && known.aliases.get(&name).is_some_and(|alias| *alias == target(record))
             });
             stays && case.qtype != "CNAME" && negative(&case.theirs)
-        },
-    },
-    Exception {
-        name: "aliases that go round",
-        why: "CoreDNS drops all aliases of a circle and says NODATA; they are an error (RFC 1034 §3.6.2)",
-        is: |case, known| {
-            case.ours.rcode == "SERVFAIL" && case.theirs.records.is_empty() && known.goes_round(&case.name)
         },
     },
     Exception {
@@ -284,14 +311,20 @@ pub const ALL: &[Exception] = &[
         },
     },
     Exception {
-        name: "a pod's second address",
-        why: "CoreDNS verifies names of pods by status.podIP alone; we know all of status.podIPs, an addition",
+        name: "pods that are endpoints",
+        why: "CoreDNS verifies names of pods by Pod objects alone; an endpoint that an EndpointSlice says to be a pod is one to \
+              us as well, an addition",
         is: |case, known| {
-            let Some((label, rest)) = case.name.split_once('.') else { return false };
-            let Some(namespace) = rest.to_lowercase().strip_suffix(".pod.cluster.local").map(str::to_owned) else {
-                return false;
-            };
-            known.second_addresses.contains(&(label.to_lowercase(), namespace)) && case.theirs.is_nxdomain()
+            case.theirs.is_nxdomain() && pod_label(&case.name).is_some_and(|pod| known.endpoints.contains(&pod))
+        },
+    },
+    Exception {
+        name: "who speaks for a reverse zone",
+        why: "CoreDNS names ns.dns and hostmaster of the reverse zone itself, which do not exist; ours are those of the cluster's \
+              zone (RFC 1035 §3.3.13)",
+        is: |case, _| {
+            let one = case.ours.of_type("SOA").count() == 1 && case.theirs.of_type("SOA").count() == 1;
+            is_reverse(&case.name) && case.qtype == "SOA" && one
         },
     },
     Exception {
@@ -305,12 +338,10 @@ pub const ALL: &[Exception] = &[
         },
     },
     Exception {
-        name: "NODATA for TXT and SOA at a name that does not exist",
-        why: "CoreDNS says NODATA for TXT and SOA at every name; one that does not exist is NXDOMAIN for all types \
-              (RFC 2308 §2.1)",
+        name: "NODATA for SOA at a name that does not exist",
+        why: "CoreDNS says NODATA for SOA at every name; one that does not exist is NXDOMAIN for all types (RFC 2308 §2.1)",
         is: |case, known| {
-            let at_once = matches!(case.qtype, "TXT" | "SOA") && case.theirs.is_nodata();
-            at_once && case.ours.is_nxdomain() && (!known.exists(&case.name) || known.leads_nowhere(&case.name))
+            case.qtype == "SOA" && case.theirs.is_nodata() && case.ours.is_nxdomain() && !known.exists(&case.name)
         },
     },
     Exception {

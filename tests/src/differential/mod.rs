@@ -14,6 +14,7 @@ use futures_util::StreamExt;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Duration;
+use world::World;
 
 /// So many questions are under way at a time.
 const AT_ONCE: usize = 32;
@@ -247,29 +248,37 @@ impl Pair {
     async fn investigate(&self, case: &Case, all: &BTreeSet<String>, known: &mut Known) {
         let name = case.name.to_lowercase();
         let below = format!(".{name}");
-        let below = all.iter().filter(|other| other.to_lowercase().ends_with(&below)).take(40).cloned();
-        let mut learn = async |name: String, qtype| {
-            let theirs = ask(self.theirs, &name, qtype).await;
-            let case = Case { name, qtype, ours: theirs.clone(), theirs };
-            known.learn(std::slice::from_ref(&case));
-            case.theirs.of_type("CNAME").next().map(|record| record.data.trim_end_matches('.').to_owned())
-        };
-        let pointers = ask(self.theirs, &name, "PTR").await;
-        let targets = pointers.of_type("PTR").map(|record| record.data.trim_end_matches('.').to_owned());
-        for name in std::iter::once(name.clone()).chain(below).chain(targets) {
-            for qtype in ["A", "AAAA", "SRV", "PTR"] {
-                learn(name.clone(), qtype).await;
+        let below = all.iter().filter(|other| other.to_lowercase().ends_with(&below)).cloned();
+        for other in std::iter::once(name.clone()).chain(below) {
+            for qtype in ["A", "AAAA", "SRV"] {
+                self.learn(&other, qtype, known).await;
+            }
+            for target in self.learn(&other, "PTR", known).await {
+                self.learn(&target, "A", known).await;
+            }
+            if known.exists(&name) {
+                break;
             }
         }
         let mut next = Some(name);
         for _ in 0..20 {
             let Some(name) = next else { break };
-            next = learn(name, "CNAME").await;
+            next = self.learn(&name, "CNAME", known).await.pop();
         }
     }
 
+    /// Asks CoreDNS alone; where what it says leads.
+    async fn learn(&self, name: &str, qtype: &'static str, known: &mut Known) -> Vec<String> {
+        let theirs = ask(self.theirs, name, qtype).await;
+        let case = Case { name: name.to_owned(), qtype, ours: theirs.clone(), theirs };
+        known.learn(std::slice::from_ref(&case));
+        let leads = |record: &&Record| ["CNAME", "PTR"].contains(&record.record_type.as_str());
+        let records = case.theirs.records.iter().filter(leads);
+        records.map(|record| record.data.trim_end_matches('.').to_owned()).collect()
+    }
+
     /// Differences as people read them, the first few of each kind, with commands to see them again.
-    pub fn describe(&self, differences: &[Case]) -> String {
+    pub fn describe(&self, world: &World, differences: &[Case]) -> String {
         // Most differ in the same way for several types.
         let mut names: BTreeMap<&str, Vec<&Case>> = BTreeMap::new();
         for case in differences {
@@ -291,6 +300,9 @@ impl Pair {
             text.push_str(&format!("{} names differ in (ours / theirs): {kind}\n", names.len()));
             for case in names.iter().take(4).filter_map(|cases| cases.first()) {
                 let Case { name, qtype, ours, theirs } = case;
+                if text.len() < 100_000 {
+                    text.push_str(&world.about(name));
+                }
                 text.push_str(&format!("  {name} {qtype}\n    ours: {ours}\n    theirs: {theirs}\n"));
                 for server in [self.ours, self.theirs] {
                     text.push_str(&format!("    dig @{} -p {} '{name}.' {qtype}\n", server.ip(), server.port()));

@@ -217,6 +217,9 @@ impl Names {
         self.add(full.clone());
         self.ports(&slice["ports"], &full);
         let endpoints = slice["endpoints"].as_array().map(Vec::as_slice).unwrap_or_default();
+        for address in endpoints.iter().filter_map(|endpoint| endpoint["addresses"][0].as_str()?.parse().ok()) {
+            self.add(reverse(address));
+        }
         // Of many, a few.
         let step = 1 + endpoints.len() / 6;
         for endpoint in endpoints.iter().step_by(step) {

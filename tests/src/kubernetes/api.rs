@@ -103,9 +103,14 @@ impl Api {
 
     /// Creates an object, or replaces it; as the API server has it then.
     pub async fn put(&self, object: &Value) -> Value {
-        match self.try_put(object).await {
-            Ok(stored) => stored,
-            Err(refused) => panic!("{}: {refused}\n{object}", objects::path(object)),
+        let mut tries = 0;
+        loop {
+            match self.try_put(object).await {
+                Ok(stored) => return stored,
+                // It may hand out one port of the nodes twice, and fails then.
+                Err(Refused { status: Some(500), message }) if tries < 5 && message.contains("nodePort") => tries += 1,
+                Err(refused) => panic!("{}: {refused}\n{object}", objects::path(object)),
+            }
         }
     }
 
