@@ -71,8 +71,10 @@ async fn compare(seed: u64, pods: &str) {
             let asking = async {
                 loop {
                     for case in pair.ask_all(&names).await {
-                        let rcode = case.ours.rcode.as_str();
-                        assert!(["NOERROR", "NXDOMAIN", "REFUSED"].contains(&rcode), "under change: {case:?}");
+                        let known = ["NOERROR", "NXDOMAIN", "REFUSED"].contains(&case.ours.rcode.as_str());
+                        // Aliases may go round.
+                        let alias = case.ours.of_type("CNAME").count() > 0;
+                        assert!(known || alias, "under change: {case:?}");
                     }
                 }
             };

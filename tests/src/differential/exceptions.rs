@@ -5,6 +5,7 @@
 
 use super::{Answer, Case, Record, questions};
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv6Addr};
 
 /// A difference that we want.
 pub struct Exception {
@@ -33,6 +34,8 @@ pub struct Known {
     missing: BTreeSet<String>,
     /// Services some of whose slices name no ports, as `name.namespace`.
     portless: BTreeSet<String>,
+    /// Addresses of pods and where they are.
+    pods: BTreeSet<(IpAddr, String)>,
     /// Addresses of endpoints that are said to be pods, as `address namespace`.
     endpoints: BTreeSet<(String, String)>,
 }
@@ -56,6 +59,12 @@ impl Known {
                 let address = endpoint["addresses"][0].as_str().unwrap_or_default();
                 known.endpoints.insert((questions::dashed(address), namespace.clone()));
             }
+        }
+        for pod in world.of_kind("Pod") {
+            let namespace = crate::kubernetes::objects::namespace_of(pod);
+            let addresses = pod["status"]["podIPs"].as_array().into_iter().flatten();
+            let addresses = addresses.filter_map(|address| address["ip"].as_str()?.parse().ok());
+            known.pods.extend(addresses.map(|address| (address, namespace.to_owned())));
         }
         known
     }
@@ -103,7 +112,7 @@ impl Known {
     pub(super) fn exists(&self, name: &str) -> bool {
         let name = name.to_lowercase();
         let below = format!(".{name}");
-        let leads = |targets: &BTreeSet<String>| targets.iter().any(|target| !self.missing.contains(target));
+        let leads = |targets: &BTreeSet<String>| targets.iter().any(|target| self.at.contains(target));
         let reverse = || {
             let mut pointers = self.pointers.iter().filter(|(at, _)| **at == name || at.ends_with(&below));
             pointers.any(|(at, targets)| !is_odd_reverse(at) && leads(targets))
@@ -319,6 +328,16 @@ pub const ALL: &[Exception] = &[
         },
     },
     Exception {
+        name: "other spellings of a pod's address",
+        why: "CoreDNS compares addresses of pods as texts; all spellings of one are the same address (RFC 4291 §2.2)",
+        is: |case, known| {
+            let Some((label, namespace)) = pod_label(&case.name) else { return false };
+            let Ok(address) = label.replace('-', ":").parse::<Ipv6Addr>() else { return false };
+            let other = address.to_string().replace(':', "-") != label;
+            case.theirs.is_nxdomain() && other && known.pods.contains(&(IpAddr::V6(address), namespace))
+        },
+    },
+    Exception {
         name: "who speaks for a reverse zone",
         why: "CoreDNS names ns.dns and hostmaster of the reverse zone itself, which do not exist; ours are those of the cluster's \
               zone (RFC 1035 §3.3.13)",
@@ -351,3 +370,43 @@ pub const ALL: &[Exception] = &[
         is: |case, known| case.theirs.is_nxdomain() && case.ours.is_nodata() && known.exists(&case.name),
     },
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn case(name: &str, qtype: &'static str, rcode: &str, records: &[(&str, &str)]) -> Case {
+        let record = |(record_type, data): &(&str, &str)| Record {
+            name: format!("{name}."),
+            record_type: (*record_type).to_owned(),
+            data: (*data).to_owned(),
+            ttl: 5,
+        };
+        let theirs = Answer {
+            rcode: rcode.to_owned(),
+            authoritative: true,
+            records: records.iter().map(record).collect(),
+            soa: None,
+        };
+        let ours = Answer { rcode: "NOERROR".to_owned(), records: BTreeSet::new(), ..theirs.clone() };
+        Case { name: name.to_owned(), qtype, ours, theirs, note: String::new() }
+    }
+
+    #[test]
+    fn what_exists_follows_from_answers() {
+        let mut known = Known::default();
+        let address = "1.2.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.2.0.0.0.d.f.ip6.arpa";
+        let above = &address[2..];
+        let target = "web-1.dns.ns.svc.cluster.local";
+        known.learn(&[case(address, "A", "NXDOMAIN", &[]), case(above, "PTR", "NXDOMAIN", &[])]);
+        assert!(!known.exists(above));
+        known.learn(&[case(address, "PTR", "NOERROR", &[("PTR", "web-1.dns.ns.svc.cluster.local.")])]);
+        assert!(!known.exists(above), "the pointer may lead nowhere");
+        known.learn(&[case(target, "A", "NOERROR", &[])]);
+        assert!(known.exists(above) && known.exists(address));
+        known.learn(&[case("_a._tcp.web.ns.svc.cluster.local", "SRV", "NOERROR", &[("SRV", "0 1 1 x.")])]);
+        assert!(known.exists("_tcp.WEB.ns.svc.cluster.local"));
+        known.learn(&[case("a.udp.web.ns.svc.cluster.local", "SRV", "NOERROR", &[("SRV", "0 1 1 x.")])]);
+        assert!(!known.exists("udp.web.ns.svc.cluster.local"));
+    }
+}

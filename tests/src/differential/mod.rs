@@ -122,6 +122,8 @@ pub struct Case {
     pub ours: Answer,
     /// CoreDNS'.
     pub theirs: Answer,
+    /// What else was found out about it.
+    pub note: String,
 }
 
 /// Two servers that should say the same.
@@ -186,7 +188,7 @@ async fn ask(server: SocketAddr, name: &str, qtype: &str) -> Answer {
 impl Pair {
     async fn case(&self, name: String, qtype: &'static str) -> Case {
         let (ours, theirs) = tokio::join!(ask(self.ours, &name, qtype), ask(self.theirs, &name, qtype));
-        Case { name, qtype, ours, theirs }
+        Case { name, qtype, ours, theirs, note: String::new() }
     }
 
     /// Asks both for all types of these names.
@@ -229,7 +231,7 @@ impl Pair {
                 }
             }
         }
-        for case in cases {
+        for mut case in cases {
             if case.ours == case.theirs {
                 continue;
             }
@@ -238,10 +240,35 @@ impl Pair {
                     *report.excused.entry(exception.name).or_default() += 1;
                     report.examples.entry(exception.name).or_insert(case);
                 }
-                None => report.differences.push(case),
+                None => {
+                    if report.differences.len() < 20 {
+                        case.note = self.why_it_exists(&case, all).await;
+                    }
+                    report.differences.push(case);
+                }
             }
         }
         report
+    }
+
+    /// For a name that only we say exists: what we have at and below it, and what CoreDNS says to the same question.
+    async fn why_it_exists(&self, case: &Case, all: &BTreeSet<String>) -> String {
+        if !case.ours.is_nodata() || !case.theirs.is_nxdomain() {
+            return String::new();
+        }
+        let name = case.name.to_lowercase();
+        let below = format!(".{name}");
+        let below = all.iter().filter(|other| other.to_lowercase().ends_with(&below)).cloned();
+        let mut note = String::new();
+        for other in std::iter::once(name.clone()).chain(below) {
+            for qtype in ["A", "AAAA", "SRV", "PTR"] {
+                let found = self.case(other.clone(), qtype).await;
+                if !found.ours.records.is_empty() && note.len() < 5_000 {
+                    note.push_str(&format!("    {other} {qtype}: ours {}, theirs {}\n", found.ours, found.theirs));
+                }
+            }
+        }
+        if note.is_empty() { "    nothing is at or below it\n".to_owned() } else { note }
     }
 
     /// Asks CoreDNS for what else bears on a case: names at and below this one, and where its aliases lead.
@@ -270,7 +297,7 @@ impl Pair {
     /// Asks CoreDNS alone; where what it says leads.
     async fn learn(&self, name: &str, qtype: &'static str, known: &mut Known) -> Vec<String> {
         let theirs = ask(self.theirs, name, qtype).await;
-        let case = Case { name: name.to_owned(), qtype, ours: theirs.clone(), theirs };
+        let case = Case { name: name.to_owned(), qtype, ours: theirs.clone(), theirs, note: String::new() };
         known.learn(std::slice::from_ref(&case));
         let leads = |record: &&Record| ["CNAME", "PTR"].contains(&record.record_type.as_str());
         let records = case.theirs.records.iter().filter(leads);
@@ -299,11 +326,11 @@ impl Pair {
         for (kind, names) in kinds {
             text.push_str(&format!("{} names differ in (ours / theirs): {kind}\n", names.len()));
             for case in names.iter().take(4).filter_map(|cases| cases.first()) {
-                let Case { name, qtype, ours, theirs } = case;
+                let Case { name, qtype, ours, theirs, note } = case;
                 if text.len() < 100_000 {
                     text.push_str(&world.about(name));
                 }
-                text.push_str(&format!("  {name} {qtype}\n    ours: {ours}\n    theirs: {theirs}\n"));
+                text.push_str(&format!("  {name} {qtype}\n    ours: {ours}\n    theirs: {theirs}\n{note}"));
                 for server in [self.ours, self.theirs] {
                     text.push_str(&format!("    dig @{} -p {} '{name}.' {qtype}\n", server.ip(), server.port()));
                 }

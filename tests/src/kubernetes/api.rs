@@ -103,15 +103,7 @@ impl Api {
 
     /// Creates an object, or replaces it; as the API server has it then.
     pub async fn put(&self, object: &Value) -> Value {
-        let mut tries = 0;
-        loop {
-            match self.try_put(object).await {
-                Ok(stored) => return stored,
-                // It may hand out one port of the nodes twice, and fails then.
-                Err(Refused { status: Some(500), message }) if tries < 5 && message.contains("nodePort") => tries += 1,
-                Err(refused) => panic!("{}: {refused}\n{object}", objects::path(object)),
-            }
-        }
+        patiently(object, || self.try_put(object)).await
     }
 
     /// Creates or replaces many objects, many at a time, in no order; as the API server has them then, in the order given.
@@ -126,29 +118,33 @@ impl Api {
         new["metadata"] = json!({"namespace": pod["metadata"]["namespace"], "name": pod["metadata"]["name"],
             "labels": pod["metadata"]["labels"]});
         // Of a pod that is there, hardly anything but its state can change.
-        let stored = match self.call(Method::POST, &objects::folder(pod), Some(&new)).await {
+        let create = async || match self.call(Method::POST, &objects::folder(pod), Some(&new)).await {
             Err(Refused { status: Some(409), .. }) => self.get(&objects::path(pod)).await,
             other => other,
         };
-        let mut with_status = stored.unwrap_or_else(|refused| panic!("{refused}\n{pod}"));
+        let mut with_status = patiently(pod, create).await;
         with_status["status"] = pod["status"].clone();
         let path = format!("{}/status", objects::path(pod));
-        let stored = self.call(Method::PUT, &path, Some(&with_status)).await;
-        stored.unwrap_or_else(|refused| panic!("{refused}\n{with_status}"))
+        patiently(pod, async || self.call(Method::PUT, &path, Some(&with_status)).await).await
     }
 
     /// Removes an object at once; one that is not there is removed.
     pub async fn delete(&self, object: &Value) {
         let path = format!("{}?gracePeriodSeconds=0", objects::path(object));
-        match self.call(Method::DELETE, &path, None).await {
-            Ok(_) | Err(Refused { status: Some(404), .. }) => {}
-            Err(refused) => panic!("{path}: {refused}"),
-        }
+        patiently(object, async || match self.call(Method::DELETE, &path, None).await {
+            Err(Refused { status: Some(404), .. }) => Ok(Value::Null),
+            other => other,
+        })
+        .await;
         if object["kind"] == "Namespace" {
             // Nobody empties it here, so nobody else says that it is empty.
             let mut namespace = object.clone();
             namespace["spec"] = json!({"finalizers": []});
-            let _ = self.call(Method::PUT, &format!("{}/finalize", objects::path(object)), Some(&namespace)).await;
+            namespace["metadata"] = json!({"name": objects::name(object)});
+            while self.get(&objects::path(object)).await.is_ok() {
+                let path = format!("{}/finalize", objects::path(object));
+                let _ = self.call(Method::PUT, &path, Some(&namespace)).await;
+            }
         }
     }
 
@@ -168,5 +164,23 @@ impl Api {
             Ok::<_, Refused>(Some((items, next)))
         });
         Ok(pages.try_collect::<Vec<_>>().await?.concat())
+    }
+}
+
+/// Makes a call again where the API server only needs a moment: it may hand out one port of the nodes twice, hears late that
+/// a namespace is there, or is no longer the one that went, and gives up where the machine is busy.
+async fn patiently(object: &Value, call: impl AsyncFn() -> Result<Value, Refused>) -> Value {
+    let mut tries = 0;
+    loop {
+        match call().await {
+            Ok(stored) => return stored,
+            Err(refused) => {
+                let reasons = ["nodePort", "being terminated", "namespaces \"", "Timeout"];
+                let passes = reasons.iter().any(|why| refused.message.contains(why));
+                assert!(passes && tries < 200, "{}: {refused}\n{object}", objects::path(object));
+                tries += 1;
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
     }
 }

@@ -92,7 +92,9 @@ impl CoreDns {
         let url = format!("http://{}/ready", self.ready);
         let deadline = Instant::now() + time;
         while Instant::now() < deadline && !self.process.ended() {
-            if client.get(&url).send().await.is_ok_and(|reply| reply.status().is_success()) {
+            let says_so = client.get(&url).send().await.is_ok_and(|reply| reply.status().is_success());
+            // It says so before it has opened its port.
+            if says_so && query::query(self.dns, "ready.invalid", "A", Duration::from_secs(2)).await.is_ok() {
                 return true;
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
