@@ -319,6 +319,10 @@ pub struct Session {
 pub struct Mark {
     /// In milliseconds since 1970 (UTC), by the clock of the replica that heard it.
     pub seen: u64,
+    /// Since when all that it has is here, by the same clock: what is missing since then does not exist. 0 where that was
+    /// never said.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub complete: u64,
     /// Fields written by a newer version, kept as they are.
     #[serde(flatten)]
     pub unknown: Map<String, Value>,

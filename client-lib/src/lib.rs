@@ -46,8 +46,8 @@ pub use request::{
 pub use sse::{SseError, SseEvent, SseParser};
 pub use status::{
     AccessStatus, CatalogStatus, CheckStatus, DnsStatus, HealthCounts, ImportReply, KubernetesKindStatus,
-    KubernetesStatus, MigrateReply, RemovedSource,
-    ReplicaStatus, SessionsStatus, StatusDocument, StoreStatus, VersionDocument, WatchStatus,
+    KubernetesStatus, MigrateReply, RemovedSource, ReplicaStatus, SessionsStatus, StatusDocument, StoreStatus,
+    VersionDocument, WatchStatus,
 };
 
 /// What calls of this crate return.

@@ -124,9 +124,8 @@ pub async fn query(server: SocketAddr, name: &str, qtype: &str, limit: Duration)
 pub(crate) fn question(name: &str, qtype: &str) -> Result<(Message, Vec<u8>), QueryError> {
     // In DNS a label may be any octets; as text, hickory takes no `-` at the beginning, which addresses with dashes have.
     let labels = || Name::from_labels(name.trim_end_matches('.').split('.').map(str::as_bytes));
-    let mut wanted = Name::from_ascii(name)
-        .or_else(|_| labels())
-        .map_err(|_| QueryError::Name(name.chars().take(260).collect()))?;
+    let mut wanted =
+        Name::from_ascii(name).or_else(|_| labels()).map_err(|_| QueryError::Name(name.chars().take(260).collect()))?;
     wanted.set_fqdn(true);
     let qtype: RecordType =
         qtype.to_ascii_uppercase().parse().map_err(|_| QueryError::Type(qtype.chars().take(32).collect()))?;

@@ -40,7 +40,7 @@ pub(crate) struct ServeArgs {
 
 /// Settings of one layer: the flags, the environment or the file. What is absent is left to the layer below.
 #[derive(Args, Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(crate) struct Settings {
     /// Where to keep the data [env: FINGERPOST_DATA_DIR] [default: fingerpost in the user's data folder]
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
@@ -152,7 +152,7 @@ pub(crate) struct Settings {
     /// kube-system/fingerpost with --store etcd, else none]
     #[arg(long, value_name = "NAMESPACE/NAME")]
     pub(crate) kubernetes_lease: Option<LeaseName>,
-    /// Follow the cluster's pods, too [env: FINGERPOST_KUBERNETES_PODS]
+    /// Follow the cluster's pods, too [env: FINGERPOST_KUBERNETES_PODS] [default: with --pods verified]
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
     pub(crate) kubernetes_pods: Option<bool>,
     #[command(flatten)]
@@ -673,6 +673,18 @@ mod tests {
         assert!(refusal("--etcd-endpoints http://a:1", &[], None).contains("--store etcd"));
         assert!(refusal("--store etcd --etcd-endpoints http://a:1 --etcd-user me", &[], None).contains("password"));
         assert!(!refusal("", &[("FINGERPOST_ETCD_USER", ":secret")], None).contains("secret"));
+    }
+
+    #[test]
+    fn a_cluster_is_followed_only_where_that_is_asked_for() {
+        assert!(resolve("--kubeconfig a", &[("KUBECONFIG", "b")], None).unwrap().kubernetes.is_none());
+        let cluster =
+            resolve("--kubernetes --pods verified", &[], Some("kubeconfig = 'f'\n")).unwrap().kubernetes.unwrap();
+        assert_eq!((cluster.cluster.kubeconfig, cluster.lease, cluster.pods), (Some("f".into()), None, true));
+        let etcd = [("FINGERPOST_STORE", "etcd"), ("FINGERPOST_ETCD_ENDPOINTS", "http://a:1")];
+        let shared = resolve("--kubernetes", &etcd, None).unwrap().kubernetes.unwrap();
+        assert_eq!(shared.lease.unwrap().name, "fingerpost", "several replicas, one of which writes");
+        assert!(refusal("--kubernetes --kubernetes-namespace-selector =", &[], None).contains("namespace-selector"));
     }
 
     #[test]

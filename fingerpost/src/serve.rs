@@ -171,7 +171,7 @@ async fn serve(config: &ServeConfig, store: Arc<dyn Store>, started: Instant, en
             let options = kubernetes.options(&config.cluster_name)?;
             let source = options.source.clone();
             let listener = Listener::new(kubernetes.cluster.config().await?, Arc::new(local), options, &mut registry)?;
-            let gate = Gate::new(source, listener.state());
+            let gate = Gate::new(source, listener.state(), Arc::clone(&live), Arc::clone(&sources));
             Some((listener, gate))
         }
     };
@@ -240,7 +240,7 @@ async fn serve(config: &ServeConfig, store: Arc<dyn Store>, started: Instant, en
                 listener.run(stop.clone()).await
             };
             let opened = async {
-                gate.open(Arc::clone(&live), index).await;
+                gate.open(index).await;
                 std::future::pending::<()>().await;
             };
             let ended = tokio::select! {
@@ -353,7 +353,9 @@ fn dns_config(config: &ServeConfig) -> Result<dns::Config> {
 pub(crate) fn start_log(filter: &str, format: LogFormat) -> Result<()> {
     // Its errors are told by whoever asked for the connection, as a failed check or an unreachable peer: an ERROR line for each
     // certificate that somebody else's server shows would be noise. A filter that names it has it back.
-    let filter = EnvFilter::try_new(format!("rustls_platform_verifier=off,{filter}"))
+    // So with kube and its connections: the listener says the same in words that name the way out.
+    let quiet = "rustls_platform_verifier=off,kube_client=off,kube_runtime=off";
+    let filter = EnvFilter::try_new(format!("{quiet},{filter}"))
         .with_context(|| format!("log filter `{filter}`: write it as in `info,fingerpost_dns=debug`"))?;
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match format {

@@ -53,7 +53,7 @@ impl Cluster {
                 let options = KubeConfigOptions { context: context.clone(), ..KubeConfigOptions::default() };
                 let name = path
                     .as_ref()
-                    .map_or("of KUBECONFIG or ~/.kube/config".to_owned(), |path| path.display().to_string());
+                    .map_or_else(|| "of KUBECONFIG or ~/.kube/config".to_owned(), |path| path.display().to_string());
                 let refuse = |error: &dyn std::error::Error| ConnectError::Kubeconfig(name.clone(), root_cause(error));
                 let kubeconfig = match path {
                     Some(path) => Kubeconfig::read_from(path),

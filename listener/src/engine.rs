@@ -250,6 +250,14 @@ impl Engine {
             }
         }
         running.written = actual;
+        if !first {
+            // A cluster in which nothing changes is written of all the same now and then: a source that says nothing for
+            // long counts as orphaned.
+            let any = running.written.keys().find(|record| matches!(record, Record::Namespace(_)));
+            if let Some(record) = any.copied() {
+                running.written.insert(record, UNKNOWN);
+            }
+        }
         running.push_all();
         if first {
             self.maybe_begin(running);

@@ -137,7 +137,7 @@ impl Candidate {
         let name = self.lease.name.clone();
         let Some(mut lease) = self.api.get_opt(&name).await? else {
             let metadata = ObjectMeta { name: Some(name), ..ObjectMeta::default() };
-            let lease = Lease { metadata, spec: Some(self.spec(None)), ..Lease::default() };
+            let lease = Lease { metadata, spec: Some(self.spec(None)) };
             return match self.api.create(&PostParams::default(), &lease).await {
                 Ok(_) => Ok(Look::Held),
                 Err(kube::Error::Api(status)) if status.code == 409 => Ok(Look::Others("another one".to_owned())),

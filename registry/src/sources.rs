@@ -190,8 +190,10 @@ impl Sources {
                 && !heard.contains(source)
                 && here(source)
         });
-        let mark = Arc::new(Record::Mark(Mark { seen: now, ..Mark::default() }));
-        let marked = marked.into_iter().map(|source| (source, Action::Put(Arc::clone(&mark))));
+        let marked = marked.into_iter().map(|source| {
+            let mark = Mark { seen: now, complete: self.complete_since(&source), ..Mark::default() };
+            (source, Action::Put(Arc::new(Record::Mark(mark))))
+        });
         let forgotten = forgotten.map(|(source, _)| (source.clone(), Action::Delete));
         let operations =
             marked.chain(forgotten).map(|(source, action)| Operation { key: Key::Mark { source }, action });
@@ -209,6 +211,22 @@ impl Sources {
         heard.iter().for_each(|source| {
             still.remove(source);
         });
+    }
+
+    /// Since when all that a source has is here, in milliseconds since 1970; 0 where that was never said.
+    pub fn complete_since(&self, source: &Source) -> u64 {
+        match self.live.read().record(&Key::Mark { source: source.clone() }) {
+            Some((Record::Mark(mark), _)) => mark.complete,
+            _ => 0,
+        }
+    }
+
+    /// Notes that all that a source has is here, durably, and with it all that was written before.
+    pub async fn complete(&self, source: &Source) -> Result<(), CommitError> {
+        let now = Timestamp::now().0;
+        let mark = Record::Mark(Mark { seen: now, complete: now, ..Mark::default() });
+        let operation = Operation { key: Key::Mark { source: source.clone() }, action: Action::Put(Arc::new(mark)) };
+        self.store.commit(Commit { operations: vec![operation], ..Commit::default() }).await.map(|_| ())
     }
 
     async fn remove_silent(&self, writer: &Writer, silences: &mut HashMap<Source, Silence>) {

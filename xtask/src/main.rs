@@ -43,6 +43,8 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Run a Kubernetes API server with a few objects, to try Fingerpost with; its kubeconfig is target/kubeconfig.
+    Cluster,
     /// Kill, stop, cut and compact under load, and judge what clients saw.
     Torture {
         /// For how many minutes.
@@ -78,6 +80,10 @@ fn main() -> anyhow::Result<()> {
             checks::test(&[])
         }
         Task::Bench { name, arguments } => bench(&name, &arguments),
+        Task::Cluster => run::command("cargo")
+            .args(["run", "--quiet", "--package", "fingerpost-tests", "--example", "cluster"])
+            .envs(peers::for_tests()?.environment())
+            .checked(),
         Task::Torture { minutes, seed } => checks::torture(minutes, seed),
         Task::Fuzz { target, seconds } => run::command("cargo")
             .args(["+nightly", "fuzz", "run", &target, "--"])

@@ -1,5 +1,6 @@
 //! Which cluster is followed, and how, from the settings that say so.
 
+use super::names::Pods;
 use super::{LogFormat, Settings, StoreKind};
 use anyhow::{Context, bail};
 use clap::{Args, ValueHint};
@@ -32,7 +33,8 @@ impl KubernetesConfig {
             cluster: Cluster { kubeconfig: settings.kubeconfig.clone(), context: settings.context.clone() },
             namespace_selector: settings.kubernetes_namespace_selector.clone(),
             lease: settings.kubernetes_lease.clone().or_else(|| shared.then(default_lease)),
-            pods: settings.kubernetes_pods.unwrap_or(false),
+            // Names of pods can be verified only by who knows the pods.
+            pods: settings.kubernetes_pods.unwrap_or_else(|| settings.names.pods == Some(Pods::Verified)),
         };
         config.check()?;
         Ok(Some(config))

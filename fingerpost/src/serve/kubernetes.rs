@@ -1,44 +1,53 @@
 //! The listener of the same process: what it says in `status` and probes, and what DNS may say before it knows the cluster.
 
-use fingerpost_catalog::Source;
+use fingerpost_catalog::{Source, Timestamp};
 use fingerpost_dns::Index;
 use fingerpost_listener::{Phase, State};
 use fingerpost_registry::api::ClusterFollower;
 use fingerpost_registry::live::LiveReplica;
+use fingerpost_registry::sources::Sources;
 use serde_json::Value;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+use tracing::warn;
 
-/// Holds DNS back from saying that a name does not exist, while the store has nothing of a cluster that is to be followed.
-/// With what an earlier run left, it may speak at once.
+/// Holds DNS back from saying that a name does not exist, until the store has had all of the cluster that is to be followed.
+/// Where an earlier run has come so far, it may speak at once; where that was ended in the midst of it, not yet.
 pub(super) struct Gate {
     source: Source,
     state: Arc<State>,
+    live: Arc<LiveReplica>,
+    sources: Arc<Sources>,
     closed: AtomicBool,
 }
 
 impl Gate {
-    pub(super) fn new(source: Source, state: Arc<State>) -> Arc<Self> {
-        Arc::new(Self { source, state, closed: AtomicBool::new(true) })
+    pub(super) fn new(source: Source, state: Arc<State>, live: Arc<LiveReplica>, sources: Arc<Sources>) -> Arc<Self> {
+        Arc::new(Self { source, state, live, sources, closed: AtomicBool::new(true) })
     }
 
-    /// Whether the store has anything of the cluster.
-    fn knows(&self, live: &LiveReplica) -> bool {
-        live.read().source_stats().get(&self.source).is_some_and(|stats| stats.services > 0)
+    /// Whether the store has had all of the cluster.
+    fn knows(&self) -> bool {
+        self.sources.complete_since(&self.source) > 0
+    }
+
+    /// When the cluster was last written of, as far as the store says; to within an hour or so.
+    fn last_heard(&self) -> Option<Timestamp> {
+        self.live.read().source_stats().get(&self.source)?.seen.map(|(at, _)| Timestamp(at))
     }
 
     /// Lets DNS speak once it may. Runs until then.
-    pub(super) async fn open(self: Arc<Self>, live: Arc<LiveReplica>, index: Arc<Index>) {
-        live.wait_loaded().await;
-        if !self.knows(&live) {
+    pub(super) async fn open(self: Arc<Self>, index: Arc<Index>) {
+        self.live.wait_loaded().await;
+        if !self.knows() {
             let mut synced = self.state.synced();
             loop {
                 if *synced.borrow_and_update() {
                     break;
                 }
                 // Another listener may be the one that writes.
-                if self.state.document().phase == Phase::Standby && self.knows(&live) {
+                if self.state.document().phase == Phase::Standby && self.knows() {
                     break;
                 }
                 let _ = tokio::time::timeout(Duration::from_millis(500), synced.changed()).await;
@@ -47,7 +56,14 @@ impl Gate {
         self.closed.store(false, Ordering::Release);
         match index.position() {
             Some(_) => index.open(),
-            None => index.set_synced(live.position()),
+            None => index.set_synced(self.live.position()),
+        }
+        while !self.knows() {
+            match self.sources.complete(&self.source).await {
+                Ok(()) => break,
+                Err(error) => warn!(%error, "can't note that all of the cluster is here; trying again"),
+            }
+            tokio::time::sleep(Duration::from_secs(5)).await;
         }
     }
 }
@@ -63,6 +79,11 @@ impl ClusterFollower for Gate {
     }
 
     fn trouble(&self) -> Option<String> {
-        self.state.trouble()
+        let trouble = self.state.trouble()?;
+        if self.state.document().phase != Phase::Starting {
+            return Some(trouble);
+        }
+        let heard = self.last_heard().map(|at| format!(", written until {at} or a little later")).unwrap_or_default();
+        Some(format!("{trouble}; what is answered is from an earlier run{heard}"))
     }
 }
