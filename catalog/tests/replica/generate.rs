@@ -180,8 +180,8 @@ fn key_and_record() -> BoxedStrategy<(Key, Record)> {
             (Key::Drain(key), Record::Drain(Drain { note, since, unknown }))
         }),
         2 => (name(&["s1", "s2", "s3"]), session()).prop_map(|(id, session)| (Key::Session { id }, session)),
-        1 => (source(), 1..9_u64, unknown()).prop_map(|(source, seen, unknown)| {
-            (Key::Mark { source }, Record::Mark(Mark { seen, unknown }))
+        1 => (source(), 1..9_u64, 0..2_u64, unknown()).prop_map(|(source, seen, complete, unknown)| {
+            (Key::Mark { source }, Record::Mark(Mark { seen, complete, unknown }))
         }),
     ]
     .boxed()
