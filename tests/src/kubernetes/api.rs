@@ -87,11 +87,20 @@ impl Api {
             // An address that it has been given can't be given again, so it is not to be created.
             match self.replace(object).await {
                 Err(Refused { status: Some(404), .. }) => {}
+                Err(refused) if refused.message.contains("duplicate nodePort") => self.delete(object).await,
                 other => return other,
             }
         }
         match self.call(Method::POST, &objects::folder(object), Some(object)).await {
-            Err(Refused { status: Some(409), .. }) => self.replace(object).await,
+            Err(Refused { status: Some(409), .. }) => match self.replace(object).await {
+                // Of a Service's ports before, the API server gives one's port of the nodes to two of those after, and then
+                // refuses what it has made. Created anew, it has no ports before.
+                Err(refused) if refused.message.contains("duplicate nodePort") => {
+                    self.delete(object).await;
+                    self.call(Method::POST, &objects::folder(object), Some(object)).await
+                }
+                other => other,
+            },
             other => other,
         }
     }
