@@ -6,6 +6,7 @@ pub(crate) const ALL: [&str; 8] = [
     "fingerpost-registry",
     "fingerpost-dns",
     "fingerpost-client",
+    "fingerpost-listener",
     "fingerpost",
     "fingerpost-tests",
     "fingerpost-bench",
