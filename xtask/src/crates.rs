@@ -1,7 +1,7 @@
 //! The crates of the workspace, in the order in which they depend on each other.
 
 /// All packages; each must also stand alone, so that its manifest says all it needs.
-pub(crate) const ALL: [&str; 8] = [
+pub(crate) const ALL: [&str; 9] = [
     "fingerpost-catalog",
     "fingerpost-registry",
     "fingerpost-dns",
