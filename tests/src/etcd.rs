@@ -3,10 +3,11 @@
 //! `cargo xtask test` builds etcd and names it in `ETCD_BIN` and `ETCDCTL_BIN`; without that, the ones in the cache folder
 //! are taken. The processes end with the cluster, and with the test process, however that ends.
 
+use crate::ports::free_address;
 use crate::programs::{self, Running};
 use etcd_client::{Certificate, Client, ConnectOptions, Identity, TlsOptions};
 use rustix::process::Signal;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -103,15 +104,10 @@ impl EtcdCluster {
     fn prepare(setup: Setup) -> Self {
         let folder = tempfile::tempdir().expect("temporary folder");
         let certificates = setup.tls.then(|| certificates(folder.path()));
-        // Held until all are chosen, so that no two are the same.
-        let held: Vec<TcpListener> =
-            (0..2 * setup.members).map(|_| TcpListener::bind("127.0.0.1:0").expect("a free port")).collect();
-        let mut addresses = held.iter().map(|listener| listener.local_addr().expect("address"));
-        let mut address = || addresses.next().expect("enough addresses");
         let members = (0..setup.members)
             .map(|n| Member {
-                client: address(),
-                peer: address(),
+                client: free_address(),
+                peer: free_address(),
                 folder: folder.path().join(format!("member-{n}")),
                 running: None,
             })

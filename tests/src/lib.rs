@@ -9,6 +9,7 @@ pub mod differential;
 pub mod etcd;
 pub mod events;
 pub mod kubernetes;
+pub mod ports;
 mod programs;
 pub mod proxy;
 pub mod replicas;
@@ -112,9 +113,10 @@ impl Server {
 
     /// The command that [`Server::start_in`] runs.
     pub fn command(data: &Path, flags: &[&str]) -> Command {
+        let [http, dns] = [(); 2].map(|()| ports::free_address().to_string());
         let mut command = Command::new(binary());
         command
-            .args(["serve", "--http-listen", "127.0.0.1:0", "--dns-listen", "127.0.0.1:0", "--data-dir"])
+            .args(["serve", "--http-listen", &http, "--dns-listen", &dns, "--data-dir"])
             .arg(data)
             .args(flags)
             .env("FINGERPOST_LOG", "warn");

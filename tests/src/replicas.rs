@@ -5,10 +5,11 @@
 
 use crate::binary;
 use crate::etcd::EtcdCluster;
+use crate::ports::free_address;
 use crate::proxy::Proxy;
 use fingerpost_dns::query;
 use rustix::process::{Pid, Signal, kill_process};
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -179,10 +180,7 @@ impl Replicas {
 
     /// Starts one more; its index.
     pub async fn add(&mut self, flags: &[&str], clock: bool) -> usize {
-        // Held until both are chosen; somebody else taking one in between is not likely.
-        let held = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").expect("a free port"));
-        let [http, dns] = [&held[0], &held[1]].map(|listener| listener.local_addr().expect("address"));
-        drop(held);
+        let [http, dns] = [(); 2].map(|()| free_address());
         let n = self.replicas.len();
         let mut to_etcd = Vec::new();
         for member in 0..self.etcd.endpoints().len() {

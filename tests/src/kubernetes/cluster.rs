@@ -3,10 +3,11 @@
 use super::api::Api;
 use super::objects;
 use crate::etcd::EtcdCluster;
+use crate::ports::free_address;
 use crate::programs::{self, Running};
 use rustix::process::Signal;
 use serde_json::{Value, json};
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -246,10 +247,6 @@ impl Drop for Cluster {
             eprintln!("the API server's last faults:\n{}", faults[faults.len().saturating_sub(10)..].join("\n"));
         }
     }
-}
-
-pub(super) fn free_address() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port")
 }
 
 /// Writes what the API server proves itself and knows others by; its authority's certificate.

@@ -1,9 +1,9 @@
 //! CoreDNS, following the same API server.
 
-use super::cluster::free_address;
+use crate::ports::free_address;
 use crate::programs::{self, Running};
 use fingerpost_dns::query::{self, Reply};
-use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -78,7 +78,7 @@ impl CoreDns {
     /// The same, without waiting until it is ready.
     pub fn launch(kubeconfig: &Path, corefile: &Corefile) -> Self {
         let folder = tempfile::tempdir().expect("temporary folder");
-        let (dns, ready) = (free_dns_address(), free_address());
+        let (dns, ready) = (free_address(), free_address());
         let file = folder.path().join("Corefile");
         std::fs::write(&file, corefile.text(dns, ready, kubeconfig)).expect("Corefile");
         let mut command = Command::new(program());
@@ -125,15 +125,4 @@ impl CoreDns {
 
 fn program() -> PathBuf {
     programs::program("COREDNS_BIN", PEER, "coredns")
-}
-
-/// A port that is free for both UDP and TCP.
-fn free_dns_address() -> SocketAddr {
-    loop {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let address = listener.local_addr().expect("address");
-        if UdpSocket::bind(address).is_ok() {
-            return address;
-        }
-    }
 }
