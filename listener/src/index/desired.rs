@@ -1,6 +1,7 @@
 //! What a record should be, by what the cluster says.
 
-use super::compact::{CompactEndpoint, Declared, ServiceKind, Slice, labels};
+use super::compact::{CompactEndpoint, Slice, labels};
+use super::declared::{Declared, ServiceKind};
 use super::interner::Sym;
 use super::members::{Member, Members, Place};
 use super::{Index, Map, Record};

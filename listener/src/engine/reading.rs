@@ -1,0 +1,130 @@
+//! Reads what the registry has, and begins to write when that and the cluster are known.
+
+use super::running::{RETRY, Running, Standing, UNKNOWN};
+use super::{Engine, Map};
+use crate::index::{Counts, Record, Sym};
+use crate::registry_side::{self, Found, Identity};
+use fingerpost_client::Error;
+use futures_util::stream::BoxStream;
+use futures_util::{FutureExt, StreamExt};
+use std::sync::Arc;
+use std::time::Duration;
+use tracing::warn;
+
+/// The registry as it is being read.
+pub(super) struct Reading {
+    pub(super) pages: BoxStream<'static, Result<Vec<Found>, Error>>,
+    pub(super) actual: Map<Record, u64>,
+}
+
+impl Engine {
+    pub(super) fn start_reading(&self, wait: Duration) -> Reading {
+        let pages = registry_side::read(Arc::clone(&self.registry), self.source.clone());
+        let pages = tokio::time::sleep(wait).map(move |()| pages).flatten_stream();
+        Reading { pages: pages.boxed(), actual: Map::default() }
+    }
+
+    /// A page of the registry has been read, or, with none, all of it.
+    pub(super) fn read(&self, running: &mut Running, page: Option<Result<Vec<Found>, Error>>) {
+        let first = matches!(running.standing, Standing::Reading(_));
+        let (Standing::Reading(reading) | Standing::Writing(Some(reading))) = &mut running.standing else { return };
+        match page {
+            Some(Ok(page)) => {
+                for Found { identity, digest } in page {
+                    let index = &mut running.index;
+                    let record = match identity {
+                        Identity::Namespace(name) => Record::Namespace(index.intern(&name)),
+                        Identity::Service(namespace, name) => {
+                            Record::Service(index.intern(&namespace), index.intern(&name))
+                        }
+                        Identity::Instance(namespace, service, id) => Record::Instance(
+                            index.intern(&namespace),
+                            service.map_or(Sym::NONE, |service| index.intern(&service)),
+                            index.intern(&id),
+                        ),
+                    };
+                    reading.actual.insert(record, digest.unwrap_or(UNKNOWN));
+                }
+                return;
+            }
+            Some(Err(error)) => {
+                if self.state.write_failed(&error.to_string()) {
+                    warn!(%error, "the registry can't be read; trying again");
+                }
+                let again = self.start_reading(running.next_pause());
+                running.standing = if first { Standing::Reading(again) } else { Standing::Writing(Some(again)) };
+                return;
+            }
+            None => {}
+        }
+        let mut actual = std::mem::take(&mut reading.actual);
+        running.pause = RETRY.0;
+        running.standing = Standing::Writing(None);
+        // What was written meanwhile may have been read before or after; its own write settles it.
+        for record in std::mem::take(&mut running.unsettled) {
+            match running.written.get(&record) {
+                Some(digest) => actual.insert(record, *digest),
+                None => actual.remove(&record),
+            };
+        }
+        if first {
+            self.state.set_found(actual.len() as u64);
+            running.adding = actual.is_empty();
+        } else {
+            let lost = running.written.iter().filter(|(record, digest)| actual.get(*record) != Some(*digest)).count();
+            let odd = actual.keys().filter(|record| !running.written.contains_key(*record)).count();
+            if lost + odd > 0 {
+                warn!(lost, odd, "the registry differs from what was written there; that is repaired");
+            }
+        }
+        running.written = actual;
+        if !first {
+            // A cluster in which nothing changes is written of all the same now and then: a source that says nothing for
+            // long counts as orphaned.
+            let any = running.written.keys().find(|record| matches!(record, Record::Namespace(_)));
+            if let Some(record) = any.copied() {
+                running.written.insert(record, UNKNOWN);
+            }
+        }
+        running.push_all();
+        if first {
+            self.maybe_begin(running);
+        }
+    }
+
+    /// Begins to write in earnest once all lists are complete and the registry has been read, unless that would remove so
+    /// much that the lists must be confirmed first.
+    pub(super) fn maybe_begin(&self, running: &mut Running) {
+        if running.removing || !running.unlisted.is_empty() || !matches!(running.standing, Standing::Writing(_)) {
+            return;
+        }
+        running.adding = true;
+        if !running.held.is_empty() {
+            return;
+        }
+        let (mut lost, mut all) = (Counts::default(), Counts::default());
+        for record in running.written.keys() {
+            all.add(record.class(), 1);
+            if !running.index.shows(*record) {
+                lost.add(record.class(), 1);
+            }
+        }
+        let confirmed = running.confirming.as_ref().is_some_and(|(_, awaited)| awaited.is_empty());
+        if lost.is_suspicious(&all) && !confirmed {
+            if running.confirming.is_some() {
+                return;
+            }
+            warn!(
+                records = lost.total(),
+                "the registry has so much more than the cluster that the lists have to be confirmed by others; until then \
+                 nothing is removed"
+            );
+            running.confirming = Some((lost.total(), self.followed.clone()));
+            self.followed.iter().for_each(|resources| self.ask(*resources));
+            return;
+        }
+        running.confirming = None;
+        running.removing = true;
+        running.push_all();
+    }
+}
