@@ -93,7 +93,7 @@ impl Collector for Snapshot {
             "Writes that failed and were tried again",
             state.write_failures,
         )?;
-        counter("fingerpost_kubernetes_refused_objects", "Objects that can't be taken", state.refused)?;
+        counter("fingerpost_kubernetes_refused_objects", "Objects that can't be taken, or not whole", state.refused)?;
         counter(
             "fingerpost_kubernetes_fqdn_slices",
             "Slices of names instead of addresses, passed over",

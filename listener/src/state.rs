@@ -101,7 +101,7 @@ pub struct StateDocument {
     pub writes: u64,
     /// Writes that failed and were tried again.
     pub write_failures: u64,
-    /// Objects that can't be taken, now and before.
+    /// Objects that can't be taken, or not whole, now and before.
     pub refused: u64,
     /// The latest of them.
     pub refused_names: Vec<String>,

@@ -182,6 +182,51 @@ async fn what_the_registry_refuses_is_left_out_and_named() {
 }
 
 #[tokio::test]
+async fn a_service_that_is_refused_is_not_answered_by_its_pods() {
+    let (cluster, registry) = (small().await, MemoryRegistry::new());
+    registry.refuse_labelled(Some("odd"));
+    cluster.service("prod", "good", json!({}), json!({}));
+    cluster.slice("prod", "good-a", "good", &[("good-0", "10.0.1.1")]);
+    cluster.service("prod", "odd", json!({"odd": "1"}), json!({}));
+    cluster.slice("prod", "odd-a", "odd", &[("odd-0", "10.0.2.1")]);
+    let running = Running::start(&cluster, &registry);
+    running.synced().await;
+    assert!(registry.keys().iter().all(|key| !key.contains("odd")), "{:?}", registry.keys());
+    // One that becomes so stays as it was, and its instances go on changing.
+    cluster.service("prod", "good", json!({"odd": "1"}), json!({}));
+    running.state_is(|state| state.refused == 2).await;
+    cluster.slice("prod", "good-a", "good", &[("good-1", "10.0.1.2")]);
+    registry.until(|keys| keys.contains(&"instance prod/good/good-1".into())).await;
+    assert!(registry.keys().contains(&"service prod/good".into()));
+    // One that is taken after all brings its instances along.
+    cluster.service("prod", "odd", json!({}), json!({}));
+    registry.until(|keys| keys.contains(&"instance prod/odd/odd-0".into())).await;
+    assert!(registry.keys().contains(&"service prod/odd".into()));
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn an_annotation_that_cannot_be_taken_costs_nothing_else() {
+    let (cluster, registry) = (small().await, MemoryRegistry::new());
+    let odd = json!({"fingerpost.io/ttl": "30s", "fingerpost.io/exclude": "yes", "fingerpost.io/all-critical": "Any"});
+    cluster.service("prod", "odd", json!({}), odd.clone());
+    cluster.service("prod", "long", json!({}), json!({"fingerpost.io/ttl": "604800"}));
+    let running = Running::start(&cluster, &registry);
+    running.synced().await;
+    assert_eq!((registry.service("prod/odd").ttl, registry.service("prod/long").ttl), (None, Some(86_400)));
+    let state = running.state.document();
+    let named = |what: &str| state.refused_names.iter().any(|name| name.contains(what));
+    for part in ["prod/odd", "`30s`", "`yes`", "`Any`", "prod/long", "604800"] {
+        assert!(named(part), "{part} in {:?}", state.refused_names);
+    }
+    // Said once.
+    cluster.service("prod", "odd", json!({"a": "b"}), odd);
+    registry.until_service("prod/odd", |service| !service.labels.is_empty()).await;
+    assert_eq!(running.state.document().refused, 2);
+    running.stop().await;
+}
+
+#[tokio::test]
 async fn failing_servers_are_waited_for() {
     let (cluster, registry) = (small().await, MemoryRegistry::new());
     registry.fail(true);

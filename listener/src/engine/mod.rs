@@ -61,6 +61,7 @@ impl Engine {
             backlog: Backlog::default(),
             written: Map::default(),
             refused: Map::default(),
+            trimmed: Map::default(),
             standing: Standing::Standby,
             flying: FuturesUnordered::new(),
             busy: HashSet::default(),
@@ -157,8 +158,7 @@ impl Engine {
 
     fn touched(&self, running: &mut Running, touched: Touched) {
         if let Some((what, why)) = touched.refused {
-            warn!(object = what, "left out: {why}");
-            self.state.refused(format!("{what}: {why}"));
+            self.complain(&what, &why);
         }
         if !matches!(running.standing, Standing::Writing(_)) {
             // When the registry has been read, everything is compared.

@@ -40,6 +40,8 @@ pub(super) struct Running {
     pub(super) written: Map<Record, u64>,
     /// What the registry does not take, with the digest that it refused.
     pub(super) refused: Map<Record, u64>,
+    /// Records that are written without what they can't hold, each with the hash of what was said of that.
+    pub(super) trimmed: Map<Record, u64>,
     pub(super) standing: Standing,
     pub(super) flying: FuturesUnordered<BoxFuture<'static, Outcome>>,
     /// Records in a write under way.
@@ -78,6 +80,7 @@ impl Running {
         self.backlog.clear();
         self.written.clear();
         self.refused.clear();
+        self.trimmed.clear();
         self.triggers.clear();
         self.unsettled.clear();
         self.busy.clear();
@@ -107,6 +110,7 @@ impl Running {
             _ => None,
         };
         let kept = self.written.keys().chain(self.busy.iter()).chain(self.refused.keys()).chain(self.triggers.keys());
+        let kept = kept.chain(self.trimmed.keys());
         let kept = kept.chain(reading.into_iter().flat_map(|actual| actual.keys())).chain(&self.unsettled);
         self.index.sweep(kept.copied().chain(self.backlog.records()));
     }

@@ -3,11 +3,12 @@
 use super::Engine;
 use super::running::{Outcome, RETRY, Running, Sent, Standing, UNKNOWN};
 use crate::backlog::Step;
-use crate::index::{Record, digest};
+use crate::index::{Record, digest, fit};
 use crate::state::Phase;
 use fingerpost_catalog::document::ObjectDocument;
 use fingerpost_client::{Error, Operation};
 use futures_util::FutureExt;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::time::Instant;
@@ -39,7 +40,10 @@ impl Engine {
                     return;
                 }
             }
-            let (sent, operations, blocked) = running.batch(most);
+            let Batch { sent, operations, blocked, lost } = running.batch(most);
+            for (record, lost) in lost {
+                self.complain(&running.index.named(record), &format!("is written without {lost}"));
+            }
             if !operations.is_empty() {
                 running.careful = running.careful.saturating_sub(operations.len());
                 running.step = step;
@@ -82,6 +86,9 @@ impl Engine {
                         Some(digest) => running.written.insert(record, digest),
                         None => running.written.remove(&record),
                     };
+                    if running.refused.remove(&record).is_some() {
+                        running.push_instances(record);
+                    }
                     if let Some((trigger, kind)) = running.triggers.remove(&record) {
                         let milliseconds = u64::try_from(now - trigger).unwrap_or_default();
                         self.latency.observe(kind, Duration::from_millis(milliseconds));
@@ -99,11 +106,12 @@ impl Engine {
                 _ => None,
             };
             match refused {
-                Some((record, Some(digest))) => {
-                    let what = running.index.named(*record);
-                    warn!(object = what, "left out: {error}");
-                    self.state.refused(format!("{what}: {error}"));
-                    running.refused.insert(*record, *digest);
+                Some(&(record, Some(digest))) => {
+                    let kept = running.written.contains_key(&record) && !matches!(record, Record::Instance(..));
+                    let what = if kept { "stays as it was" } else { "left out" };
+                    self.complain(&running.index.named(record), &format!("{what}: {error}"));
+                    running.refused.insert(record, digest);
+                    running.push_instances(record);
                 }
                 Some((record, None)) => {
                     error!(object = running.index.named(*record), "can't be removed: {error}");
@@ -128,49 +136,112 @@ impl Engine {
         }
         running.retry_at = Some(Instant::now() + running.next_pause());
     }
+
+    /// Names an object that can't be taken, or not whole.
+    pub(super) fn complain(&self, what: &str, why: &str) {
+        warn!(object = what, "{why}");
+        self.state.refused(format!("{what}: {why}"));
+    }
+}
+
+/// The next write.
+#[derive(Default)]
+struct Batch {
+    sent: Sent,
+    operations: Vec<Operation>,
+    /// Whether something must land before there can be another.
+    blocked: bool,
+    /// What is left out of records because they can't hold it.
+    lost: Vec<(Record, String)>,
+}
+
+/// What should become of a record.
+enum Wanted {
+    Put(ObjectDocument, u64),
+    /// The registry does not take what it should be; what is there stays.
+    Kept,
+    Absent,
 }
 
 impl Running {
-    /// What a record should be, as far as the registry takes it.
-    fn desired(&self, record: Record) -> Option<(ObjectDocument, u64)> {
-        let document = self.index.desired(record)?;
+    /// What a record should be, as far as the registry takes it; and what is left out of it, where that is news.
+    fn wanted(&mut self, record: Record) -> (Wanted, Option<String>) {
+        let Some(mut document) = self.index.desired(record).filter(|_| !self.is_undeclared(record)) else {
+            self.trimmed.remove(&record);
+            return (Wanted::Absent, None);
+        };
+        let lost = fit(&mut document);
+        let lost = match &lost {
+            None => self.trimmed.remove(&record).and(None),
+            Some(text) => (self.trimmed.insert(record, hash_of(text)) != Some(hash_of(text))).then_some(lost).flatten(),
+        };
         let digest = digest(&document);
-        (self.refused.get(&record) != Some(&digest)).then_some((document, digest))
+        let refused = self.refused.get(&record) == Some(&digest);
+        let wanted = match &document {
+            ObjectDocument::Instance(instance) if refused || instance.addresses.is_empty() => Wanted::Absent,
+            // A name that had good answers keeps them; without the declaration, its instances would be answered instead.
+            _ if refused => Wanted::Kept,
+            _ => Wanted::Put(document, digest),
+        };
+        (wanted, lost)
     }
 
-    /// The next write: its records, its operations, and whether something must land before there can be another.
-    fn batch(&mut self, most: usize) -> (Sent, Vec<Operation>, bool) {
-        let (mut sent, mut operations, mut blocked) = (Sent::new(), Vec::new(), false);
+    /// Whether an instance stands under a service that the registry refuses and does not have: alone, it would be taken for
+    /// one of a headless service, which is a wrong answer rather than none.
+    fn is_undeclared(&self, record: Record) -> bool {
+        let Record::Instance(namespace, service, _) = record else { return false };
+        let service = Record::Service(namespace, service);
+        self.refused.contains_key(&service) && !self.written.contains_key(&service)
+    }
+
+    /// Has the instances of a service looked at, because it has come to be refused, or is so no longer.
+    fn push_instances(&mut self, record: Record) {
+        let Record::Service(namespace, service) = record else { return };
+        for instance in self.index.instances_of(namespace, service) {
+            self.push(instance);
+        }
+    }
+
+    fn batch(&mut self, most: usize) -> Batch {
+        let mut batch = Batch::default();
         for (record, step) in self.backlog.take(most) {
             if self.busy.contains(&record) {
                 self.push(record);
-                blocked = true;
+                batch.blocked = true;
                 continue;
             }
-            let desired = self.desired(record);
-            let due = Step::of(record, desired.is_some());
+            let (wanted, lost) = self.wanted(record);
+            batch.lost.extend(lost.map(|lost| (record, lost)));
+            let due = Step::of(record, matches!(wanted, Wanted::Put(..)));
             let written = self.written.get(&record).copied();
-            match desired {
-                Some((_, digest)) if written == Some(digest) => {}
-                None if written.is_none() || !self.removing => {}
+            match wanted {
+                Wanted::Kept => {}
+                Wanted::Put(_, digest) if written == Some(digest) => {}
+                Wanted::Absent if written.is_none() || !self.removing => {}
                 _ if due != step => {
                     self.backlog.push(record, due);
                     continue;
                 }
-                Some((document, digest)) => {
-                    operations.push(Operation::Put(document));
-                    sent.push((record, Some(digest)));
+                Wanted::Put(document, digest) => {
+                    batch.operations.push(Operation::Put(document));
+                    batch.sent.push((record, Some(digest)));
                     continue;
                 }
-                None => {
-                    operations.push(Operation::Delete(self.index.identity(record)));
-                    sent.push((record, None));
+                Wanted::Absent => {
+                    batch.operations.push(Operation::Delete(self.index.identity(record)));
+                    batch.sent.push((record, None));
                     continue;
                 }
             }
             // Nothing has to be written.
             self.triggers.remove(&record);
         }
-        (sent, operations, blocked)
+        batch
     }
+}
+
+fn hash_of(text: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    text.hash(&mut hasher);
+    hasher.finish()
 }

@@ -40,27 +40,33 @@ pub(crate) enum Withheld {
     Excluded,
     /// It has no address yet.
     Unallocated,
-    /// What it says can't be taken.
-    Refused(String),
+    /// What it says can't be taken; why is among the complaints.
+    Refused,
 }
 
 impl Declared {
-    pub(super) fn new(strings: &mut Interner, service: &objects::Service) -> Result<Self, Withheld> {
+    /// What can't be taken of it is left out and complained of: a Service that Kubernetes has taken is not worth less for an
+    /// annotation that is mistyped.
+    pub(super) fn new(
+        strings: &mut Interner,
+        service: &objects::Service,
+        complaints: &mut Vec<String>,
+    ) -> Result<Self, Withheld> {
         let objects::Service { metadata, spec } = service;
         let annotation = |name: &str| metadata.annotations.get(name).map(|text| text.trim());
         match annotation(EXCLUDE) {
             Some("true") => return Err(Withheld::Excluded),
             None | Some("false" | "") => {}
             Some(other) => {
-                return Err(Withheld::Refused(format!(
-                    "annotation {EXCLUDE}: `{other}` is neither `true` nor `false`"
-                )));
+                complaints
+                    .push(format!("the annotation {EXCLUDE} is ignored: `{other}` is neither `true` nor `false`"));
             }
         }
         let kind = match spec.service_type.as_str() {
             // CoreDNS has no name for an alias of an address, either.
             "ExternalName" if spec.external_name.parse::<IpAddr>().is_ok() => {
-                return Err(Withheld::Refused(format!("externalName `{}` is an address, no name", spec.external_name)));
+                complaints.push(format!("left out: externalName `{}` is an address, no name", spec.external_name));
+                return Err(Withheld::Refused);
             }
             "ExternalName" => ServiceKind::ExternalName(strings.intern(&spec.external_name)),
             _ if spec.cluster_ip == "None" => ServiceKind::Headless,
@@ -76,26 +82,27 @@ impl Declared {
                 ServiceKind::ClusterIp(addresses)
             }
         };
-        let ttl = match annotation(TTL) {
-            None => None,
-            Some(text) => Some(
-                text.parse()
-                    .map_err(|_| Withheld::Refused(format!("annotation {TTL}: `{text}` is no number of seconds")))?,
-            ),
-        };
+        let ttl = annotation(TTL).and_then(|text| match text.parse::<u64>() {
+            Ok(seconds) => Some(u32::try_from(seconds).unwrap_or(u32::MAX)),
+            Err(_) => {
+                complaints.push(format!("the annotation {TTL} is ignored: `{text}` is no number of seconds"));
+                None
+            }
+        });
         let all_critical = match annotation(ALL_CRITICAL) {
             None | Some("none" | "") => AllCritical::None,
             Some("all") => AllCritical::All,
             Some(other) => {
-                return Err(Withheld::Refused(format!(
-                    "annotation {ALL_CRITICAL}: `{other}` is neither `none` nor `all`"
-                )));
+                complaints
+                    .push(format!("the annotation {ALL_CRITICAL} is ignored: `{other}` is neither `none` nor `all`"));
+                AllCritical::None
             }
         };
         let mut ports = Vec::with_capacity(spec.ports.len());
         for port in &spec.ports {
             let (Ok(number), Some(protocol)) = (u16::try_from(port.port), protocol(&port.protocol)) else {
-                return Err(Withheld::Refused(format!("port {}/{} can't be taken", port.port, port.protocol)));
+                complaints.push(format!("the port {}/{} is left out", port.port, port.protocol));
+                continue;
             };
             let (name, app) = (strings.intern_some(Some(&port.name)), strings.intern_some(Some(&port.app_protocol)));
             ports.push(CompactPort { name, app, number, protocol });

@@ -9,6 +9,7 @@
 mod compact;
 mod declared;
 mod desired;
+mod fit;
 mod guard;
 mod interner;
 mod members;
@@ -20,11 +21,13 @@ use crate::objects::{self, Item, Resources};
 use compact::{CompactPod, Pairs, Slice};
 use declared::{Declared, ServiceKind, Withheld};
 pub(crate) use desired::digest;
+pub(crate) use fit::fit;
 pub(crate) use guard::{Class, Counts, Listed};
 use hashbrown::{HashMap, HashSet};
 use interner::Interner;
 pub(crate) use interner::Sym;
 use members::Members;
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 type Map<K, V> = HashMap<K, V, ahash::RandomState>;
 type Set<K> = HashSet<K, ahash::RandomState>;
@@ -65,7 +68,7 @@ pub(crate) struct Touched {
     pub(crate) records: Vec<Record>,
     /// When that happened to which it owes itself, and to what, where it is a slice's change that says so.
     pub(crate) trigger: Option<(i64, LatencyKind)>,
-    /// An object that is left out, by its name, and why.
+    /// An object that can't be taken, or not whole, by its name, and why.
     pub(crate) refused: Option<(String, String)>,
 }
 
@@ -89,6 +92,8 @@ struct Service {
     declared: Option<Declared>,
     /// Whether there is such an object, be it declared or not.
     exists: bool,
+    /// What was complained of in it, as a number, so that each complaint is made once; 0 where there was nothing.
+    complaint: u64,
     members: Members,
 }
 
@@ -236,6 +241,7 @@ impl Index {
                 let Some(service) = entry.services.get_mut(&name) else { return touched };
                 if std::mem::take(&mut service.exists) {
                     self.counts[resources as usize] -= 1;
+                    service.complaint = 0;
                     service.declared = None;
                     touched.records.extend(service.members.ids().map(|id| Record::Instance(namespace, name, id)));
                     touched.records.push(Record::Service(namespace, name));
@@ -289,17 +295,21 @@ impl Index {
         let mut touched = Touched::default();
         let namespace = self.strings.intern(&service.metadata.namespace);
         let name = self.strings.intern(&service.metadata.name);
-        let declared = match Declared::new(&mut self.strings, service) {
+        let mut complaints = Vec::new();
+        let declared = match Declared::new(&mut self.strings, service, &mut complaints) {
             Ok(declared) => Some(declared),
-            Err(Withheld::Refused(why)) => {
-                let what = format!("Service {}/{}", service.metadata.namespace, service.metadata.name);
-                touched.refused = Some((what, why));
-                None
-            }
-            Err(Withheld::Excluded | Withheld::Unallocated) => None,
+            Err(Withheld::Refused | Withheld::Excluded | Withheld::Unallocated) => None,
+        };
+        let complaint = match complaints.is_empty() {
+            true => 0,
+            false => hash_of(&complaints),
         };
         let entry = self.namespaces.entry(namespace).or_default().services.entry(name).or_default();
         self.counts[Resources::Services as usize] += u64::from(!std::mem::replace(&mut entry.exists, true));
+        if std::mem::replace(&mut entry.complaint, complaint) != complaint && complaint != 0 {
+            let what = format!("service {}/{}", service.metadata.namespace, service.metadata.name);
+            touched.refused = Some((what, complaints.join("; ")));
+        }
         if entry.declared == declared {
             return touched;
         }
@@ -364,6 +374,13 @@ impl Index {
         touched
     }
 
+    /// A service's instances, as they should be.
+    pub(crate) fn instances_of(&self, namespace: Sym, service: Sym) -> Vec<Record> {
+        let found = self.namespaces.get(&namespace).and_then(|namespace| namespace.services.get(&service));
+        let ids = found.into_iter().flat_map(|service| service.members.ids());
+        ids.map(|id| Record::Instance(namespace, service, id)).collect()
+    }
+
     /// All records that there should be.
     pub(crate) fn records(&self) -> Vec<Record> {
         let mut records = Vec::new();
@@ -374,6 +391,12 @@ impl Index {
         }
         records
     }
+}
+
+fn hash_of(texts: &[String]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    texts.hash(&mut hasher);
+    hasher.finish()
 }
 
 /// All records of a namespace, each after what it needs.

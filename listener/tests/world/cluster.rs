@@ -160,6 +160,14 @@ impl Cluster {
         self.put(Kind::Services, json!({"metadata": {"namespace": namespace, "name": name}, "spec": spec}));
     }
 
+    /// A service with an address of its own, these labels, and these annotations.
+    pub(crate) fn service(&self, namespace: &str, name: &str, labels: Value, annotations: Value) {
+        let spec =
+            json!({"clusterIP": "10.96.0.9", "selector": {"app": name}, "ports": [{"name": "http", "port": 80}]});
+        let meta = json!({"namespace": namespace, "name": name, "labels": labels, "annotations": annotations});
+        self.put(Kind::Services, json!({"metadata": meta, "spec": spec}));
+    }
+
     /// A slice of a service with these pods, each with an address.
     pub(crate) fn slice(&self, namespace: &str, name: &str, service: &str, pods: &[(&str, &str)]) {
         let endpoint = |(pod, address): &(&str, &str)| {

@@ -22,6 +22,8 @@ struct Inner {
     deletes: u64,
     /// Instances of this id are refused.
     refuses: Option<&'static str>,
+    /// Services with this label are refused.
+    refused_label: Option<&'static str>,
     /// Batches fail, and whether they were applied is not known.
     fails: bool,
 }
@@ -76,6 +78,17 @@ impl MemoryRegistry {
         self.inner.lock().unwrap().refuses = id;
     }
 
+    pub(crate) fn refuse_labelled(&self, label: Option<&'static str>) {
+        self.inner.lock().unwrap().refused_label = label;
+    }
+
+    pub(crate) fn service(&self, key: &str) -> ServiceDocument {
+        match &self.inner.lock().unwrap().objects[&format!("service {key}")] {
+            ObjectDocument::Service(service) => service.clone(),
+            _ => panic!("no service"),
+        }
+    }
+
     pub(crate) fn fail(&self, fails: bool) {
         self.inner.lock().unwrap().fails = fails;
     }
@@ -88,6 +101,14 @@ impl MemoryRegistry {
     pub(crate) async fn until(&self, right: impl Fn(&[String]) -> bool) {
         let mut written = self.written.subscribe();
         while !right(&self.keys()) {
+            written.changed().await.unwrap();
+        }
+    }
+
+    /// Waits until a service that is there is as told.
+    pub(crate) async fn until_service(&self, key: &str, right: impl Fn(&ServiceDocument) -> bool) {
+        let mut written = self.written.subscribe();
+        while !right(&self.service(key)) {
             written.changed().await.unwrap();
         }
     }
@@ -108,9 +129,16 @@ impl Registry for MemoryRegistry {
                 return Err(Error::UnknownOutcome { detail: "told to fail".into() });
             }
             for (n, operation) in operations.iter().enumerate() {
-                if let (Operation::Put(ObjectDocument::Instance(instance)), Some(refused)) = (operation, inner.refuses)
-                    && instance.id.as_deref() == Some(refused)
-                {
+                let refused = match operation {
+                    Operation::Put(ObjectDocument::Instance(instance)) => {
+                        instance.id.as_deref().is_some_and(|id| inner.refuses == Some(id))
+                    }
+                    Operation::Put(ObjectDocument::Service(service)) => {
+                        inner.refused_label.is_some_and(|label| service.labels.get(label).is_some())
+                    }
+                    _ => false,
+                };
+                if refused {
                     return Err(Error::Invalid {
                         status: 422,
                         detail: "told to refuse".into(),
