@@ -227,6 +227,23 @@ async fn an_annotation_that_cannot_be_taken_costs_nothing_else() {
 }
 
 #[tokio::test]
+async fn what_was_removed_without_a_reply_comes_back_with_the_object() {
+    let (cluster, registry) = (small().await, MemoryRegistry::new());
+    let running = Running::start(&cluster, &registry);
+    running.synced().await;
+    registry.lose_replies(true);
+    cluster.delete(Kind::EndpointSlices, "prod/web-a");
+    registry.until(|keys| keys.len() == 2).await;
+    running.state_is(|state| state.write_failures > 0).await;
+    cluster.slice("prod", "web-a", "web", &[("web-0", "10.0.0.1"), ("web-1", "10.0.0.2")]);
+    registry.until(|keys| keys == SMALL).await;
+    registry.lose_replies(false);
+    running.state_is(|state| state.write_trouble.is_none() && state.pending == 0).await;
+    assert_eq!(registry.keys(), SMALL);
+    running.stop().await;
+}
+
+#[tokio::test]
 async fn failing_servers_are_waited_for() {
     let (cluster, registry) = (small().await, MemoryRegistry::new());
     registry.fail(true);

@@ -128,10 +128,9 @@ impl Engine {
         if self.state.write_failed(&error.to_string()) {
             warn!(%error, records = sent.len(), "a write failed; trying again");
         }
-        for (record, digest) in sent {
-            if digest.is_some() {
-                running.written.insert(record, UNKNOWN);
-            }
+        for (record, _) in sent {
+            // Perhaps it was applied. A record that was to be removed may be wanted again by the next try, unchanged.
+            running.written.insert(record, UNKNOWN);
             running.push(record);
         }
         running.retry_at = Some(Instant::now() + running.next_pause());

@@ -26,6 +26,8 @@ struct Inner {
     refused_label: Option<&'static str>,
     /// Batches fail, and whether they were applied is not known.
     fails: bool,
+    /// Batches are applied, and whether they were is not known.
+    loses_replies: bool,
 }
 
 pub(crate) struct MemoryRegistry {
@@ -91,6 +93,10 @@ impl MemoryRegistry {
 
     pub(crate) fn fail(&self, fails: bool) {
         self.inner.lock().unwrap().fails = fails;
+    }
+
+    pub(crate) fn lose_replies(&self, loses: bool) {
+        self.inner.lock().unwrap().loses_replies = loses;
     }
 
     pub(crate) fn remove(&self, key: &str) {
@@ -165,8 +171,12 @@ impl Registry for MemoryRegistry {
                     }
                 }
             }
+            let loses_replies = inner.loses_replies;
             drop(inner);
             self.written.send_modify(|count| *count += 1);
+            if loses_replies {
+                return Err(Error::UnknownOutcome { detail: "told to lose replies".into() });
+            }
             Ok(BatchReply { revision: position(), results: (0..count).map(|_| Ok(())).collect() })
         })
     }
