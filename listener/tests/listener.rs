@@ -154,6 +154,33 @@ async fn a_missing_right_is_named() {
 }
 
 #[tokio::test]
+async fn a_kind_that_cannot_be_listed_holds_up_itself_only() {
+    let (cluster, registry) = (small().await, MemoryRegistry::new());
+    cluster.pod("prod", "lone", "10.0.9.1");
+    let start = || Running::start_with(&cluster, &registry, |options| options.pods = true);
+    let running = start();
+    running.synced().await;
+    let lone = "instance prod//lone".to_owned();
+    assert!(registry.keys().contains(&lone));
+    running.stop().await;
+    cluster.refuse(Some(Kind::Pods));
+    let running = start();
+    running.state_is(|state| state.kinds.iter().any(|kind| kind.trouble.is_some())).await;
+    cluster.slice("prod", "web-a", "web", &[("web-0", "10.0.0.1"), ("web-9", "10.0.0.9")]);
+    registry
+        .until(|keys| {
+            keys.contains(&"instance prod/web/web-9".into()) && !keys.contains(&"instance prod/web/web-1".into())
+        })
+        .await;
+    // What is not known is not taken for gone.
+    assert!(registry.keys().contains(&lone) && !*running.state.synced().borrow());
+    cluster.vanish(Kind::Pods, "prod/lone");
+    cluster.refuse(None);
+    registry.until(|keys| !keys.contains(&lone)).await;
+    running.stop().await;
+}
+
+#[tokio::test]
 async fn an_object_that_cannot_be_read_costs_nothing_else() {
     let (cluster, registry) = (small().await, MemoryRegistry::new());
     cluster.put(Kind::EndpointSlices, json!({"metadata": {"namespace": "prod", "name": "odd"}, "endpoints": "none"}));

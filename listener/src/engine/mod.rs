@@ -23,7 +23,7 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use hashbrown::{HashMap, HashSet};
 use rand::RngExt;
-use running::{RETRY, Running, Standing, next_page};
+use running::{Part, RETRY, Running, Standing, next_page};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
@@ -68,9 +68,7 @@ impl Engine {
             step: None,
             unlisted: self.followed.clone(),
             held: Vec::new(),
-            removing: false,
-            adding: false,
-            confirming: None,
+            parts: Default::default(),
             careful: 0,
             unsettled: Vec::new(),
             triggers: Map::default(),
@@ -165,7 +163,7 @@ impl Engine {
             return;
         }
         if let (Some(trigger), Some(last), true) =
-            (touched.trigger, touched.records.last(), running.unlisted.is_empty())
+            (touched.trigger, touched.records.last(), running.parts[Part::Services as usize].removing)
         {
             running.triggers.insert(*last, trigger);
         }
@@ -177,7 +175,7 @@ impl Engine {
     /// A list is complete.
     fn listed(&self, running: &mut Running, resources: Resources, trusted: bool) {
         running.held.retain(|(held, _)| *held != resources);
-        if trusted && let Some((_, awaited)) = &mut running.confirming {
+        for (_, awaited) in running.parts.iter_mut().filter_map(|part| part.confirming.as_mut()).filter(|_| trusted) {
             awaited.retain(|awaited| *awaited != resources);
         }
         match running.index.end(resources, trusted) {
@@ -208,7 +206,8 @@ impl Engine {
 
     fn report(&self, running: &Running) {
         let held: u64 = running.held.iter().map(|(_, records)| records).sum();
-        let held = held + running.confirming.as_ref().map_or(0, |(records, _)| *records);
+        let confirming = running.parts.iter().filter_map(|part| part.confirming.as_ref());
+        let held = held + confirming.map(|(records, _)| *records).sum::<u64>();
         let pending = running.backlog.len() + running.busy.len();
         self.state.set_backlog(pending as u64, held, running.index.passed_over());
     }

@@ -1,8 +1,9 @@
 //! Reads what the registry has, and begins to write when that and the cluster are known.
 
-use super::running::{RETRY, Running, Standing, UNKNOWN};
+use super::running::{Part, RETRY, Running, Standing, UNKNOWN};
 use super::{Engine, Map};
 use crate::index::{Counts, Record, Sym};
+use crate::objects::Resources;
 use crate::registry_side::{self, Found, Identity};
 use fingerpost_client::Error;
 use futures_util::stream::BoxStream;
@@ -69,7 +70,8 @@ impl Engine {
         }
         if first {
             self.state.set_found(actual.len() as u64);
-            running.adding = actual.is_empty();
+            let empty = actual.is_empty();
+            running.parts.iter_mut().for_each(|part| part.adding = empty);
         } else {
             let lost = running.written.iter().filter(|(record, digest)| actual.get(*record) != Some(*digest)).count();
             let odd = actual.keys().filter(|record| !running.written.contains_key(*record)).count();
@@ -92,26 +94,37 @@ impl Engine {
         }
     }
 
-    /// Begins to write in earnest once all lists are complete and the registry has been read, unless that would remove so
-    /// much that the lists must be confirmed first.
+    /// Begins to write in earnest, each part once its lists are complete and the registry has been read, unless that would
+    /// remove so much that the lists must be confirmed first.
     pub(super) fn maybe_begin(&self, running: &mut Running) {
-        if running.removing || !running.unlisted.is_empty() || !matches!(running.standing, Standing::Writing(_)) {
+        if matches!(running.standing, Standing::Writing(_)) {
+            Part::ALL.into_iter().for_each(|part| self.maybe_begin_part(running, part));
+        }
+    }
+
+    fn maybe_begin_part(&self, running: &mut Running, part: Part) {
+        let waits = running.unlisted.iter().any(|resources| part.needs(*resources));
+        if running.parts[part as usize].removing || waits {
             return;
         }
-        running.adding = true;
-        if !running.held.is_empty() {
+        if !running.parts[part as usize].adding {
+            running.parts[part as usize].adding = true;
+            running.push_all();
+        }
+        if running.held.iter().any(|(resources, _)| part.needs(*resources)) {
             return;
         }
         let (mut lost, mut all) = (Counts::default(), Counts::default());
-        for record in running.written.keys() {
+        for record in running.written.keys().filter(|record| Part::of(**record) == part) {
             all.add(record.class(), 1);
             if !running.index.shows(*record) {
                 lost.add(record.class(), 1);
             }
         }
-        let confirmed = running.confirming.as_ref().is_some_and(|(_, awaited)| awaited.is_empty());
+        let begun = &mut running.parts[part as usize];
+        let confirmed = begun.confirming.as_ref().is_some_and(|(_, awaited)| awaited.is_empty());
         if lost.is_suspicious(&all) && !confirmed {
-            if running.confirming.is_some() {
+            if begun.confirming.is_some() {
                 return;
             }
             warn!(
@@ -119,12 +132,13 @@ impl Engine {
                 "the registry has so much more than the cluster that the lists have to be confirmed by others; until then \
                  nothing is removed"
             );
-            running.confirming = Some((lost.total(), self.followed.clone()));
-            self.followed.iter().for_each(|resources| self.ask(*resources));
+            let asked: Vec<Resources> = self.followed.iter().copied().filter(|kind| part.needs(*kind)).collect();
+            asked.iter().for_each(|resources| self.ask(*resources));
+            begun.confirming = Some((lost.total(), asked));
             return;
         }
-        running.confirming = None;
-        running.removing = true;
+        begun.confirming = None;
+        begun.removing = true;
         running.push_all();
     }
 }

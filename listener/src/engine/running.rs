@@ -2,7 +2,7 @@
 
 use super::{Map, reading::Reading};
 use crate::backlog::{Backlog, Step};
-use crate::index::{Index, LatencyKind, Record};
+use crate::index::{Class, Index, LatencyKind, Record};
 use crate::objects::Resources;
 use crate::registry_side::Found;
 use fingerpost_client::Error;
@@ -34,6 +34,47 @@ pub(super) enum Standing {
     Writing(Option<Reading>),
 }
 
+/// What begins to be written together: a part waits for the lists of its own kinds only, so that one that can't be listed
+/// does not hold up the other.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Part {
+    /// Namespaces, services, and their instances.
+    Services,
+    /// Pods, for their own names.
+    Pods,
+}
+
+impl Part {
+    pub(super) const ALL: [Self; 2] = [Self::Services, Self::Pods];
+
+    pub(super) fn of(record: Record) -> Self {
+        match record.class() {
+            Class::Namespaces | Class::Services | Class::Instances => Self::Services,
+            Class::Pods => Self::Pods,
+        }
+    }
+
+    /// Which lists say what should be there.
+    pub(super) fn needs(self, resources: Resources) -> bool {
+        match resources {
+            Resources::Namespaces => true,
+            Resources::Services | Resources::EndpointSlices => self == Self::Services,
+            Resources::Pods => self == Self::Pods,
+        }
+    }
+}
+
+/// How far it is with a part.
+#[derive(Debug, Default)]
+pub(super) struct Begun {
+    /// Whether additions may be written.
+    pub(super) adding: bool,
+    /// Whether removals may be written.
+    pub(super) removing: bool,
+    /// The removals that the first comparison came to, and the kinds whose lists have yet to confirm them.
+    pub(super) confirming: Option<(u64, Vec<Resources>)>,
+}
+
 pub(super) struct Running {
     pub(super) index: Index,
     pub(super) backlog: Backlog,
@@ -52,12 +93,8 @@ pub(super) struct Running {
     pub(super) unlisted: Vec<Resources>,
     /// Kinds whose list waits to be confirmed, each with how many records would go.
     pub(super) held: Vec<(Resources, u64)>,
-    /// Whether removals may be written.
-    pub(super) removing: bool,
-    /// Whether additions may be written.
-    pub(super) adding: bool,
-    /// The removals that the first comparison came to, and the kinds whose lists have yet to confirm them.
-    pub(super) confirming: Option<(u64, Vec<Resources>)>,
+    /// How far it is with each part, by [`Part`].
+    pub(super) parts: [Begun; 2],
     /// So many records are written one by one, to find the one that is refused.
     pub(super) careful: usize,
     /// What was written while the registry was being read.
@@ -85,11 +122,15 @@ impl Running {
         self.unsettled.clear();
         self.busy.clear();
         self.flying.clear();
-        (self.removing, self.adding, self.confirming, self.retry_at) = (false, false, None, None);
-        (self.careful, self.step) = (0, None);
+        self.parts = Default::default();
+        (self.careful, self.step, self.retry_at) = (0, None, None);
     }
 
+    /// Has a record looked at. What can't be written yet is compared when its part begins.
     pub(super) fn push(&mut self, record: Record) {
+        if !self.begun(record).adding {
+            return;
+        }
         self.backlog.push(record, Step::of(record, self.index.shows(record)));
     }
 
@@ -102,6 +143,11 @@ impl Running {
         for record in gone {
             self.push(record);
         }
+    }
+
+    /// How far it is with what a record is a part of.
+    pub(super) fn begun(&self, record: Record) -> &Begun {
+        &self.parts[Part::of(record) as usize]
     }
 
     pub(super) fn sweep(&mut self) {

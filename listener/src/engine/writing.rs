@@ -22,13 +22,14 @@ const IN_FLIGHT: usize = 8;
 impl Engine {
     /// Sends what may be sent now.
     pub(super) fn write(&self, running: &mut Running) {
-        if !matches!(running.standing, Standing::Writing(_)) || !running.adding || running.retry_at.is_some() {
+        let begun = running.parts.iter().any(|part| part.adding);
+        if !matches!(running.standing, Standing::Writing(_)) || !begun || running.retry_at.is_some() {
             return;
         }
         loop {
             let most = if running.careful > 0 { 1 } else { BATCH };
             if running.backlog.is_empty() {
-                if running.flying.is_empty() && running.removing {
+                if running.flying.is_empty() && running.parts.iter().all(|part| part.removing) {
                     self.state.set_phase(Phase::Synced);
                 }
                 return;
@@ -216,7 +217,7 @@ impl Running {
             match wanted {
                 Wanted::Kept => {}
                 Wanted::Put(_, digest) if written == Some(digest) => {}
-                Wanted::Absent if written.is_none() || !self.removing => {}
+                Wanted::Absent if written.is_none() || !self.begun(record).removing => {}
                 _ if due != step => {
                     self.backlog.push(record, due);
                     continue;

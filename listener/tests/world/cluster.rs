@@ -17,6 +17,7 @@ pub(crate) enum Kind {
     Namespaces,
     Services,
     EndpointSlices,
+    Pods,
 }
 
 impl Kind {
@@ -25,6 +26,7 @@ impl Kind {
             "namespaces" => Some(Self::Namespaces),
             "services" => Some(Self::Services),
             "endpointslices" => Some(Self::EndpointSlices),
+            "pods" => Some(Self::Pods),
             _ => None,
         }
     }
@@ -166,6 +168,11 @@ impl Cluster {
             json!({"clusterIP": "10.96.0.9", "selector": {"app": name}, "ports": [{"name": "http", "port": 80}]});
         let meta = json!({"namespace": namespace, "name": name, "labels": labels, "annotations": annotations});
         self.put(Kind::Services, json!({"metadata": meta, "spec": spec}));
+    }
+
+    pub(crate) fn pod(&self, namespace: &str, name: &str, address: &str) {
+        let meta = json!({"namespace": namespace, "name": name, "uid": format!("uid-{name}")});
+        self.put(Kind::Pods, json!({"metadata": meta, "status": {"phase": "Running", "podIP": address}}));
     }
 
     /// A slice of a service with these pods, each with an address.
