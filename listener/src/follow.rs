@@ -9,13 +9,14 @@
 use crate::objects::{Followed, Item, Received, Resources};
 use crate::state::State;
 use crate::trouble::{Trouble, cannot_stream_lists};
-use futures_util::StreamExt;
+use futures_util::{StreamExt, TryStreamExt};
 use kube::runtime::WatchStreamExt;
 use kube::runtime::utils::Backoff;
 use kube::runtime::watcher::{self, Event, ListSemantic, watcher};
 use kube::{Api, Client};
 use rand::RngExt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tracing::{info, warn};
@@ -28,23 +29,32 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(250), Duration::fro
 const BATCH: usize = 128;
 
 /// The waits of one stream after faults. kube's own grow to half a minute; a name server should be back sooner, and there
-/// are few of them.
-struct Waits(Duration);
+/// are few of them. They begin anew only where the server has said something of use: that a list begins is no word of its.
+struct Waits {
+    next: Duration,
+    /// Set when something of use has come.
+    fresh: Arc<AtomicBool>,
+}
+
+impl Waits {
+    fn new() -> Self {
+        Self { next: BACKOFF.0, fresh: Arc::default() }
+    }
+}
 
 impl Iterator for Waits {
     type Item = Duration;
 
     fn next(&mut self) -> Option<Duration> {
-        let wait = self.0;
-        self.0 = (wait * 2).min(BACKOFF.1);
+        let wait = if self.fresh.swap(false, Ordering::Relaxed) { BACKOFF.0 } else { self.next };
+        self.next = (wait * 2).min(BACKOFF.1);
         Some(wait.mul_f64(rand::rng().random_range(0.5..=1.0)))
     }
 }
 
 impl Backoff for Waits {
-    fn reset(&mut self) {
-        self.0 = BACKOFF.0;
-    }
+    // Called after whatever is no fault, a list's beginning included.
+    fn reset(&mut self) {}
 }
 
 /// What a stream says.
@@ -90,7 +100,16 @@ impl Following {
         let (mut streaming, mut trusted) = (true, false);
         loop {
             let config = self.config(streaming && !trusted, trusted);
-            let events = watcher(api.clone(), config).backoff(Waits(BACKOFF.0)).ready_chunks(BATCH);
+            let waits = Waits::new();
+            let fresh = Arc::clone(&waits.fresh);
+            let events = watcher(api.clone(), config)
+                .inspect_ok(move |event| {
+                    if !matches!(event, Event::Init | Event::InitApply(_)) {
+                        fresh.store(true, Ordering::Relaxed);
+                    }
+                })
+                .backoff(waits)
+                .ready_chunks(BATCH);
             futures_util::pin_mut!(events);
             loop {
                 let chunk = tokio::select! {
@@ -163,12 +182,14 @@ impl Following {
 
     fn word<T: Followed>(&self, event: Event<Received<T>>, trusted: bool) -> Option<Word> {
         let resources = T::RESOURCES;
+        if matches!(event, Event::Init) {
+            // Where lists come in pages, it says this before it has asked.
+            self.state.listing(resources);
+            return Some(Word::Begin);
+        }
         self.state.heard(resources);
         let received = match event {
-            Event::Init => {
-                self.state.listing(resources);
-                return Some(Word::Begin);
-            }
+            Event::Init => return Some(Word::Begin),
             Event::InitDone => return Some(Word::End { trusted }),
             Event::Delete(received) => {
                 return Some(Word::Delete {

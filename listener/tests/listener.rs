@@ -10,7 +10,7 @@
 mod world;
 
 use serde_json::json;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use world::{Cluster, Kind, MemoryRegistry, Running};
 
 async fn small() -> Cluster {
@@ -59,6 +59,22 @@ async fn a_server_without_streaming_lists_is_listed_in_pages() {
     let (cluster, registry) = (small().await, MemoryRegistry::new());
     cluster.without_streams();
     let running = Running::start(&cluster, &registry);
+    running.synced().await;
+    assert_eq!(registry.keys(), SMALL);
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_list_that_is_asked_for_is_no_word_from_the_server() {
+    let (cluster, registry) = (small().await, MemoryRegistry::new());
+    cluster.without_streams();
+    cluster.fail_lists(Some(500));
+    let began = Instant::now();
+    let running = Running::start(&cluster, &registry);
+    running.state_is(|state| state.kinds.iter().all(|kind| kind.errors.get("server") >= Some(&4))).await;
+    assert!(began.elapsed() > Duration::from_millis(800), "it waits longer each time: {:?}", began.elapsed());
+    assert!(running.state.document().kinds.iter().all(|kind| kind.age_seconds.is_none() && kind.trouble.is_some()));
+    cluster.fail_lists(None);
     running.synced().await;
     assert_eq!(registry.keys(), SMALL);
     running.stop().await;

@@ -46,6 +46,8 @@ struct Inner {
     /// Requests of each kind are answered with this status.
     failing: Option<u16>,
     no_streams: bool,
+    /// Lists in pages are answered with this status.
+    failing_lists: Option<u16>,
     /// Lists without a version: those that no cache may answer.
     quorum_lists: u64,
     leases: BTreeMap<String, Value>,
@@ -140,6 +142,10 @@ impl Cluster {
         self.change(|inner| (inner.failing, inner.cuts) = (status, inner.cuts + 1));
     }
 
+    pub(crate) fn fail_lists(&self, status: Option<u16>) {
+        self.change(|inner| inner.failing_lists = status);
+    }
+
     pub(crate) fn without_streams(&self) {
         self.change(|inner| inner.no_streams = true);
     }
@@ -223,6 +229,9 @@ async fn objects(
     }
     if let Some(code) = inner.failing {
         return refusal(code, "told to fail");
+    }
+    if let Some(code) = inner.failing_lists.filter(|_| !watches) {
+        return refusal(code, "told to fail lists");
     }
     if initial && inner.no_streams {
         return refusal(422, "sendInitialEvents is forbidden for watch unless the WatchList feature gate is enabled");
