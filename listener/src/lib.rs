@@ -57,6 +57,8 @@ pub struct Options {
     pub identity: String,
     /// How often the registry is compared with the cluster, about.
     pub resync: Duration,
+    /// How long a list may take that is to confirm removals, before it is asked for again.
+    pub confirm_within: Duration,
 }
 
 impl Options {
@@ -69,6 +71,7 @@ impl Options {
             lease: None,
             identity: "fingerpost".to_owned(),
             resync: Duration::from_secs(600),
+            confirm_within: Duration::from_secs(30),
         }
     }
 
@@ -135,6 +138,7 @@ impl Listener {
                     .then_some("status.phase!=Succeeded,status.phase!=Failed,status.phase!=Unknown"),
                 said: say.clone(),
                 confirm: asked,
+                confirm_within: options.confirm_within,
                 state: Arc::clone(&state),
             };
             match resources {

@@ -81,6 +81,44 @@ async fn a_list_that_is_asked_for_is_no_word_from_the_server() {
 }
 
 #[tokio::test]
+async fn a_streamed_list_that_never_ends_comes_in_pages() {
+    let (cluster, registry) = (small().await, MemoryRegistry::new());
+    cluster.break_streams();
+    let running = Running::start(&cluster, &registry);
+    running.synced().await;
+    assert_eq!(registry.keys(), SMALL);
+    assert!(running.metrics().contains("reason=\"silent\""), "{}", running.metrics());
+    // The next one is tried as a stream again.
+    cluster.compact();
+    running.state_is(|state| state.kinds.iter().all(|kind| kind.errors["silent"] > 1 && kind.relists > 0)).await;
+    cluster.slice("prod", "web-b", "web", &[("web-9", "10.0.0.9")]);
+    registry.until(|keys| keys.len() == 5).await;
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_list_that_is_not_confirmed_in_time_is_told_of_and_asked_for_again() {
+    let (cluster, registry) = (Cluster::start().await, MemoryRegistry::new());
+    fill(&cluster);
+    let running =
+        Running::start_with(&cluster, &registry, |options| options.confirm_within = Duration::from_millis(100));
+    running.synced().await;
+    cluster.fail_lists(Some(500));
+    cluster.empty_cache(Some(Kind::Services));
+    cluster.compact();
+    running
+        .state_is(|state| state.held == 150 && state.kinds.iter().any(|kind| kind.errors.contains_key("silent")))
+        .await;
+    cluster.fail_lists(None);
+    running.state_is(|_| cluster.quorum_lists() > 0).await;
+    cluster.headless("prod", "one-more");
+    registry.until(|keys| keys.len() == 152).await;
+    running.state_is(|state| state.held == 0).await;
+    assert_eq!(registry.writes().1, 0);
+    running.stop().await;
+}
+
+#[tokio::test]
 async fn after_a_restart_only_the_differences_are_written() {
     let (cluster, registry) = (small().await, MemoryRegistry::new());
     let running = Running::start(&cluster, &registry);

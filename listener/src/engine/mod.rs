@@ -213,7 +213,8 @@ impl Engine {
     }
 }
 
-async fn sleep_until(at: Option<Instant>) {
+/// Waits until then; without a time, for ever.
+pub(crate) async fn sleep_until(at: Option<Instant>) {
     match at {
         Some(at) => tokio::time::sleep_until(at).await,
         None => std::future::pending().await,

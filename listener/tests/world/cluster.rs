@@ -46,6 +46,8 @@ struct Inner {
     /// Requests of each kind are answered with this status.
     failing: Option<u16>,
     no_streams: bool,
+    /// Streamed lists end before they are complete.
+    breaks_streams: bool,
     /// Lists in pages are answered with this status.
     failing_lists: Option<u16>,
     /// Lists without a version: those that no cache may answer.
@@ -140,6 +142,10 @@ impl Cluster {
 
     pub(crate) fn fail(&self, status: Option<u16>) {
         self.change(|inner| (inner.failing, inner.cuts) = (status, inner.cuts + 1));
+    }
+
+    pub(crate) fn break_streams(&self) {
+        self.change(|inner| inner.breaks_streams = true);
     }
 
     pub(crate) fn fail_lists(&self, status: Option<u16>) {
@@ -253,6 +259,9 @@ async fn objects(
         after = inner.version;
         for item in items {
             first.push_str(&event("ADDED", &item));
+        }
+        if inner.breaks_streams {
+            return first.into_response();
         }
         let meta = json!({"resourceVersion": after.to_string(), "annotations": {"k8s.io/initial-events-end": "true"}});
         let bookmark = json!({"kind": "X", "apiVersion": "v1", "metadata": meta});
