@@ -89,6 +89,7 @@ impl Engine {
             }
         }
         running.push_all();
+        running.retry_refused();
         if first {
             self.maybe_begin(running);
         }

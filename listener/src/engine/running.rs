@@ -145,6 +145,22 @@ impl Running {
         }
     }
 
+    /// Has everything looked at again that the registry has refused; perhaps it takes it now.
+    pub(super) fn retry_refused(&mut self) {
+        for record in std::mem::take(&mut self.refused).into_keys() {
+            self.push(record);
+            self.push_instances(record);
+        }
+    }
+
+    /// Has the instances of a service looked at, because it has come to be refused, or is so no longer.
+    pub(super) fn push_instances(&mut self, record: Record) {
+        let Record::Service(namespace, service) = record else { return };
+        for instance in self.index.instances_of(namespace, service) {
+            self.push(instance);
+        }
+    }
+
     /// How far it is with what a record is a part of.
     pub(super) fn begun(&self, record: Record) -> &Begun {
         &self.parts[Part::of(record) as usize]

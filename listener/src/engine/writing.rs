@@ -99,12 +99,11 @@ impl Engine {
             }
             Err(error) => error,
         };
-        if let Error::Invalid { pointer, .. } = &error {
-            let place = pointer.as_deref().and_then(|pointer| pointer.split('/').nth(2)?.parse::<usize>().ok());
+        if let Some(place) = refusal(&error) {
             let refused = match (sent.len(), place) {
                 (1, _) => sent.first(),
                 (_, Some(place)) => sent.get(place),
-                _ => None,
+                (_, None) => None,
             };
             match refused {
                 Some(&(record, Some(digest))) => {
@@ -194,14 +193,6 @@ impl Running {
         self.refused.contains_key(&service) && !self.written.contains_key(&service)
     }
 
-    /// Has the instances of a service looked at, because it has come to be refused, or is so no longer.
-    fn push_instances(&mut self, record: Record) {
-        let Record::Service(namespace, service) = record else { return };
-        for instance in self.index.instances_of(namespace, service) {
-            self.push(instance);
-        }
-    }
-
     fn batch(&mut self, most: usize) -> Batch {
         let mut batch = Batch::default();
         for (record, step) in self.backlog.take(most) {
@@ -240,8 +231,39 @@ impl Running {
     }
 }
 
+/// Whether the registry says that a record can't be taken, and at which place in the batch, where it says. Any other refusal
+/// may come from something in between, or be of the caller, and says nothing of the records: those wait.
+fn refusal(error: &Error) -> Option<Option<usize>> {
+    let Error::Invalid { status: 422, pointer, .. } = error else { return None };
+    match pointer.as_deref() {
+        // The whole is larger than the store takes; one by one, it shows which.
+        None | Some("/operations") => Some(None),
+        Some(pointer) => Some(Some(pointer.strip_prefix("/operations/")?.split('/').next()?.parse().ok()?)),
+    }
+}
+
 fn hash_of(text: &str) -> u64 {
     let mut hasher = DefaultHasher::new();
     text.hash(&mut hasher);
     hasher.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_registry_refuses_records() {
+        let invalid = |status, pointer: Option<&str>| {
+            let pointer = pointer.map(str::to_owned);
+            refusal(&Error::Invalid { status, detail: "so".into(), pointer, parameter: None })
+        };
+        assert_eq!(invalid(422, Some("/operations/7/object/labels")), Some(Some(7)));
+        assert_eq!(invalid(422, Some("/operations")), Some(None));
+        assert_eq!(invalid(422, None), Some(None));
+        assert_eq!(invalid(422, Some("/source")), None);
+        assert_eq!(invalid(400, None), None);
+        assert_eq!(invalid(413, Some("/operations/7")), None);
+        assert_eq!(refusal(&Error::NotFound { detail: "a page of something else".into() }), None);
+    }
 }
