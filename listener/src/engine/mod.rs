@@ -79,7 +79,7 @@ impl Engine {
         loop {
             let leads = *self.leader.borrow_and_update();
             self.lead(&mut running, leads);
-            self.write(&mut running);
+            let more = self.write(&mut running);
             self.report(&running);
             let retry_at = running.retry_at;
             let resync = matches!(running.standing, Standing::Writing(None)).then_some(running.resync_at);
@@ -97,6 +97,7 @@ impl Engine {
                     Some(said) => self.hear(&mut running, said),
                 },
                 () = sleep_until(retry_at) => running.retry_at = None,
+                () = tokio::task::yield_now(), if more => {}
                 () = sleep_until(resync) => {
                     running.resync_at = self.next_resync();
                     running.unsettled = running.busy.iter().copied().collect();

@@ -72,27 +72,34 @@ impl Engine {
             self.state.set_found(actual.len() as u64);
             let empty = actual.is_empty();
             running.parts.iter_mut().for_each(|part| part.adding = empty);
-        } else {
-            let lost = running.written.iter().filter(|(record, digest)| actual.get(*record) != Some(*digest)).count();
-            let odd = actual.keys().filter(|record| !running.written.contains_key(*record)).count();
-            if lost + odd > 0 {
-                warn!(lost, odd, "the registry differs from what was written there; that is repaired");
+            running.written = actual;
+            running.push_all();
+            self.maybe_begin(running);
+            return;
+        }
+        // Of what others declare, too, the registry does not tell what this source has said; that stands, then.
+        for (record, digest) in &mut actual {
+            if *digest == UNKNOWN {
+                *digest = running.written.get(record).copied().unwrap_or(UNKNOWN);
             }
+        }
+        let differs = |(record, digest): (&Record, &u64), other: &Map<Record, u64>| other.get(record) != Some(digest);
+        let lost = running.written.iter().filter(|(_, digest)| **digest != UNKNOWN);
+        let lost = lost.filter(|written| differs(*written, &actual)).map(|(record, _)| *record);
+        let odd = actual.keys().filter(|record| !running.written.contains_key(*record)).copied();
+        let drifted: Vec<Record> = lost.chain(odd).collect();
+        if !drifted.is_empty() {
+            warn!(records = drifted.len(), "the registry differs from what was written there; that is repaired");
         }
         running.written = actual;
-        if !first {
-            // A cluster in which nothing changes is written of all the same now and then: a source that says nothing for
-            // long counts as orphaned.
-            let any = running.written.keys().find(|record| matches!(record, Record::Namespace(_)));
-            if let Some(record) = any.copied() {
-                running.written.insert(record, UNKNOWN);
-            }
+        // What has not drifted was compared when it was written. A source that says nothing for long counts as orphaned,
+        // so one that has nothing to say is heard all the same.
+        let any = running.written.keys().find(|record| matches!(record, Record::Namespace(_))).copied();
+        if let Some(record) = any {
+            running.written.insert(record, UNKNOWN);
         }
-        running.push_all();
+        drifted.into_iter().chain(any).for_each(|record| running.push(record));
         running.retry_refused();
-        if first {
-            self.maybe_begin(running);
-        }
     }
 
     /// Begins to write in earnest, each part once its lists are complete and the registry has been read, unless that would

@@ -180,7 +180,12 @@ impl Running {
 
 pub(super) async fn next_page(standing: &mut Standing) -> Option<Result<Vec<Found>, Error>> {
     match standing {
-        Standing::Reading(reading) | Standing::Writing(Some(reading)) => reading.pages.next().await,
+        Standing::Reading(reading) => reading.pages.next().await,
+        Standing::Writing(Some(reading)) => {
+            // Changes go before a comparison.
+            tokio::task::yield_now().await;
+            reading.pages.next().await
+        }
         Standing::Standby | Standing::Writing(None) => std::future::pending().await,
     }
 }

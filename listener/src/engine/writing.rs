@@ -20,11 +20,12 @@ const BATCH: usize = 100;
 const IN_FLIGHT: usize = 8;
 
 impl Engine {
-    /// Sends what may be sent now.
-    pub(super) fn write(&self, running: &mut Running) {
+    /// Sends what may be sent now; whether there is more to compare. That is left for later so that what comes meanwhile does
+    /// not wait for it.
+    pub(super) fn write(&self, running: &mut Running) -> bool {
         let begun = running.parts.iter().any(|part| part.adding);
         if !matches!(running.standing, Standing::Writing(_)) || !begun || running.retry_at.is_some() {
-            return;
+            return false;
         }
         loop {
             let most = if running.careful > 0 { 1 } else { BATCH };
@@ -32,18 +33,21 @@ impl Engine {
                 if running.flying.is_empty() && running.parts.iter().all(|part| part.removing) {
                     self.state.set_phase(Phase::Synced);
                 }
-                return;
+                return false;
             }
             let step = running.backlog.step(most);
             if !running.flying.is_empty() {
                 let unordered = matches!(step, Some(Step::Declare | Step::Add)) && running.step == step;
                 if !unordered || running.flying.len() >= IN_FLIGHT || running.careful > 0 {
-                    return;
+                    return false;
                 }
             }
             let Batch { sent, operations, blocked, lost } = running.batch(most);
             for (record, lost) in lost {
                 self.complain(&running.index.named(record), &format!("is written without {lost}"));
+            }
+            if operations.is_empty() && !blocked {
+                return true;
             }
             if !operations.is_empty() {
                 running.careful = running.careful.saturating_sub(operations.len());
@@ -67,7 +71,7 @@ impl Engine {
                 );
             }
             if blocked {
-                return;
+                return false;
             }
         }
     }
