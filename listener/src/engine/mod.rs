@@ -166,7 +166,8 @@ impl Engine {
         if let (Some(trigger), Some(last), true) =
             (touched.trigger, touched.records.last(), running.parts[Part::Services as usize].removing)
         {
-            running.triggers.insert(*last, trigger);
+            // One that still waits to be written is the older, and the one that counts.
+            running.triggers.entry(*last).or_insert(trigger);
         }
         for record in touched.records {
             running.push(record);

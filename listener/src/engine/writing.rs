@@ -137,7 +137,10 @@ impl Engine {
             running.written.insert(record, UNKNOWN);
             running.push(record);
         }
-        running.retry_at = Some(Instant::now() + running.next_pause());
+        // Several that were under way fail for one reason, and are waited for once.
+        if running.retry_at.is_none() {
+            running.retry_at = Some(Instant::now() + running.next_pause());
+        }
     }
 
     /// Names an object that can't be taken, or not whole.
