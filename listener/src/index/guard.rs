@@ -2,7 +2,7 @@
 
 use super::interner::Sym;
 use super::{Index, Namespace, Service, Touched};
-use crate::objects::Resources;
+use crate::objects::{self, Resources};
 
 /// The kinds of record, as the guard against mass removal counts them.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -62,17 +62,40 @@ impl Index {
             }
         }
         unseen.retain(|key| !seen.contains(key));
+        let shrunk = match resources {
+            Resources::EndpointSlices => std::mem::take(&mut self.shrunk),
+            _ => Vec::new(),
+        };
         if !trusted {
-            let lost = self.lost(resources, &unseen);
+            let mut lost = self.lost(resources, &unseen);
+            let fewer = shrunk.iter().map(|slice| self.endpoints_of(slice).saturating_sub(slice.endpoints.len()));
+            lost.add(Class::Instances, fewer.sum());
             if lost.is_suspicious(&self.count()) {
                 return Listed::Held(lost.total());
             }
         }
         let mut touched = Touched::default();
+        for slice in &shrunk {
+            touched.records.extend(self.put_slice(slice).records);
+        }
         for (space, name) in unseen {
             touched.records.extend(self.remove(resources, space, name).records);
         }
         Listed::Removed(touched)
+    }
+
+    /// Whether a list is under way that shows a slice with fewer endpoints than are known: a list that comes back wrong may
+    /// come back with all slices, and nothing in them.
+    pub(super) fn shrinks_in_a_list(&self, slice: &objects::EndpointSlice) -> bool {
+        self.seen[Resources::EndpointSlices as usize].is_some() && slice.endpoints.len() < self.endpoints_of(slice)
+    }
+
+    /// How many endpoints a slice is known to have.
+    fn endpoints_of(&self, slice: &objects::EndpointSlice) -> usize {
+        let (namespace, name) = (self.strings.get(&slice.metadata.namespace), self.strings.get(&slice.metadata.name));
+        let known =
+            namespace.zip(name).and_then(|(namespace, name)| self.namespaces.get(&namespace)?.slices.get(&name));
+        known.map_or(0, |slice| slice.endpoints.len())
     }
 
     /// How many records would go with these objects.

@@ -110,6 +110,8 @@ pub(crate) struct Index {
     namespaces: Map<Sym, Namespace>,
     /// What the lists under way have shown so far, by kind.
     seen: [Option<Set<(Sym, Sym)>>; 4],
+    /// Slices that the list under way shows with fewer endpoints than are known; they count when it is complete.
+    shrunk: Vec<objects::EndpointSlice>,
     counts: [u64; 4],
     /// Slices of names instead of addresses.
     passed_over: u64,
@@ -121,6 +123,7 @@ impl Index {
             strings: Interner::new(),
             namespaces: Map::default(),
             seen: [const { None }; 4],
+            shrunk: Vec::new(),
             counts: [0; 4],
             passed_over: 0,
         }
@@ -181,6 +184,9 @@ impl Index {
     /// A list of a kind begins; one that was under way is forgotten.
     pub(crate) fn begin(&mut self, resources: Resources) {
         self.seen[resources as usize] = Some(Set::default());
+        if resources == Resources::EndpointSlices {
+            self.shrunk.clear();
+        }
     }
 
     /// An object that can't be read is there all the same; what was known of it stands.
@@ -204,6 +210,10 @@ impl Index {
             }
             Item::EndpointSlice(slice) => {
                 self.saw(Resources::EndpointSlices, &slice.metadata.namespace, &slice.metadata.name);
+                if self.shrinks_in_a_list(slice) {
+                    self.shrunk.push((**slice).clone());
+                    return Touched::default();
+                }
                 self.put_slice(slice)
             }
             Item::Pod(pod) => {
@@ -327,7 +337,7 @@ impl Index {
         touched
     }
 
-    fn put_slice(&mut self, slice: &objects::EndpointSlice) -> Touched {
+    pub(super) fn put_slice(&mut self, slice: &objects::EndpointSlice) -> Touched {
         let mut touched = Touched::default();
         let namespace = self.strings.intern(&slice.metadata.namespace);
         let name = self.strings.intern(&slice.metadata.name);

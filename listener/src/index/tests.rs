@@ -372,6 +372,35 @@ fn a_list_that_would_remove_most_is_held_until_it_is_confirmed() {
 }
 
 #[test]
+fn a_list_of_empty_slices_is_held_as_well() {
+    let mut world = World::new();
+    let many = || {
+        let one = |n: usize| endpoint(&format!("10.0.0.{}", n + 1), Some((&format!("p{n}"), &format!("u{n}"))), None);
+        (0..150).map(one).collect::<Vec<_>>()
+    };
+    for item in [namespace("a"), service("a", "s", 0), slice("a", "x", Some("s"), many())] {
+        world.index.put(&item);
+    }
+    let all = |world: &World| world.index.records().len();
+    world.index.begin(Resources::EndpointSlices);
+    assert!(world.index.put(&slice("a", "x", Some("s"), Vec::new())).records.is_empty());
+    assert!(matches!(world.index.end(Resources::EndpointSlices, false), Listed::Held(150)));
+    assert_eq!(all(&world), 152);
+    world.index.begin(Resources::EndpointSlices);
+    world.index.put(&slice("a", "x", Some("s"), many()[..100].to_vec()));
+    let Listed::Removed(touched) = world.index.end(Resources::EndpointSlices, false) else { panic!() };
+    assert_eq!((touched.records.len(), all(&world)), (50, 102));
+    world.index.begin(Resources::EndpointSlices);
+    world.index.put(&slice("a", "x", Some("s"), Vec::new()));
+    let Listed::Removed(touched) = world.index.end(Resources::EndpointSlices, true) else { panic!() };
+    assert_eq!((touched.records.len(), all(&world)), (100, 2));
+    // What a watch says is no list.
+    world.index.put(&slice("a", "x", Some("s"), many()));
+    world.index.put(&slice("a", "x", Some("s"), Vec::new()));
+    assert_eq!(all(&world), 2);
+}
+
+#[test]
 fn strings_of_pods_that_are_gone_are_forgotten() {
     let mut world = World::new();
     for item in [namespace("a"), service("a", "s", 0)] {
