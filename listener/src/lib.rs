@@ -150,6 +150,8 @@ impl Listener {
         }
         drop(say);
         let (lead, leader) = watch::channel(options.lease.is_none());
+        let mut candidate =
+            options.lease.clone().map(|lease| Candidate::new(client, lease, options.identity, Arc::clone(&state)));
         let engine = Engine {
             registry,
             source: options.source,
@@ -163,7 +165,6 @@ impl Listener {
             write_timeout: if options.lease.is_some() { lease::WRITE_TIMEOUT } else { engine::WRITE_TIMEOUT },
         };
         tasks.spawn(engine.run());
-        let mut candidate = options.lease.map(|lease| Candidate::new(client, lease, options.identity));
         let candidacy = async {
             match &mut candidate {
                 Some(candidate) => candidate.run(&lead).await,

@@ -9,6 +9,7 @@
 
 mod world;
 
+use fingerpost_listener::Phase;
 use serde_json::json;
 use std::time::{Duration, Instant};
 use world::{Cluster, Kind, MemoryRegistry, Running};
@@ -329,7 +330,8 @@ async fn failing_servers_are_waited_for() {
     let (cluster, registry) = (small().await, MemoryRegistry::new());
     registry.fail(true);
     let running = Running::start(&cluster, &registry);
-    running.state_is(|state| state.write_failures > 1 && state.write_trouble.is_some()).await;
+    running.state_is(|state| state.write_failures > 1 && state.writes_failing_seconds.is_some()).await;
+    assert!(running.state.trouble().unwrap().contains("writes have failed for"));
     registry.fail(false);
     running.synced().await;
     assert_eq!(registry.keys(), SMALL);
@@ -350,6 +352,27 @@ async fn drift_is_repaired() {
     registry.remove("instance prod/web/web-1");
     registry.until(|keys| keys == SMALL).await;
     cluster.cut();
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_lease_that_may_not_be_used_is_told_of() {
+    let (cluster, registry) = (small().await, MemoryRegistry::new());
+    cluster.refuse_leases(true);
+    let running = Running::start_with(&cluster, &registry, |options| {
+        options.lease = Some("kube-system/fingerpost".parse().unwrap());
+    });
+    running.state_is(|state| state.lease_trouble.is_some() && state.phase == Phase::Standby).await;
+    let trouble = running.state.trouble().unwrap();
+    for part in ["nobody", "coordination.k8s.io", "kube-system"] {
+        assert!(trouble.contains(part), "{part} in {trouble}");
+    }
+    assert!(running.state.waits_for_nobody());
+    assert!(running.metrics().contains("fingerpost_kubernetes_lease_trouble 1"));
+    cluster.refuse_leases(false);
+    running.synced().await;
+    assert_eq!(running.state.document().lease_holder.as_deref(), Some("fingerpost"));
+    assert_eq!((running.state.trouble(), running.state.waits_for_nobody()), (None, false));
     running.stop().await;
 }
 

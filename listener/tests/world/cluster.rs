@@ -52,6 +52,8 @@ struct Inner {
     failing_lists: Option<u16>,
     /// Lists without a version: those that no cache may answer.
     quorum_lists: u64,
+    /// Leases may not be used.
+    refuses_leases: bool,
     leases: BTreeMap<String, Value>,
     /// Raised to cut all watches.
     cuts: u64,
@@ -158,6 +160,10 @@ impl Cluster {
 
     pub(crate) fn quorum_lists(&self) -> u64 {
         self.inner.lock().unwrap().quorum_lists
+    }
+
+    pub(crate) fn refuse_leases(&self, refuses: bool) {
+        self.change(|inner| inner.refuses_leases = refuses);
     }
 
     pub(crate) fn lease_holder(&self) -> Option<String> {
@@ -316,7 +322,11 @@ async fn create_lease(State(cluster): State<Cluster>, Path(namespace): Path<Stri
 }
 
 async fn get_lease(State(cluster): State<Cluster>, Path((namespace, name)): Path<(String, String)>) -> Response {
-    match cluster.inner.lock().unwrap().leases.get(&format!("{namespace}/{name}")) {
+    let inner = cluster.inner.lock().unwrap();
+    if inner.refuses_leases {
+        return refusal(403, "leases are forbidden");
+    }
+    match inner.leases.get(&format!("{namespace}/{name}")) {
         Some(lease) => lease.to_string().into_response(),
         None => refusal(404, "no such lease"),
     }
