@@ -159,6 +159,7 @@ impl Listener {
             said,
             confirm: confirms,
             leader,
+            leased: options.lease.is_some(),
             state,
             latency: metrics.latency,
             resync: options.resync,

@@ -32,6 +32,9 @@ use tracing::{info, warn};
 
 /// A write that takes longer has failed.
 pub(crate) const WRITE_TIMEOUT: Duration = Duration::from_secs(15);
+/// When the registry is read again after the Lease was taken. Whoever held it no longer waits for the last write that it
+/// sent, but that may still be on its way through the registry and into the store, for as long as those try.
+const AFTER_TAKEOVER: Duration = Duration::from_secs(20);
 
 type Map<K, V> = HashMap<K, V, ahash::RandomState>;
 
@@ -45,6 +48,8 @@ pub(crate) struct Engine {
     pub(crate) confirm: Vec<(Resources, mpsc::Sender<()>)>,
     /// Whether this listener is the one that writes.
     pub(crate) leader: watch::Receiver<bool>,
+    /// Whether others may have written before.
+    pub(crate) leased: bool,
     pub(crate) state: Arc<State>,
     pub(crate) latency: Latency,
     /// How often the registry is compared with the cluster.
@@ -101,7 +106,7 @@ impl Engine {
                 () = sleep_until(resync) => {
                     running.resync_at = self.next_resync();
                     running.unsettled = running.busy.iter().copied().collect();
-                    running.standing = Standing::Writing(Some(self.start_reading(Duration::ZERO)));
+                    running.standing = Standing::Writing(Some(self.start_reading(Duration::ZERO, false)));
                 }
             }
         }
@@ -118,7 +123,10 @@ impl Engine {
             (Standing::Standby, true) => {
                 info!(source = %self.source, "this listener writes");
                 self.state.set_phase(Phase::Starting);
-                running.standing = Standing::Reading(self.start_reading(Duration::ZERO));
+                running.standing = Standing::Reading(self.start_reading(Duration::ZERO, true));
+                if self.leased {
+                    running.resync_at = Instant::now() + AFTER_TAKEOVER;
+                }
             }
             (Standing::Reading(_) | Standing::Writing(_), false) => {
                 warn!("another listener writes from now on");

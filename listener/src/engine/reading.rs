@@ -19,10 +19,28 @@ pub(super) struct Reading {
 }
 
 impl Engine {
-    pub(super) fn start_reading(&self, wait: Duration) -> Reading {
-        let pages = registry_side::read(Arc::clone(&self.registry), self.source.clone());
-        let pages = tokio::time::sleep(wait).map(move |()| pages).flatten_stream();
-        Reading { pages: pages.boxed(), actual: Map::default() }
+    /// Begins to read after `wait`. What another listener wrote before it lost the Lease must be in what is read `first`.
+    pub(super) fn start_reading(&self, wait: Duration, first: bool) -> Reading {
+        let (registry, source) = (Arc::clone(&self.registry), self.source.clone());
+        let (asks, within) = (first && self.leased, self.write_timeout);
+        let pages = async move {
+            tokio::time::sleep(wait).await;
+            let since = match asks {
+                false => Ok(None),
+                true => match tokio::time::timeout(within, registry_side::catch_up(&*registry, &source)).await {
+                    Ok(position) => position.map(Some),
+                    Err(_) => {
+                        let detail = format!("the registry did not say within {} s where it is", within.as_secs());
+                        Err(Error::UnknownOutcome { detail })
+                    }
+                },
+            };
+            match since {
+                Ok(since) => registry_side::read(registry, source, since),
+                Err(error) => futures_util::stream::iter([Err(error)]).boxed(),
+            }
+        };
+        Reading { pages: pages.flatten_stream().boxed(), actual: Map::default() }
     }
 
     /// A page of the registry has been read, or, with none, all of it.
@@ -52,7 +70,7 @@ impl Engine {
                 if self.state.write_failed(&error.to_string()) {
                     warn!(%error, "the registry can't be read; trying again");
                 }
-                let again = self.start_reading(running.next_pause());
+                let again = self.start_reading(running.next_pause(), first);
                 running.standing = if first { Standing::Reading(again) } else { Standing::Writing(Some(again)) };
                 return;
             }

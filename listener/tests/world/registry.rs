@@ -28,6 +28,8 @@ struct Inner {
     fails: bool,
     /// Batches are applied, and whether they were is not known.
     loses_replies: bool,
+    /// Removals that were sent long ago and come before the next batch.
+    late: Vec<String>,
 }
 
 pub(crate) struct MemoryRegistry {
@@ -95,6 +97,11 @@ impl MemoryRegistry {
         self.inner.lock().unwrap().fails = fails;
     }
 
+    /// Has a removal that was sent before come only now, when it is next written.
+    pub(crate) fn remove_late(&self, key: &str) {
+        self.inner.lock().unwrap().late.push(key.to_owned());
+    }
+
     pub(crate) fn lose_replies(&self, loses: bool) {
         self.inner.lock().unwrap().loses_replies = loses;
     }
@@ -131,6 +138,9 @@ impl Registry for MemoryRegistry {
             tokio::task::yield_now().await;
             let mut inner = self.inner.lock().unwrap();
             assert!(operations.len() <= 100);
+            for key in std::mem::take(&mut inner.late) {
+                inner.objects.remove(&key);
+            }
             if inner.fails {
                 return Err(Error::UnknownOutcome { detail: "told to fail".into() });
             }
@@ -166,8 +176,8 @@ impl Registry for MemoryRegistry {
                         inner.objects.insert(key(&object), object);
                     }
                     Operation::Delete(object) => {
-                        inner.deletes += 1;
-                        inner.objects.remove(&key(&object));
+                        let removed = inner.objects.remove(&key(&object)).is_some();
+                        inner.deletes += u64::from(removed);
                     }
                 }
             }
