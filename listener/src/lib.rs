@@ -75,6 +75,13 @@ impl Options {
         }
     }
 
+    /// Of what a registry has all that there is once this listener has written it, in words for the source's mark.
+    pub fn scope(&self) -> String {
+        let pods = if self.pods { " and pods" } else { "" };
+        let selector = self.namespace_selector.as_ref().map(|selector| format!(" of namespaces with {selector}"));
+        format!("services{pods}{}", selector.unwrap_or_default())
+    }
+
     fn followed(&self) -> Vec<Resources> {
         let mut followed = vec![Resources::Namespaces, Resources::Services, Resources::EndpointSlices];
         followed.extend(self.pods.then_some(Resources::Pods));
