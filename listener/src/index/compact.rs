@@ -10,6 +10,9 @@ use std::net::{IpAddr, Ipv4Addr};
 /// When the change happened that a slice shows (Kubernetes' annotation for measuring latency).
 const TRIGGER: &str = "endpoints.kubernetes.io/last-change-trigger-time";
 
+/// The label of a pod's record that says its subdomain, which a record has no field for.
+const SUBDOMAIN: &str = "fingerpost.io/subdomain";
+
 pub(crate) type Pairs = Box<[(Sym, Sym)]>;
 
 pub(super) fn pairs<'a>(strings: &mut Interner, labels: impl IntoIterator<Item = (&'a String, &'a String)>) -> Pairs {
@@ -234,7 +237,8 @@ impl Slice {
         for port in &slice.ports {
             let number = port.port.and_then(|number| u16::try_from(number).ok()).filter(|number| *number > 0);
             let (Some(number), Some(protocol)) = (number, protocol(&port.protocol)) else { continue };
-            ports.push(CompactPort { name: strings.intern_some(Some(&port.name)), app: Sym::NONE, number, protocol });
+            let (name, app) = (strings.intern_some(Some(&port.name)), strings.intern_some(Some(&port.app_protocol)));
+            ports.push(CompactPort { name, app, number, protocol });
         }
         Some(Self {
             service: strings.intern_some(service),
@@ -261,6 +265,7 @@ fn milliseconds(text: &str) -> Option<i64> {
 pub(crate) struct CompactPod {
     pub(super) uid: Uid,
     pub(super) addresses: Addresses,
+    pub(super) hostname: Sym,
     pub(super) labels: Pairs,
 }
 
@@ -276,15 +281,22 @@ impl CompactPod {
             false => Addresses::new(status.pod_ips.iter().map(|address| address.ip.as_str())),
         };
         addresses.iter().next()?;
+        let objects::PodSpec { hostname, subdomain } = &pod.spec;
+        let mut labels = pod.metadata.labels.clone();
+        if !subdomain.is_empty() {
+            labels.insert(SUBDOMAIN.to_owned(), subdomain.clone());
+        }
         Some(Self {
             uid: Uid::new(strings, &pod.metadata.uid),
             addresses,
-            labels: pairs(strings, &pod.metadata.labels),
+            hostname: strings.intern_some(Some(hostname)),
+            labels: pairs(strings, &labels),
         })
     }
 
     pub(super) fn mark(&self, marks: &mut Marks) {
         self.uid.mark(marks);
+        marks.mark(self.hostname);
         mark_pairs(marks, &self.labels);
     }
 }

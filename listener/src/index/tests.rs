@@ -29,7 +29,8 @@ fn endpoint(address: &str, pod: Option<(&str, &str)>, ready: Option<bool>) -> En
 fn slice(namespace: &str, name: &str, service: Option<&str>, endpoints: Vec<Endpoint>) -> Item {
     let mut metadata = meta(namespace, name);
     metadata.labels.extend(service.map(|service| ("kubernetes.io/service-name".to_owned(), service.to_owned())));
-    let ports = vec![EndpointPort { name: "http".into(), port: Some(80), protocol: "TCP".into() }];
+    let ports =
+        vec![EndpointPort { name: "http".into(), port: Some(80), protocol: "TCP".into(), app_protocol: "h2c".into() }];
     Item::EndpointSlice(Box::new(EndpointSlice { metadata, address_type: "IPv4".into(), endpoints, ports }))
 }
 
@@ -327,6 +328,27 @@ fn one_endpoint_is_one_write() {
     world.touched(touched);
     world.write(100);
     assert_eq!((world.writes, world.registry.len()), (1004, 1001));
+}
+
+#[test]
+fn pods_bring_their_hostname_and_ports_their_protocol() {
+    let mut world = World::new();
+    let pod = objects::Pod {
+        metadata: meta("a", "web-0"),
+        spec: objects::PodSpec { hostname: "first".into(), subdomain: "web".into() },
+        status: objects::PodStatus { pod_ip: "10.0.0.1".into(), ..objects::PodStatus::default() },
+    };
+    let slice = slice("a", "x", Some("s"), vec![endpoint("10.0.0.1", Some(("web-0", "u")), None)]);
+    for item in [namespace("a"), service("a", "s", 0), slice, Item::Pod(Box::new(pod))] {
+        let touched = world.index.put(&item);
+        world.touched(touched);
+    }
+    world.write(100);
+    let ObjectDocument::Instance(pod) = &world.registry["pod a/web-0"] else { panic!() };
+    assert_eq!(pod.hostname.as_deref(), Some("first"));
+    assert_eq!(pod.labels.get("fingerpost.io/subdomain"), Some("web"));
+    let ObjectDocument::Instance(endpoint) = &world.registry["instance a/s/web-0"] else { panic!() };
+    assert_eq!(endpoint.ports[0].app_protocol.as_deref(), Some("h2c"));
 }
 
 #[test]
