@@ -12,6 +12,7 @@ mod check;
 pub mod document;
 mod health;
 mod labels;
+mod limits;
 mod name;
 mod object;
 mod position;
@@ -25,6 +26,7 @@ mod view;
 pub use check::{Check, CheckMethod, CheckPort, CheckTls, CheckType};
 pub use health::{Health, HealthParts, PartState, SessionState};
 pub use labels::{LabelError, Labels, MAX_LABELS};
+pub use limits::{MAX_ADDRESSES, MAX_PORT_NAME, MAX_PORTS, MAX_TTL, address_fault};
 pub use name::{NameError, validate_dns_label, validate_domain_name, validate_instance_id, validate_text};
 pub use object::{
     AllCritical, Attachment, CheckResult, Conditions, Drain, Instance, Mark, Namespace, Pod, Port, Protocol, Report,

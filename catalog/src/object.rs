@@ -323,6 +323,9 @@ pub struct Mark {
     /// never said.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub complete: u64,
+    /// Of what that is all, in the source's own words: one that is to say more, or other things, is not complete with that.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub complete_of: String,
     /// Fields written by a newer version, kept as they are.
     #[serde(flatten)]
     pub unknown: Map<String, Value>,

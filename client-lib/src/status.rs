@@ -178,6 +178,8 @@ pub struct KubernetesStatus {
     pub refused_names: Vec<String>,
     /// Why writes fail now.
     pub write_trouble: Option<String>,
+    /// Why the Lease by which one of several listeners writes can't be used now.
+    pub lease_trouble: Option<String>,
     /// For how long there has been no word from the API server, in seconds, where that is long.
     pub stale_seconds: Option<f64>,
 }

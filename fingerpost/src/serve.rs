@@ -169,9 +169,9 @@ async fn serve(config: &ServeConfig, store: Arc<dyn Store>, started: Instant, en
                 shutdown: stop_http.clone(),
             };
             let options = kubernetes.options(&config.cluster_name)?;
-            let source = options.source.clone();
+            let (source, scope) = (options.source.clone(), options.scope());
             let listener = Listener::new(kubernetes.cluster.config().await?, Arc::new(local), options, &mut registry)?;
-            let gate = Gate::new(source, listener.state(), Arc::clone(&live), Arc::clone(&sources));
+            let gate = Gate::new((source, scope), listener.state(), Arc::clone(&live), Arc::clone(&sources));
             Some((listener, gate))
         }
     };

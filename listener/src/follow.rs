@@ -6,18 +6,21 @@
 //! object that can't be read is counted and named, and costs nothing else; and a list can be asked for that no cache of the
 //! server has answered.
 
+use crate::engine::sleep_until;
 use crate::objects::{Followed, Item, Received, Resources};
 use crate::state::State;
 use crate::trouble::{Trouble, cannot_stream_lists};
-use futures_util::StreamExt;
+use futures_util::{StreamExt, TryStreamExt};
 use kube::runtime::WatchStreamExt;
 use kube::runtime::utils::Backoff;
 use kube::runtime::watcher::{self, Event, ListSemantic, watcher};
 use kube::{Api, Client};
 use rand::RngExt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tracing::{info, warn};
 
 /// How long the server may keep a watch open. kube takes a watch for dead five seconds after it should have ended.
@@ -28,23 +31,32 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(250), Duration::fro
 const BATCH: usize = 128;
 
 /// The waits of one stream after faults. kube's own grow to half a minute; a name server should be back sooner, and there
-/// are few of them.
-struct Waits(Duration);
+/// are few of them. They begin anew only where the server has said something of use: that a list begins is no word of its.
+struct Waits {
+    next: Duration,
+    /// Set when something of use has come.
+    fresh: Arc<AtomicBool>,
+}
+
+impl Waits {
+    fn new() -> Self {
+        Self { next: BACKOFF.0, fresh: Arc::default() }
+    }
+}
 
 impl Iterator for Waits {
     type Item = Duration;
 
     fn next(&mut self) -> Option<Duration> {
-        let wait = self.0;
-        self.0 = (wait * 2).min(BACKOFF.1);
+        let wait = if self.fresh.swap(false, Ordering::Relaxed) { BACKOFF.0 } else { self.next };
+        self.next = (wait * 2).min(BACKOFF.1);
         Some(wait.mul_f64(rand::rng().random_range(0.5..=1.0)))
     }
 }
 
 impl Backoff for Waits {
-    fn reset(&mut self) {
-        self.0 = BACKOFF.0;
-    }
+    // Called after whatever is no fault, a list's beginning included.
+    fn reset(&mut self) {}
 }
 
 /// What a stream says.
@@ -79,7 +91,20 @@ pub(crate) struct Following {
     pub(crate) said: mpsc::Sender<Said>,
     /// Asked when a list is to be confirmed by one that no cache has answered.
     pub(crate) confirm: mpsc::Receiver<()>,
+    /// How long that list may take.
+    pub(crate) confirm_within: Duration,
     pub(crate) state: Arc<State>,
+}
+
+/// How the next list is asked for. Whatever it was, the one after it is an ordinary one again.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Mode {
+    /// As a stream, where the server can do that.
+    Ordinary,
+    /// In pages, because streamed ones were broken off.
+    Paged,
+    /// So that no cache answers it.
+    Trusted,
 }
 
 impl Following {
@@ -87,65 +112,98 @@ impl Following {
     pub(crate) async fn run<T: Followed>(mut self) {
         let resources = T::RESOURCES;
         let api = Api::<Received<T>>::all(self.client.clone());
-        let (mut streaming, mut trusted) = (true, false);
+        let (mut streaming, mut mode) = (true, Mode::Ordinary);
+        // Lists that began, since one was complete.
+        let mut unfinished = 0u32;
+        // When a list is asked for again that did not come.
+        let mut owed: Option<Instant> = None;
         loop {
-            let config = self.config(streaming && !trusted, trusted);
-            let events = watcher(api.clone(), config).backoff(Waits(BACKOFF.0)).ready_chunks(BATCH);
+            let waits = Waits::new();
+            let fresh = Arc::clone(&waits.fresh);
+            let events = watcher(api.clone(), self.config(streaming && mode == Mode::Ordinary))
+                .inspect_ok(move |event| {
+                    if !matches!(event, Event::Init | Event::InitApply(_)) {
+                        fresh.store(true, Ordering::Relaxed);
+                    }
+                })
+                .backoff(waits)
+                .ready_chunks(BATCH);
             futures_util::pin_mut!(events);
-            loop {
+            let mut deadline = (mode == Mode::Trusted).then(|| Instant::now() + self.confirm_within);
+            let mut listed = false;
+            mode = loop {
                 let chunk = tokio::select! {
                     chunk = events.next() => chunk,
-                    asked = self.confirm.recv() => {
-                        if asked.is_none() {
-                            return;
-                        }
-                        trusted = true;
-                        break;
+                    asked = self.confirm.recv() => match asked {
+                        None => return,
+                        // It is on its way, or will be.
+                        Some(()) if deadline.is_some() || owed.is_some() => continue,
+                        Some(()) => break Mode::Trusted,
+                    },
+                    () = sleep_until(deadline) => {
+                        // Meanwhile a cache may well have news.
+                        self.trouble(resources, &Trouble::unconfirmed(resources, self.confirm_within));
+                        owed = Some(Instant::now() + self.confirm_within);
+                        break Mode::Ordinary;
+                    }
+                    () = sleep_until(owed.filter(|_| deadline.is_none())) => {
+                        owed = None;
+                        break Mode::Trusted;
                     }
                 };
-                let Some(chunk) = chunk else { break };
+                let Some(chunk) = chunk else { break mode };
                 let mut words = Vec::with_capacity(chunk.len());
-                let mut start_over = false;
+                let mut next = None;
                 for event in chunk {
                     match event {
+                        Ok(Event::Init) if listed && mode != Mode::Ordinary => {
+                            next = Some(Mode::Ordinary);
+                            break;
+                        }
+                        Ok(Event::Init) if mode == Mode::Ordinary && streaming && unfinished > 0 => {
+                            // A watch has its end, and the list that begins it does not come through before that.
+                            self.trouble(resources, &Trouble::broken_off(resources));
+                            next = Some(Mode::Paged);
+                            break;
+                        }
                         Ok(event) => {
-                            if let Some(word) = self.word::<T>(event, trusted) {
-                                words.push(word);
+                            match event {
+                                Event::Init => unfinished += 1,
+                                Event::InitDone => (unfinished, listed, deadline) = (0, true, None),
+                                _ => {}
                             }
+                            words.extend(self.word::<T>(event, mode == Mode::Trusted));
                         }
-                        Err(error) => {
-                            if streaming && cannot_stream_lists(&error) {
-                                info!(
-                                    resource = resources.plural(),
-                                    "the API server does not stream lists; they come in pages"
-                                );
-                                (streaming, start_over) = (false, true);
-                                continue;
-                            }
-                            let trouble = Trouble::of_watch(resources, &error);
-                            if self.state.failed(resources, &trouble) {
-                                warn!(resource = resources.plural(), reason = %trouble.reason, "{trouble}");
-                            }
+                        Err(error) if streaming && cannot_stream_lists(&error) => {
+                            info!(
+                                resource = resources.plural(),
+                                "the API server does not stream lists; they come in pages"
+                            );
+                            streaming = false;
+                            next = Some(mode);
                         }
+                        Err(error) => self.trouble(resources, &Trouble::of_watch(resources, &error)),
                     }
                 }
-                // Later lists are ordinary ones again.
-                let ended = words.iter().any(|word| matches!(word, Word::End { .. }));
                 if !words.is_empty() && self.said.send(Said { resources, words }).await.is_err() {
                     return;
                 }
-                if ended {
-                    trusted = false;
+                if let Some(next) = next {
+                    break next;
                 }
-                if start_over {
-                    break;
-                }
-            }
+            };
         }
     }
 
-    fn config(&self, streaming: bool, trusted: bool) -> watcher::Config {
-        let mut config = watcher::Config::default().timeout(WATCH_SECONDS);
+    fn trouble(&self, resources: Resources, trouble: &Trouble) {
+        if self.state.failed(resources, trouble) {
+            warn!(resource = resources.plural(), reason = %trouble.reason, "{trouble}");
+        }
+    }
+
+    fn config(&self, streaming: bool) -> watcher::Config {
+        // Lists in pages are of the most recent state: kube's default, said here because so much depends on it.
+        let mut config = watcher::Config::default().timeout(WATCH_SECONDS).list_semantic(ListSemantic::MostRecent);
         if let Some(labels) = &self.labels {
             config = config.labels(labels);
         }
@@ -155,20 +213,19 @@ impl Following {
         if streaming {
             config = config.streaming_lists();
         }
-        if trusted {
-            config = config.list_semantic(ListSemantic::MostRecent);
-        }
         config
     }
 
     fn word<T: Followed>(&self, event: Event<Received<T>>, trusted: bool) -> Option<Word> {
         let resources = T::RESOURCES;
+        if matches!(event, Event::Init) {
+            // Where lists come in pages, it says this before it has asked.
+            self.state.listing(resources);
+            return Some(Word::Begin);
+        }
         self.state.heard(resources);
         let received = match event {
-            Event::Init => {
-                self.state.listing(resources);
-                return Some(Word::Begin);
-            }
+            Event::Init => return Some(Word::Begin),
             Event::InitDone => return Some(Word::End { trusted }),
             Event::Delete(received) => {
                 return Some(Word::Delete {

@@ -5,6 +5,7 @@
 //! which is under way then has come to its end: the time that a renewal is good for is counted from before it was
 //! asked for.
 
+use crate::state::State;
 use crate::trouble::root_cause;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
@@ -12,6 +13,7 @@ use k8s_openapi::jiff::Timestamp;
 use kube::api::{ObjectMeta, PostParams};
 use kube::{Api, Client};
 use rand::RngExt;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -65,6 +67,7 @@ pub(crate) struct Candidate {
     identity: String,
     /// What was seen last, and when that was new.
     seen: Option<(String, Instant)>,
+    state: Arc<State>,
 }
 
 /// What a look at the Lease came to.
@@ -74,14 +77,15 @@ enum Look {
 }
 
 impl Candidate {
-    pub(crate) fn new(client: Client, lease: LeaseName, identity: String) -> Self {
-        Self { api: Api::namespaced(client, &lease.namespace), lease, identity, seen: None }
+    pub(crate) fn new(client: Client, lease: LeaseName, identity: String, state: Arc<State>) -> Self {
+        state.expect_lease();
+        Self { api: Api::namespaced(client, &lease.namespace), lease, identity, seen: None, state }
     }
 
     /// Says in `leader` whether this one holds it. Runs until it is dropped.
     pub(crate) async fn run(&mut self, leader: &watch::Sender<bool>) {
         let mut until: Option<Instant> = None;
-        let (mut holder, mut trouble) = (None, None);
+        let mut holder = None;
         loop {
             let asked = Instant::now();
             // Whoever writes does so no longer than it may, however long an answer takes.
@@ -90,14 +94,14 @@ impl Candidate {
             match look {
                 Ok(Ok(Look::Held)) => {
                     until = Some(asked + WRITES);
-                    trouble = None;
+                    self.state.lease_seen(&self.identity);
                     if !leader.send_replace(true) {
                         info!(lease = %format_args!("{}/{}", self.lease.namespace, self.lease.name), "took the Lease");
                     }
                 }
                 Ok(Ok(Look::Others(other))) => {
                     until = None;
-                    trouble = None;
+                    self.state.lease_seen(&other);
                     leader.send_replace(false);
                     if holder.as_ref() != Some(&other) {
                         info!(holder = %other, "another listener holds the Lease; this one is ready to take over");
@@ -109,9 +113,8 @@ impl Candidate {
                         Ok(Err(error)) => self.explain(&error),
                         _ => "the API server does not answer".to_owned(),
                     };
-                    if trouble.as_ref() != Some(&why) {
+                    if self.state.lease_failed(&why) {
                         warn!("the Lease {}/{} can't be used: {why}", self.lease.namespace, self.lease.name);
-                        trouble = Some(why);
                     }
                 }
             }
@@ -209,7 +212,8 @@ impl Candidate {
         match error {
             kube::Error::Api(status) if status.code == 403 => format!(
                 "a Role in the namespace {} bound to this account needs the rule {{apiGroups: [\"coordination.k8s.io\"], \
-                 resources: [\"leases\"], verbs: [\"get\", \"create\", \"update\"]}} (the API server says: {})",
+                 resources: [\"leases\"], verbs: [\"get\", \"create\", \"update\"]}}, as in \
+                 deploy/kubernetes/rbac-lease.yaml (the API server says: {})",
                 self.lease.namespace, status.message
             ),
             kube::Error::Api(status) => format!("{} {}", status.code, status.message),

@@ -57,6 +57,8 @@ pub struct Options {
     pub identity: String,
     /// How often the registry is compared with the cluster, about.
     pub resync: Duration,
+    /// How long a list may take that is to confirm removals, before it is asked for again.
+    pub confirm_within: Duration,
 }
 
 impl Options {
@@ -69,7 +71,15 @@ impl Options {
             lease: None,
             identity: "fingerpost".to_owned(),
             resync: Duration::from_secs(600),
+            confirm_within: Duration::from_secs(30),
         }
+    }
+
+    /// Of what a registry has all that there is once this listener has written it, in words for the source's mark.
+    pub fn scope(&self) -> String {
+        let pods = if self.pods { " and pods" } else { "" };
+        let selector = self.namespace_selector.as_ref().map(|selector| format!(" of namespaces with {selector}"));
+        format!("services{pods}{}", selector.unwrap_or_default())
     }
 
     fn followed(&self) -> Vec<Resources> {
@@ -135,6 +145,7 @@ impl Listener {
                     .then_some("status.phase!=Succeeded,status.phase!=Failed,status.phase!=Unknown"),
                 said: say.clone(),
                 confirm: asked,
+                confirm_within: options.confirm_within,
                 state: Arc::clone(&state),
             };
             match resources {
@@ -146,6 +157,8 @@ impl Listener {
         }
         drop(say);
         let (lead, leader) = watch::channel(options.lease.is_none());
+        let mut candidate =
+            options.lease.clone().map(|lease| Candidate::new(client, lease, options.identity, Arc::clone(&state)));
         let engine = Engine {
             registry,
             source: options.source,
@@ -153,13 +166,13 @@ impl Listener {
             said,
             confirm: confirms,
             leader,
+            leased: options.lease.is_some(),
             state,
             latency: metrics.latency,
             resync: options.resync,
             write_timeout: if options.lease.is_some() { lease::WRITE_TIMEOUT } else { engine::WRITE_TIMEOUT },
         };
         tasks.spawn(engine.run());
-        let mut candidate = options.lease.map(|lease| Candidate::new(client, lease, options.identity));
         let candidacy = async {
             match &mut candidate {
                 Some(candidate) => candidate.run(&lead).await,

@@ -77,6 +77,16 @@ impl Collector for Snapshot {
             flag(state.phase == Phase::Synced),
         )?;
         gauge("fingerpost_kubernetes_leader", "1 while this listener is the one that writes", flag(state.leader))?;
+        gauge(
+            "fingerpost_kubernetes_writes_failing_seconds",
+            "Since when writes fail; 0 while they do not",
+            state.writes_failing_seconds.unwrap_or_default(),
+        )?;
+        gauge(
+            "fingerpost_kubernetes_lease_trouble",
+            "1 while the Lease by which one of several listeners writes can't be used",
+            flag(state.lease_trouble.is_some()),
+        )?;
         gauge("fingerpost_kubernetes_pending_records", "Records that wait to be written", state.pending as f64)?;
         gauge(
             "fingerpost_kubernetes_held_removals",
@@ -93,7 +103,7 @@ impl Collector for Snapshot {
             "Writes that failed and were tried again",
             state.write_failures,
         )?;
-        counter("fingerpost_kubernetes_refused_objects", "Objects that can't be taken", state.refused)?;
+        counter("fingerpost_kubernetes_refused_objects", "Objects that can't be taken, or not whole", state.refused)?;
         counter(
             "fingerpost_kubernetes_fqdn_slices",
             "Slices of names instead of addresses, passed over",

@@ -170,13 +170,25 @@ pub(crate) struct EndpointPort {
     pub(crate) port: Option<i64>,
     #[serde(deserialize_with = "or_default")]
     pub(crate) protocol: String,
+    #[serde(deserialize_with = "or_default")]
+    pub(crate) app_protocol: String,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default)]
 pub(crate) struct Pod {
     pub(crate) metadata: Meta,
+    pub(crate) spec: PodSpec,
     pub(crate) status: PodStatus,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub(crate) struct PodSpec {
+    #[serde(deserialize_with = "or_default")]
+    pub(crate) hostname: String,
+    #[serde(deserialize_with = "or_default")]
+    pub(crate) subdomain: String,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]

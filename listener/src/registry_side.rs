@@ -1,9 +1,9 @@
 //! What the registry holds of this source, page by page, each record as the digest of what it says.
 
 use crate::index::digest;
-use fingerpost_catalog::Source;
 use fingerpost_catalog::document::{InstanceDocument, NamespaceDocument, ObjectDocument, ServiceDocument};
-use fingerpost_client::{Error, Filter, ListRequest, Registry};
+use fingerpost_catalog::{Position, Source};
+use fingerpost_client::{Error, Filter, ListRequest, Operation, Registry};
 use futures_util::StreamExt;
 use futures_util::stream::{self, BoxStream};
 use std::sync::Arc;
@@ -35,24 +35,44 @@ enum Cursor {
     Instances(Option<String>),
 }
 
-/// All that the source has, in pages. After an error there is nothing more.
-pub(crate) fn read(registry: Arc<dyn Registry>, source: Source) -> BoxStream<'static, Result<Vec<Found>, Error>> {
+/// All that the source has, in pages, as of `since` or later. After an error there is nothing more.
+pub(crate) fn read(
+    registry: Arc<dyn Registry>,
+    source: Source,
+    since: Option<Position>,
+) -> BoxStream<'static, Result<Vec<Found>, Error>> {
     let begin = Some(Cursor::Namespaces(None));
-    stream::try_unfold((registry, source, begin), |(registry, source, cursor)| async move {
+    stream::try_unfold((registry, source, begin), move |(registry, source, cursor)| async move {
         let Some(cursor) = cursor else { return Ok(None) };
-        let (page, next) = read_page(&*registry, &source, cursor).await?;
+        let (page, next) = read_page(&*registry, &source, cursor, since).await?;
         Ok(Some((page, (registry, source, next))))
     })
     .boxed()
+}
+
+/// A position at or after all that was written before this call, by whomever: a replica of the registry may be behind, and
+/// what it shows of itself is no answer. So something is written, the removal of what no cluster can have.
+pub(crate) async fn catch_up(registry: &dyn Registry, source: &Source) -> Result<Position, Error> {
+    let nothing = InstanceDocument {
+        namespace: Some("kube-system".to_owned()),
+        // Neither a pod's name nor an address.
+        id: Some("_nothing".to_owned()),
+        ..InstanceDocument::default()
+    };
+    let nothing = Operation::Delete(ObjectDocument::Instance(Box::new(nothing)));
+    Ok(registry.batch(source, vec![nothing]).await?.revision)
 }
 
 async fn read_page(
     registry: &dyn Registry,
     source: &Source,
     cursor: Cursor,
+    since: Option<Position>,
 ) -> Result<(Vec<Found>, Option<Cursor>), Error> {
-    let request = |continue_token| ListRequest {
+    let request = |continue_token: Option<String>| ListRequest {
         limit: Some(PAGE),
+        // Where a list goes on, it is from what the first page was.
+        min_revision: since.filter(|_| continue_token.is_none()),
         continue_token,
         ..ListRequest::from(Filter { source: Some(source.clone()), ..Filter::default() })
     };

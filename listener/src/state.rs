@@ -34,19 +34,29 @@ pub enum Phase {
     Synced,
 }
 
+/// What is known of the Lease.
+#[derive(Clone, Debug, Default)]
+struct Leased {
+    /// Who held it when it was last seen, this listener included.
+    holder: Option<String>,
+    trouble: Option<(String, Instant)>,
+}
+
 #[derive(Debug, Default)]
 struct Inner {
     kinds: [Option<Following>; 4],
     phase: Phase,
     ever_synced: bool,
     leader: bool,
+    /// None where there is no Lease.
+    lease: Option<Leased>,
     pending: u64,
     held: u64,
     writes: u64,
     write_failures: u64,
     refused: u64,
     refused_names: Vec<String>,
-    write_trouble: Option<String>,
+    write_trouble: Option<(String, Instant)>,
     passed_over: u64,
     /// What the registry had from an earlier run.
     found: Option<u64>,
@@ -101,12 +111,18 @@ pub struct StateDocument {
     pub writes: u64,
     /// Writes that failed and were tried again.
     pub write_failures: u64,
-    /// Objects that can't be taken, now and before.
+    /// Objects that can't be taken, or not whole, now and before.
     pub refused: u64,
     /// The latest of them.
     pub refused_names: Vec<String>,
     /// Why writes fail now.
     pub write_trouble: Option<String>,
+    /// Since how many seconds they do.
+    pub writes_failing_seconds: Option<f64>,
+    /// Who held the Lease when it was last seen, by which one of several listeners writes.
+    pub lease_holder: Option<String>,
+    /// Why the Lease can't be used now.
+    pub lease_trouble: Option<String>,
     /// Slices of names instead of addresses.
     pub passed_over: u64,
     /// How many records of this cluster the registry had when the listener started.
@@ -191,6 +207,31 @@ impl State {
         self.inner.lock().leader = leader;
     }
 
+    /// There is a Lease.
+    pub(crate) fn expect_lease(&self) {
+        self.inner.lock().lease.get_or_insert_default();
+    }
+
+    /// The Lease was seen, and is held by `holder`.
+    pub(crate) fn lease_seen(&self, holder: &str) {
+        let mut inner = self.inner.lock();
+        let lease = inner.lease.get_or_insert_default();
+        lease.trouble = None;
+        if lease.holder.as_deref() != Some(holder) {
+            lease.holder = Some(holder.to_owned());
+        }
+    }
+
+    /// The Lease can't be used; whether that is another fault than the last.
+    pub(crate) fn lease_failed(&self, why: &str) -> bool {
+        let mut inner = self.inner.lock();
+        let lease = inner.lease.get_or_insert_default();
+        let before = lease.trouble.take();
+        let since = before.as_ref().map_or_else(Instant::now, |(_, since)| *since);
+        lease.trouble = Some((why.to_owned(), since));
+        before.is_none_or(|(before, _)| before != why)
+    }
+
     pub(crate) fn set_found(&self, records: u64) {
         self.inner.lock().found.get_or_insert(records);
     }
@@ -210,9 +251,10 @@ impl State {
     pub(crate) fn write_failed(&self, why: &str) -> bool {
         let mut inner = self.inner.lock();
         inner.write_failures += 1;
-        let news = inner.write_trouble.as_deref() != Some(why);
-        inner.write_trouble = Some(why.to_owned());
-        news
+        let before = inner.write_trouble.take();
+        let since = before.as_ref().map_or_else(Instant::now, |(_, since)| *since);
+        inner.write_trouble = Some((why.to_owned(), since));
+        before.is_none_or(|(before, _)| before != why)
     }
 
     pub(crate) fn refused(&self, what: String) {
@@ -249,6 +291,7 @@ impl State {
             .iter()
             .filter_map(|kind| kind.age_seconds)
             .fold(None, |oldest: Option<f64>, age| Some(oldest.map_or(age, |oldest| oldest.max(age))));
+        let lease = inner.lease.as_ref();
         StateDocument {
             phase: inner.phase,
             leader: inner.leader,
@@ -259,36 +302,58 @@ impl State {
             write_failures: inner.write_failures,
             refused: inner.refused,
             refused_names: inner.refused_names.clone(),
-            write_trouble: inner.write_trouble.clone(),
+            write_trouble: inner.write_trouble.as_ref().map(|(why, _)| why.clone()),
+            writes_failing_seconds: inner.write_trouble.as_ref().map(|(_, since)| since.elapsed().as_secs_f64()),
+            lease_holder: lease.and_then(|lease| lease.holder.clone()),
+            lease_trouble: lease.and_then(|lease| lease.trouble.as_ref()).map(|(why, _)| why.clone()),
             passed_over: inner.passed_over,
             found: inner.found,
             stale_seconds: oldest.filter(|age| *age > STALE_SECONDS),
         }
     }
 
+    /// Whether nobody may write: this listener waits for a Lease that it has never seen held.
+    pub fn waits_for_nobody(&self) -> bool {
+        let inner = self.inner.lock();
+        let unheld = inner.lease.as_ref().is_some_and(|lease| lease.holder.is_none());
+        inner.phase == Phase::Standby && unheld
+    }
+
     /// Why the registry may not have what the cluster has, in a sentence; none where it has.
     pub fn trouble(&self) -> Option<String> {
+        let nobody = self.waits_for_nobody();
         let document = self.document();
-        let first = document.kinds.iter().find_map(|kind| kind.trouble.clone());
-        match (document.phase, document.stale_seconds, first) {
-            (Phase::Synced, Some(age), why) => {
-                let why = why.map(|why| format!(": {why}")).unwrap_or_default();
-                Some(format!("has had no word from the API server for {age:.0} s; what is shown is so old{why}"))
+        let following = document.kinds.iter().find_map(|kind| kind.trouble.clone());
+        let mut said = Vec::new();
+        if nobody {
+            said.push("stands by for a Lease that nobody was seen to hold".to_owned());
+        }
+        match (document.phase, document.stale_seconds) {
+            (Phase::Synced | Phase::Standby, Some(age)) => {
+                let why = following.map(|why| format!(": {why}")).unwrap_or_default();
+                said.push(format!("has had no word from the API server for {age:.0} s; what is shown is so old{why}"));
             }
-            (Phase::Synced | Phase::Standby, _, why) => why,
-            (Phase::Starting, _, why) => {
+            (Phase::Synced | Phase::Standby, None) => said.extend(following),
+            (Phase::Starting, _) => {
                 let missing: Vec<&str> =
                     document.kinds.iter().filter(|kind| !kind.synced).map(|kind| kind.resource).collect();
                 let what = match missing.is_empty() {
                     true => "has not written all of the cluster yet".to_owned(),
                     false => format!("has no complete list of {} yet", missing.join(", ")),
                 };
-                Some(match (document.held, why) {
+                said.push(match (document.held, following) {
                     (_, Some(why)) => format!("{what}: {why}"),
                     (held, None) if held > 0 => format!("{what}: {held} removals wait for a second list"),
                     _ => what,
-                })
+                });
             }
         }
+        if let (Some(why), Some(seconds)) = (document.write_trouble, document.writes_failing_seconds) {
+            said.push(format!("writes have failed for {seconds:.0} s: {why}"));
+        }
+        if let Some(why) = document.lease_trouble {
+            said.push(format!("the Lease can't be used: {why}"));
+        }
+        (!said.is_empty()).then(|| said.join("; "))
     }
 }

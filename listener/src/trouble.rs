@@ -3,6 +3,7 @@
 use crate::objects::Resources;
 use kube::runtime::watcher;
 use std::fmt;
+use std::time::Duration;
 
 /// Why a kind of object can't be followed at the moment, in one word; the label of a metric.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
@@ -89,6 +90,21 @@ impl Trouble {
                 Self::new(Reason::Unreadable, format!("the list of {} says no version", resources.plural()))
             }
         }
+    }
+
+    /// A streamed list that ended before it was complete.
+    pub(crate) fn broken_off(resources: Resources) -> Self {
+        let plural = resources.plural();
+        Self::new(Reason::Silent, format!("the list of {plural} ends before it is complete; it is asked for in pages"))
+    }
+
+    /// A list that was to confirm what another one said, and did not come.
+    pub(crate) fn unconfirmed(resources: Resources, within: Duration) -> Self {
+        let (plural, within) = (resources.plural(), within.as_secs_f32());
+        let message = format!(
+            "the list of {plural} that is to confirm removals did not come within {within} s; until one does, nothing is removed"
+        );
+        Self::new(Reason::Silent, message)
     }
 
     /// A fault of one call.

@@ -190,19 +190,26 @@ impl Sources {
                 && !heard.contains(source)
                 && here(source)
         });
+        // Meanwhile another one may say that the source is complete, which must not be lost: so each mark is written in the
+        // place of the one that was read.
         let marked = marked.into_iter().map(|source| {
-            let mark = Mark { seen: now, complete: self.complete_since(&source), ..Mark::default() };
-            (source, Action::Put(Arc::new(Record::Mark(mark))))
+            let (before, expect) = self.mark_of(&source);
+            let mark = Mark { seen: now, ..before };
+            (source, Some(expect), Action::Put(Arc::new(Record::Mark(mark))))
         });
-        let forgotten = forgotten.map(|(source, _)| (source.clone(), Action::Delete));
-        let operations =
-            marked.chain(forgotten).map(|(source, action)| Operation { key: Key::Mark { source }, action });
-        let operations: Vec<Operation> = operations.collect();
-        for some in operations.chunks(MAX_OPERATIONS) {
-            let commit = Commit { operations: some.to_vec(), ..Commit::default() };
+        let forgotten = forgotten.map(|(source, _)| (source.clone(), None, Action::Delete));
+        let changes: Vec<_> = marked.chain(forgotten).collect();
+        for some in changes.chunks(MAX_OPERATIONS) {
+            let mut commit = Commit::default();
+            for (source, expect, action) in some {
+                let key = Key::Mark { source: source.clone() };
+                commit.conditions.extend(expect.map(|expect| Condition { key: key.clone(), expect }));
+                commit.operations.push(Operation { key, action: action.clone() });
+            }
             match tokio::time::timeout(Duration::from_secs(10), self.store.commit(commit)).await {
                 Ok(Ok(_)) => {}
                 // They stay heard, and the next look tries again.
+                Ok(Err(CommitError::Condition { .. })) => return,
                 Ok(Err(error)) => return warn!(%error, "can't note which sources were heard"),
                 Err(_) => return warn!("the store did not take the note of which sources were heard in time"),
             }
@@ -213,19 +220,26 @@ impl Sources {
         });
     }
 
-    /// Since when all that a source has is here, in milliseconds since 1970; 0 where that was never said.
-    pub fn complete_since(&self, source: &Source) -> u64 {
+    /// A source's mark, an empty one where it has none, and the condition that it is still that.
+    fn mark_of(&self, source: &Source) -> (Mark, Expect) {
         match self.live.read().record(&Key::Mark { source: source.clone() }) {
-            Some((Record::Mark(mark), _)) => mark.complete,
-            _ => 0,
+            Some((Record::Mark(mark), revision)) => (mark, Expect::At(revision)),
+            _ => (Mark::default(), Expect::Absent),
         }
     }
 
-    /// Notes that all that a source has is here, durably, and with it all that was written before.
-    pub async fn complete(&self, source: &Source) -> Result<(), CommitError> {
+    /// Whether all that a source has is here, where that is all of `what`.
+    pub fn is_complete(&self, source: &Source, what: &str) -> bool {
+        let (mark, _) = self.mark_of(source);
+        mark.complete > 0 && mark.complete_of == what
+    }
+
+    /// Notes that all that a source has is here, durably, and with it all that was written before; and of what it is all.
+    pub async fn complete(&self, source: &Source, what: &str) -> Result<(), CommitError> {
         let now = Timestamp::now().0;
-        let mark = Record::Mark(Mark { seen: now, complete: now, ..Mark::default() });
-        let operation = Operation { key: Key::Mark { source: source.clone() }, action: Action::Put(Arc::new(mark)) };
+        let mark = Mark { seen: now, complete: now, complete_of: what.to_owned(), ..self.mark_of(source).0 };
+        let action = Action::Put(Arc::new(Record::Mark(mark)));
+        let operation = Operation { key: Key::Mark { source: source.clone() }, action };
         self.store.commit(Commit { operations: vec![operation], ..Commit::default() }).await.map(|_| ())
     }
 

@@ -6,18 +6,12 @@
 use crate::checks::declaration;
 use fingerpost_catalog::document::{InstanceDocument, NamespaceDocument, ServiceDocument};
 use fingerpost_catalog::{
-    Instance, Labels, NameError, Namespace, Port, Service, ServiceType, validate_dns_label, validate_domain_name,
-    validate_instance_id, validate_text,
+    Instance, Labels, MAX_ADDRESSES, MAX_PORT_NAME, MAX_PORTS, MAX_TTL, NameError, Namespace, Port, Service,
+    ServiceType, address_fault, validate_dns_label, validate_domain_name, validate_instance_id, validate_text,
 };
 use serde_json::Map;
 use std::net::IpAddr;
 
-/// Most addresses of an instance or service.
-pub const MAX_ADDRESSES: usize = 16;
-/// Most ports of an instance or service; Kubernetes allows as many in a slice.
-pub const MAX_PORTS: usize = 100;
-/// Longest TTL in seconds: a day.
-pub const MAX_TTL: u32 = 86_400;
 /// Longest note on a health, in characters.
 pub const MAX_NOTE: usize = 1024;
 
@@ -53,7 +47,7 @@ fn labels(labels: &Labels) -> Result<(), Invalid> {
     labels.validate().map_err(|error| Invalid::new("/labels", error))
 }
 
-/// An address that can be reached by others: neither unspecified, multicast, broadcast nor a v4 address in v6 clothes.
+/// Addresses that can be reached by others, each once.
 fn addresses(field: &str, addresses: &[IpAddr]) -> Result<(), Invalid> {
     if addresses.len() > MAX_ADDRESSES {
         let detail = format!("{} addresses, and at most {MAX_ADDRESSES} are allowed", addresses.len());
@@ -61,18 +55,8 @@ fn addresses(field: &str, addresses: &[IpAddr]) -> Result<(), Invalid> {
     }
     for (n, address) in addresses.iter().enumerate() {
         let refuse = |why: &str| Err(Invalid::new(format!("{field}/{n}"), format!("`{address}` {why}")));
-        if address.is_unspecified() {
-            return refuse("is the unspecified address, which nobody can connect to");
-        }
-        if address.is_multicast() {
-            return refuse("is a multicast address; give the endpoint's own");
-        }
-        match address {
-            IpAddr::V4(v4) if v4.is_broadcast() => return refuse("is the broadcast address"),
-            IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some() => {
-                return refuse("is an IPv4 address mapped into IPv6; write it as IPv4");
-            }
-            _ => {}
+        if let Some(fault) = address_fault(*address) {
+            return refuse(fault);
         }
         if addresses.iter().take(n).any(|earlier| earlier == address) {
             return refuse("is given twice");
@@ -91,9 +75,9 @@ fn ports(ports: &[Port]) -> Result<(), Invalid> {
         }
         if !port.name.is_empty() {
             validate_dns_label(&port.name).map_err(at(format!("/ports/{n}/name")))?;
-            // In SRV names an underscore stands before it, and a label has at most 63 octets (RFC 1035 §2.3.4).
-            if port.name.len() > 62 {
-                return Err(Invalid::new(format!("/ports/{n}/name"), NameError::TooLong { length: 63, limit: 62 }));
+            if port.name.len() > MAX_PORT_NAME {
+                let error = NameError::TooLong { length: port.name.len(), limit: MAX_PORT_NAME };
+                return Err(Invalid::new(format!("/ports/{n}/name"), error));
             }
         }
         if let Some(protocol) = &port.app_protocol {

@@ -26,7 +26,7 @@ fn all() -> Vec<Value> {
     let listed = read("kustomization.yaml");
     let listed = listed[0]["resources"].as_array().expect("resources").clone();
     let mut files: Vec<&str> = listed.iter().map(|file| file.as_str().expect("a file")).collect();
-    files.extend(["rbac-pods.yaml", "kube-dns.yaml"]);
+    files.extend(["rbac-pods.yaml", "rbac-lease.yaml", "kube-dns.yaml"]);
     let there = std::fs::read_dir(folder()).expect("folder").count();
     assert_eq!(there, files.len() + 1, "every file is applied: {files:?}");
     files.into_iter().flat_map(read).collect()
@@ -68,9 +68,12 @@ async fn an_api_server_takes_them_and_their_rights_are_enough() {
     let endpoints = vec![objects::endpoint("10.0.0.1")];
     api.put(&objects::slice("prod", "web", "web-1", endpoints, objects::http_port())).await;
     let (settings, kubeconfig) = (settings.display().to_string(), kubeconfig.display().to_string());
-    let flags = ["--config", &settings, "--kubeconfig", &kubeconfig, "--ops-listen", "127.0.0.1:0"];
+    let lease = ["--kubernetes-lease", "kube-system/fingerpost"];
+    let flags = ["--config", &settings, "--kubeconfig", &kubeconfig, "--ops-listen", "127.0.0.1:0", lease[0], lease[1]];
     let server = Server::start_with(&flags);
     ready(&server).await;
+    let lease = api.get("/apis/coordination.k8s.io/v1/namespaces/kube-system/leases/fingerpost").await.expect("a Lease");
+    assert!(lease["spec"]["holderIdentity"].is_string(), "{lease}");
     let found = answer(server.dns, "web.prod.svc.cluster.local").await.expect("an answer");
     assert_eq!(found.into_iter().collect::<Vec<_>>(), ["10.0.0.1"]);
 }

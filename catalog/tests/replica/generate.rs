@@ -181,7 +181,7 @@ fn key_and_record() -> BoxedStrategy<(Key, Record)> {
         }),
         2 => (name(&["s1", "s2", "s3"]), session()).prop_map(|(id, session)| (Key::Session { id }, session)),
         1 => (source(), 1..9_u64, 0..2_u64, unknown()).prop_map(|(source, seen, complete, unknown)| {
-            (Key::Mark { source }, Record::Mark(Mark { seen, complete, unknown }))
+            (Key::Mark { source }, Record::Mark(Mark { seen, complete, complete_of: String::new(), unknown }))
         }),
     ]
     .boxed()

@@ -75,11 +75,10 @@ pub(crate) async fn run(global: &GlobalArgs, args: ListenerArgs) -> Result<()> {
 fn router(state: Arc<State>, metrics: Arc<Registry>) -> Router {
     let ready = move || {
         let trouble = state.trouble();
-        // Who stands by is as ready as it can be.
-        let answer = match (state.document().phase, trouble) {
-            (Phase::Starting, why) => {
-                (StatusCode::SERVICE_UNAVAILABLE, format!("[-] kubernetes {}\n", why.unwrap_or_default()))
-            }
+        // Who stands by for another one is as ready as it can be.
+        let unready = state.document().phase == Phase::Starting || state.waits_for_nobody();
+        let answer = match (unready, trouble) {
+            (true, why) => (StatusCode::SERVICE_UNAVAILABLE, format!("[-] kubernetes {}\n", why.unwrap_or_default())),
             (_, Some(why)) => (StatusCode::OK, format!("[!] kubernetes {why}\n")),
             (_, None) => (StatusCode::OK, "[+] kubernetes ok\n".to_owned()),
         };

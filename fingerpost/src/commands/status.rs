@@ -135,7 +135,8 @@ fn human(status: &StatusDocument, colour: bool) -> String {
             let text = format!("no word from the API server for {age:.0} s; what it said until then is answered");
             fields.add("Stale", Cell::styled(text, Style::Warn));
         }
-        let troubles = cluster.kinds.iter().filter_map(|kind| kind.trouble.as_ref()).chain(&cluster.write_trouble);
+        let following = cluster.kinds.iter().filter_map(|kind| kind.trouble.as_ref());
+        let troubles = following.chain(&cluster.write_trouble).chain(&cluster.lease_trouble);
         troubles.for_each(|trouble| fields.add("Trouble", Cell::styled(trouble.as_str(), Style::Bad)));
         if cluster.held > 0 {
             let text = format!("{} wait for a second list to confirm them", counted(cluster.held, "removal"));

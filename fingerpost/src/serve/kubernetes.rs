@@ -16,6 +16,8 @@ use tracing::warn;
 /// Where an earlier run has come so far, it may speak at once; where that was ended in the midst of it, not yet.
 pub(super) struct Gate {
     source: Source,
+    /// What of the cluster is followed. Who followed less before does not know what is missing of the rest.
+    scope: String,
     state: Arc<State>,
     live: Arc<LiveReplica>,
     sources: Arc<Sources>,
@@ -23,13 +25,18 @@ pub(super) struct Gate {
 }
 
 impl Gate {
-    pub(super) fn new(source: Source, state: Arc<State>, live: Arc<LiveReplica>, sources: Arc<Sources>) -> Arc<Self> {
-        Arc::new(Self { source, state, live, sources, closed: AtomicBool::new(true) })
+    pub(super) fn new(
+        (source, scope): (Source, String),
+        state: Arc<State>,
+        live: Arc<LiveReplica>,
+        sources: Arc<Sources>,
+    ) -> Arc<Self> {
+        Arc::new(Self { source, scope, state, live, sources, closed: AtomicBool::new(true) })
     }
 
     /// Whether the store has had all of the cluster.
     fn knows(&self) -> bool {
-        self.sources.complete_since(&self.source) > 0
+        self.sources.is_complete(&self.source, &self.scope)
     }
 
     /// When the cluster was last written of, as far as the store says; to within an hour or so.
@@ -59,7 +66,7 @@ impl Gate {
             None => index.set_synced(self.live.position()),
         }
         while !self.knows() {
-            match self.sources.complete(&self.source).await {
+            match self.sources.complete(&self.source, &self.scope).await {
                 Ok(()) => break,
                 Err(error) => warn!(%error, "can't note that all of the cluster is here; trying again"),
             }

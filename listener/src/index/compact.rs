@@ -2,18 +2,16 @@
 
 use super::interner::{Interner, Marks, Sym};
 use crate::objects::{self, EndpointConditions};
-use fingerpost_catalog::{AllCritical, Conditions, Labels, Port, Protocol, validate_instance_id};
+use fingerpost_catalog::{Conditions, Labels, Port, Protocol, validate_instance_id};
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::{IpAddr, Ipv4Addr};
 
-/// Annotations that say what a Service object can't.
-const TTL: &str = "fingerpost.io/ttl";
-const ALL_CRITICAL: &str = "fingerpost.io/all-critical";
-const EXCLUDE: &str = "fingerpost.io/exclude";
-const COPY_LABELS: &str = "fingerpost.io/copy-labels";
 /// When the change happened that a slice shows (Kubernetes' annotation for measuring latency).
 const TRIGGER: &str = "endpoints.kubernetes.io/last-change-trigger-time";
+
+/// The label of a pod's record that says its subdomain, which a record has no field for.
+const SUBDOMAIN: &str = "fingerpost.io/subdomain";
 
 pub(crate) type Pairs = Box<[(Sym, Sym)]>;
 
@@ -25,7 +23,7 @@ pub(super) fn labels(strings: &Interner, pairs: &Pairs) -> Labels {
     pairs.iter().map(|(key, value)| (strings.text(*key), strings.text(*value))).collect()
 }
 
-fn mark_pairs(marks: &mut Marks, pairs: &Pairs) {
+pub(super) fn mark_pairs(marks: &mut Marks, pairs: &Pairs) {
     for (key, value) in pairs {
         marks.mark(*key);
         marks.mark(*value);
@@ -123,10 +121,10 @@ impl Addresses {
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct CompactPort {
-    name: Sym,
-    app: Sym,
-    number: u16,
-    protocol: Protocol,
+    pub(super) name: Sym,
+    pub(super) app: Sym,
+    pub(super) number: u16,
+    pub(super) protocol: Protocol,
 }
 
 impl CompactPort {
@@ -139,135 +137,18 @@ impl CompactPort {
         }
     }
 
-    fn mark(self, marks: &mut Marks) {
+    pub(super) fn mark(self, marks: &mut Marks) {
         marks.mark(self.name);
         marks.mark(self.app);
     }
 }
 
-fn protocol(text: &str) -> Option<Protocol> {
+pub(super) fn protocol(text: &str) -> Option<Protocol> {
     match text {
         "" | "TCP" => Some(Protocol::Tcp),
         "UDP" => Some(Protocol::Udp),
         "SCTP" => Some(Protocol::Sctp),
         _ => None,
-    }
-}
-
-/// A Service as it is declared.
-#[derive(Clone, PartialEq, Debug)]
-pub(crate) struct Declared {
-    pub(super) kind: ServiceKind,
-    pub(super) labels: Pairs,
-    pub(super) ports: Box<[CompactPort]>,
-    pub(super) ttl: Option<u32>,
-    pub(super) publish_not_ready: bool,
-    pub(super) all_critical: AllCritical,
-    /// Which of the labels its instances get.
-    pub(super) copied: Pairs,
-    pub(super) selector: bool,
-}
-
-#[derive(Clone, PartialEq, Debug)]
-pub(crate) enum ServiceKind {
-    ClusterIp(Box<[IpAddr]>),
-    Headless,
-    ExternalName(Sym),
-}
-
-/// Why a Service is not declared although it is there.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) enum Withheld {
-    /// Its annotation asks for that.
-    Excluded,
-    /// It has no address yet.
-    Unallocated,
-    /// What it says can't be taken.
-    Refused(String),
-}
-
-impl Declared {
-    pub(super) fn new(strings: &mut Interner, service: &objects::Service) -> Result<Self, Withheld> {
-        let objects::Service { metadata, spec } = service;
-        let annotation = |name: &str| metadata.annotations.get(name).map(|text| text.trim());
-        match annotation(EXCLUDE) {
-            Some("true") => return Err(Withheld::Excluded),
-            None | Some("false" | "") => {}
-            Some(other) => {
-                return Err(Withheld::Refused(format!(
-                    "annotation {EXCLUDE}: `{other}` is neither `true` nor `false`"
-                )));
-            }
-        }
-        let kind = match spec.service_type.as_str() {
-            // CoreDNS has no name for an alias of an address, either.
-            "ExternalName" if spec.external_name.parse::<IpAddr>().is_ok() => {
-                return Err(Withheld::Refused(format!("externalName `{}` is an address, no name", spec.external_name)));
-            }
-            "ExternalName" => ServiceKind::ExternalName(strings.intern(&spec.external_name)),
-            _ if spec.cluster_ip == "None" => ServiceKind::Headless,
-            _ => {
-                let texts = match spec.cluster_ips.is_empty() {
-                    true => std::slice::from_ref(&spec.cluster_ip),
-                    false => &spec.cluster_ips[..],
-                };
-                let addresses: Box<[IpAddr]> = texts.iter().filter_map(|text| text.parse().ok()).collect();
-                if addresses.is_empty() {
-                    return Err(Withheld::Unallocated);
-                }
-                ServiceKind::ClusterIp(addresses)
-            }
-        };
-        let ttl = match annotation(TTL) {
-            None => None,
-            Some(text) => Some(
-                text.parse()
-                    .map_err(|_| Withheld::Refused(format!("annotation {TTL}: `{text}` is no number of seconds")))?,
-            ),
-        };
-        let all_critical = match annotation(ALL_CRITICAL) {
-            None | Some("none" | "") => AllCritical::None,
-            Some("all") => AllCritical::All,
-            Some(other) => {
-                return Err(Withheld::Refused(format!(
-                    "annotation {ALL_CRITICAL}: `{other}` is neither `none` nor `all`"
-                )));
-            }
-        };
-        let mut ports = Vec::with_capacity(spec.ports.len());
-        for port in &spec.ports {
-            let (Ok(number), Some(protocol)) = (u16::try_from(port.port), protocol(&port.protocol)) else {
-                return Err(Withheld::Refused(format!("port {}/{} can't be taken", port.port, port.protocol)));
-            };
-            let (name, app) = (strings.intern_some(Some(&port.name)), strings.intern_some(Some(&port.app_protocol)));
-            ports.push(CompactPort { name, app, number, protocol });
-        }
-        let wanted: Vec<&str> = annotation(COPY_LABELS)
-            .unwrap_or_default()
-            .split(',')
-            .map(str::trim)
-            .filter(|key| !key.is_empty())
-            .collect();
-        let copied = metadata.labels.iter().filter(|(key, _)| wanted.contains(&key.as_str()));
-        Ok(Self {
-            kind,
-            copied: pairs(strings, copied),
-            labels: pairs(strings, &metadata.labels),
-            ports: ports.into(),
-            ttl,
-            publish_not_ready: spec.publish_not_ready_addresses,
-            all_critical,
-            selector: !spec.selector.is_empty(),
-        })
-    }
-
-    pub(super) fn mark(&self, marks: &mut Marks) {
-        mark_pairs(marks, &self.labels);
-        mark_pairs(marks, &self.copied);
-        self.ports.iter().for_each(|port| port.mark(marks));
-        if let ServiceKind::ExternalName(name) = self.kind {
-            marks.mark(name);
-        }
     }
 }
 
@@ -356,7 +237,8 @@ impl Slice {
         for port in &slice.ports {
             let number = port.port.and_then(|number| u16::try_from(number).ok()).filter(|number| *number > 0);
             let (Some(number), Some(protocol)) = (number, protocol(&port.protocol)) else { continue };
-            ports.push(CompactPort { name: strings.intern_some(Some(&port.name)), app: Sym::NONE, number, protocol });
+            let (name, app) = (strings.intern_some(Some(&port.name)), strings.intern_some(Some(&port.app_protocol)));
+            ports.push(CompactPort { name, app, number, protocol });
         }
         Some(Self {
             service: strings.intern_some(service),
@@ -383,6 +265,7 @@ fn milliseconds(text: &str) -> Option<i64> {
 pub(crate) struct CompactPod {
     pub(super) uid: Uid,
     pub(super) addresses: Addresses,
+    pub(super) hostname: Sym,
     pub(super) labels: Pairs,
 }
 
@@ -398,15 +281,22 @@ impl CompactPod {
             false => Addresses::new(status.pod_ips.iter().map(|address| address.ip.as_str())),
         };
         addresses.iter().next()?;
+        let objects::PodSpec { hostname, subdomain } = &pod.spec;
+        let mut labels = pod.metadata.labels.clone();
+        if !subdomain.is_empty() {
+            labels.insert(SUBDOMAIN.to_owned(), subdomain.clone());
+        }
         Some(Self {
             uid: Uid::new(strings, &pod.metadata.uid),
             addresses,
-            labels: pairs(strings, &pod.metadata.labels),
+            hostname: strings.intern_some(Some(hostname)),
+            labels: pairs(strings, &labels),
         })
     }
 
     pub(super) fn mark(&self, marks: &mut Marks) {
         self.uid.mark(marks);
+        marks.mark(self.hostname);
         mark_pairs(marks, &self.labels);
     }
 }

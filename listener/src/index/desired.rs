@@ -1,6 +1,7 @@
 //! What a record should be, by what the cluster says.
 
-use super::compact::{CompactEndpoint, Declared, ServiceKind, Slice, labels};
+use super::compact::{CompactEndpoint, Slice, labels};
+use super::declared::{Declared, ServiceKind};
 use super::interner::Sym;
 use super::members::{Member, Members, Place};
 use super::{Index, Map, Record};
@@ -71,6 +72,7 @@ impl Index {
                     namespace: Some(self.strings.text(namespace).to_owned()),
                     id: Some(self.strings.text(id).to_owned()),
                     addresses: unique(pod.addresses.iter()),
+                    hostname: self.strings.text_some(pod.hostname),
                     labels: labels(&self.strings, &pod.labels),
                     pod: Some(Pod { name: self.strings.text(id).to_owned(), uid: pod.uid.text(&self.strings) }),
                     ..InstanceDocument::default()

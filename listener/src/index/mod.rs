@@ -7,19 +7,27 @@
 //! their Namespace: what belongs together is kept, and comes to be when the last part does.
 
 mod compact;
+mod declared;
 mod desired;
+mod fit;
+mod guard;
 mod interner;
 mod members;
+mod slices;
 #[cfg(test)]
 mod tests;
 
 use crate::objects::{self, Item, Resources};
-use compact::{CompactPod, Declared, Pairs, ServiceKind, Slice, Withheld};
+use compact::{CompactPod, Pairs, Slice};
+use declared::{Declared, ServiceKind, Withheld};
 pub(crate) use desired::digest;
+pub(crate) use fit::fit;
+pub(crate) use guard::{Class, Counts, Listed};
 use hashbrown::{HashMap, HashSet};
 use interner::Interner;
 pub(crate) use interner::Sym;
 use members::Members;
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 type Map<K, V> = HashMap<K, V, ahash::RandomState>;
 type Set<K> = HashSet<K, ahash::RandomState>;
@@ -34,15 +42,6 @@ pub(crate) enum Record {
     Instance(Sym, Sym, Sym),
 }
 
-/// The kinds of record, as the guard against mass removal counts them.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub(crate) enum Class {
-    Namespaces,
-    Services,
-    Instances,
-    Pods,
-}
-
 impl Record {
     pub(crate) fn class(self) -> Class {
         match self {
@@ -51,26 +50,6 @@ impl Record {
             Self::Instance(_, service, _) if service.is_none() => Class::Pods,
             Self::Instance(..) => Class::Instances,
         }
-    }
-}
-
-/// How many records of each class.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-pub(crate) struct Counts([u64; 4]);
-
-impl Counts {
-    pub(crate) fn add(&mut self, class: Class, count: usize) {
-        self.0[class as usize] += count as u64;
-    }
-
-    pub(crate) fn total(&self) -> u64 {
-        self.0.iter().sum()
-    }
-
-    /// Whether so much of `all` would go that it is more likely that a list came back wrong: more than half and more
-    /// than 100 of the records of a class.
-    pub(crate) fn is_suspicious(&self, all: &Counts) -> bool {
-        self.0.iter().zip(all.0).any(|(lost, all)| *lost > 100 && *lost * 2 > all)
     }
 }
 
@@ -89,17 +68,8 @@ pub(crate) struct Touched {
     pub(crate) records: Vec<Record>,
     /// When that happened to which it owes itself, and to what, where it is a slice's change that says so.
     pub(crate) trigger: Option<(i64, LatencyKind)>,
-    /// An object that is left out, by its name, and why.
+    /// An object that can't be taken, or not whole, by its name, and why.
     pub(crate) refused: Option<(String, String)>,
-}
-
-/// What a complete list means for what is not in it.
-#[derive(Debug)]
-pub(crate) enum Listed {
-    /// It is gone.
-    Removed(Touched),
-    /// It may be gone, but that would be so much that it has to be confirmed; so many records.
-    Held(u64),
 }
 
 #[derive(Default)]
@@ -122,6 +92,8 @@ struct Service {
     declared: Option<Declared>,
     /// Whether there is such an object, be it declared or not.
     exists: bool,
+    /// What was complained of in it, as a number, so that each complaint is made once; 0 where there was nothing.
+    complaint: u64,
     members: Members,
 }
 
@@ -138,6 +110,8 @@ pub(crate) struct Index {
     namespaces: Map<Sym, Namespace>,
     /// What the lists under way have shown so far, by kind.
     seen: [Option<Set<(Sym, Sym)>>; 4],
+    /// Slices that the list under way shows with fewer endpoints than are known; they count when it is complete.
+    shrunk: Vec<objects::EndpointSlice>,
     counts: [u64; 4],
     /// Slices of names instead of addresses.
     passed_over: u64,
@@ -149,6 +123,7 @@ impl Index {
             strings: Interner::new(),
             namespaces: Map::default(),
             seen: [const { None }; 4],
+            shrunk: Vec::new(),
             counts: [0; 4],
             passed_over: 0,
         }
@@ -209,6 +184,9 @@ impl Index {
     /// A list of a kind begins; one that was under way is forgotten.
     pub(crate) fn begin(&mut self, resources: Resources) {
         self.seen[resources as usize] = Some(Set::default());
+        if resources == Resources::EndpointSlices {
+            self.shrunk.clear();
+        }
     }
 
     /// An object that can't be read is there all the same; what was known of it stands.
@@ -232,6 +210,10 @@ impl Index {
             }
             Item::EndpointSlice(slice) => {
                 self.saw(Resources::EndpointSlices, &slice.metadata.namespace, &slice.metadata.name);
+                if self.shrinks_in_a_list(slice) {
+                    self.shrunk.push((**slice).clone());
+                    return Touched::default();
+                }
                 self.put_slice(slice)
             }
             Item::Pod(pod) => {
@@ -269,6 +251,7 @@ impl Index {
                 let Some(service) = entry.services.get_mut(&name) else { return touched };
                 if std::mem::take(&mut service.exists) {
                     self.counts[resources as usize] -= 1;
+                    service.complaint = 0;
                     service.declared = None;
                     touched.records.extend(service.members.ids().map(|id| Record::Instance(namespace, name, id)));
                     touched.records.push(Record::Service(namespace, name));
@@ -322,17 +305,21 @@ impl Index {
         let mut touched = Touched::default();
         let namespace = self.strings.intern(&service.metadata.namespace);
         let name = self.strings.intern(&service.metadata.name);
-        let declared = match Declared::new(&mut self.strings, service) {
+        let mut complaints = Vec::new();
+        let declared = match Declared::new(&mut self.strings, service, &mut complaints) {
             Ok(declared) => Some(declared),
-            Err(Withheld::Refused(why)) => {
-                let what = format!("Service {}/{}", service.metadata.namespace, service.metadata.name);
-                touched.refused = Some((what, why));
-                None
-            }
-            Err(Withheld::Excluded | Withheld::Unallocated) => None,
+            Err(Withheld::Refused | Withheld::Excluded | Withheld::Unallocated) => None,
+        };
+        let complaint = match complaints.is_empty() {
+            true => 0,
+            false => hash_of(&complaints),
         };
         let entry = self.namespaces.entry(namespace).or_default().services.entry(name).or_default();
         self.counts[Resources::Services as usize] += u64::from(!std::mem::replace(&mut entry.exists, true));
+        if std::mem::replace(&mut entry.complaint, complaint) != complaint && complaint != 0 {
+            let what = format!("service {}/{}", service.metadata.namespace, service.metadata.name);
+            touched.refused = Some((what, complaints.join("; ")));
+        }
         if entry.declared == declared {
             return touched;
         }
@@ -350,7 +337,7 @@ impl Index {
         touched
     }
 
-    fn put_slice(&mut self, slice: &objects::EndpointSlice) -> Touched {
+    pub(super) fn put_slice(&mut self, slice: &objects::EndpointSlice) -> Touched {
         let mut touched = Touched::default();
         let namespace = self.strings.intern(&slice.metadata.namespace);
         let name = self.strings.intern(&slice.metadata.name);
@@ -382,68 +369,6 @@ impl Index {
         }
     }
 
-    /// Puts a slice in the place of the one before it, and touches the endpoints that differ.
-    fn diff_slice(
-        &mut self,
-        namespace: Sym,
-        name: Sym,
-        before: Option<Slice>,
-        after: Option<Slice>,
-        touched: &mut Touched,
-    ) {
-        let services = [&before, &after].map(|slice| slice.as_ref().map_or(Sym::NONE, |slice| slice.service));
-        let moved = services[0] != services[1];
-        let mut steps: Vec<(Sym, Option<&Slice>, Option<&Slice>)> = Vec::with_capacity(2);
-        if moved {
-            // Additions first.
-            steps.push((services[1], None, after.as_ref()));
-            steps.push((services[0], before.as_ref(), None));
-        } else {
-            steps.push((services[0], before.as_ref(), after.as_ref()));
-        }
-        let changes: Vec<(Sym, Vec<Change>)> =
-            steps.into_iter().map(|(service, before, after)| (service, changes(before, after))).collect();
-        let Some(entry) = self.namespaces.get_mut(&namespace) else { return };
-        if let Some(after) = after {
-            entry.slices.insert(name, after);
-        }
-        let (mut put, mut gone) = (Vec::new(), Vec::new());
-        for (service_name, changes) in changes {
-            if service_name.is_none() || changes.is_empty() {
-                continue;
-            }
-            let Namespace { services, slices, .. } = entry;
-            let service = services.entry(service_name).or_default();
-            let mut ids = Vec::new();
-            for change in &changes {
-                service.members.put_places(change.key, name, &change.places);
-            }
-            for change in &changes {
-                let Some(member) = service.members.get(change.key) else { continue };
-                let endpoint = member.places.first().and_then(|place| desired::endpoint(slices, *place));
-                let member_name = endpoint.map_or(Sym::NONE, |endpoint| endpoint.name);
-                if !change.differs {
-                    continue;
-                }
-                let address = |key: u64, members: &Members| desired::first_address(slices, members, key);
-                service.members.settle(&mut self.strings, change.key, member_name, &address, &mut ids);
-            }
-            let shown = service.has_instances();
-            for id in ids {
-                let record = Record::Instance(namespace, service_name, id);
-                match shown && service.members.by_id(id).is_some() {
-                    true => put.push(record),
-                    false => gone.push(record),
-                }
-            }
-            if service.members.is_empty() && !service.exists {
-                services.remove(&service_name);
-            }
-        }
-        touched.records.extend(put);
-        touched.records.extend(gone);
-    }
-
     fn put_pod(&mut self, pod: &objects::Pod) -> Touched {
         let mut touched = Touched::default();
         let Some(new) = CompactPod::new(&mut self.strings, pod) else {
@@ -459,73 +384,11 @@ impl Index {
         touched
     }
 
-    /// The list of a kind is complete. What it did not show is gone; but where that is so much that it is more likely a
-    /// mistake, nothing is removed until another list, to be `trusted`, says the same.
-    pub(crate) fn end(&mut self, resources: Resources, trusted: bool) -> Listed {
-        let Some(seen) = self.seen[resources as usize].take() else { return Listed::Removed(Touched::default()) };
-        let mut unseen: Vec<(Sym, Sym)> = Vec::new();
-        let no_namespace = self.strings.intern("");
-        for (&space, namespace) in &self.namespaces {
-            match resources {
-                Resources::Namespaces if namespace.labels.is_some() => unseen.push((no_namespace, space)),
-                Resources::Namespaces => {}
-                Resources::Services => {
-                    let objects = namespace.services.iter().filter(|(_, service)| service.exists);
-                    unseen.extend(objects.map(|(&name, _)| (space, name)));
-                }
-                Resources::EndpointSlices => unseen.extend(namespace.slices.keys().map(|&name| (space, name))),
-                Resources::Pods => unseen.extend(namespace.pods.keys().map(|&name| (space, name))),
-            }
-        }
-        unseen.retain(|key| !seen.contains(key));
-        if !trusted {
-            let lost = self.lost(resources, &unseen);
-            if lost.is_suspicious(&self.count()) {
-                return Listed::Held(lost.total());
-            }
-        }
-        let mut touched = Touched::default();
-        for (space, name) in unseen {
-            touched.records.extend(self.remove(resources, space, name).records);
-        }
-        Listed::Removed(touched)
-    }
-
-    /// How many records would go with these objects.
-    fn lost(&self, resources: Resources, unseen: &[(Sym, Sym)]) -> Counts {
-        let mut lost = Counts::default();
-        for (space, name) in unseen {
-            match resources {
-                Resources::Namespaces => {
-                    if let Some(namespace) = self.namespaces.get(name) {
-                        count_namespace(namespace, &mut lost);
-                    }
-                }
-                Resources::Services => {
-                    if let Some(namespace) = self.namespaces.get(space)
-                        && let Some(service) = namespace.services.get(name)
-                        && namespace.labels.is_some()
-                    {
-                        count_service(service, &mut lost);
-                    }
-                }
-                Resources::EndpointSlices => {
-                    let slice = self.namespaces.get(space).and_then(|namespace| namespace.slices.get(name));
-                    lost.add(Class::Instances, slice.map_or(0, |slice| slice.endpoints.len()));
-                }
-                Resources::Pods => lost.add(Class::Pods, 1),
-            }
-        }
-        lost
-    }
-
-    /// How many records there should be.
-    pub(crate) fn count(&self) -> Counts {
-        let mut counts = Counts::default();
-        for namespace in self.namespaces.values() {
-            count_namespace(namespace, &mut counts);
-        }
-        counts
+    /// A service's instances, as they should be.
+    pub(crate) fn instances_of(&self, namespace: Sym, service: Sym) -> Vec<Record> {
+        let found = self.namespaces.get(&namespace).and_then(|namespace| namespace.services.get(&service));
+        let ids = found.into_iter().flat_map(|service| service.members.ids());
+        ids.map(|id| Record::Instance(namespace, service, id)).collect()
     }
 
     /// All records that there should be.
@@ -540,18 +403,10 @@ impl Index {
     }
 }
 
-fn count_namespace(namespace: &Namespace, counts: &mut Counts) {
-    if namespace.labels.is_none() {
-        return;
-    }
-    counts.add(Class::Namespaces, 1);
-    counts.add(Class::Pods, namespace.pods.len());
-    namespace.services.values().for_each(|service| count_service(service, counts));
-}
-
-fn count_service(service: &Service, counts: &mut Counts) {
-    counts.add(Class::Services, usize::from(service.declared.is_some()));
-    counts.add(Class::Instances, if service.has_instances() { service.members.len() } else { 0 });
+fn hash_of(texts: &[String]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    texts.hash(&mut hasher);
+    hasher.finish()
 }
 
 /// All records of a namespace, each after what it needs.
@@ -566,48 +421,4 @@ fn all_of(name: Sym, namespace: &Namespace, records: &mut Vec<Record>) {
         }
     }
     records.extend(namespace.pods.keys().map(|&pod| Record::Instance(name, Sym::NONE, pod)));
-}
-
-/// What becomes of one member's endpoints in a slice.
-struct Change {
-    key: u64,
-    /// Where they are now.
-    places: Vec<u32>,
-    /// Whether what they say is different, too.
-    differs: bool,
-}
-
-/// How a slice differs from the one before it, by member. Members that stayed as and where they were are left out.
-fn changes(before: Option<&Slice>, after: Option<&Slice>) -> Vec<Change> {
-    fn by_member(slice: Option<&Slice>) -> Map<u64, Vec<u32>> {
-        let mut members: Map<u64, Vec<u32>> = Map::default();
-        for (place, endpoint) in slice.into_iter().flat_map(|slice| slice.endpoints.iter()).enumerate() {
-            members.entry(endpoint.key).or_default().push(place as u32);
-        }
-        members
-    }
-    let same_ports = match (before, after) {
-        (Some(before), Some(after)) => before.ports == after.ports,
-        _ => false,
-    };
-    if same_ports && before.map(|slice| &slice.endpoints) == after.map(|slice| &slice.endpoints) {
-        return Vec::new();
-    }
-    let (mut old, new) = (by_member(before), by_member(after));
-    let says = |slice: Option<&Slice>, places: &[u32]| -> Vec<compact::CompactEndpoint> {
-        let endpoints = places.iter().filter_map(|&place| slice?.endpoints.get(place as usize));
-        endpoints.cloned().collect()
-    };
-    let mut changes = Vec::new();
-    for (key, places) in new {
-        let was = old.remove(&key);
-        let same = same_ports && was.as_ref().is_some_and(|was| says(before, was) == says(after, &places));
-        if !same || was.as_ref() != Some(&places) {
-            changes.push(Change { key, places, differs: !same });
-        }
-    }
-    changes.extend(old.into_keys().map(|key| Change { key, places: Vec::new(), differs: true }));
-    // In the order of the slice, so that what is written is in an order that can be understood.
-    changes.sort_by_key(|change| (change.places.first().copied().unwrap_or(u32::MAX), change.key));
-    changes
 }

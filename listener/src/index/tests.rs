@@ -29,7 +29,8 @@ fn endpoint(address: &str, pod: Option<(&str, &str)>, ready: Option<bool>) -> En
 fn slice(namespace: &str, name: &str, service: Option<&str>, endpoints: Vec<Endpoint>) -> Item {
     let mut metadata = meta(namespace, name);
     metadata.labels.extend(service.map(|service| ("kubernetes.io/service-name".to_owned(), service.to_owned())));
-    let ports = vec![EndpointPort { name: "http".into(), port: Some(80), protocol: "TCP".into() }];
+    let ports =
+        vec![EndpointPort { name: "http".into(), port: Some(80), protocol: "TCP".into(), app_protocol: "h2c".into() }];
     Item::EndpointSlice(Box::new(EndpointSlice { metadata, address_type: "IPv4".into(), endpoints, ports }))
 }
 
@@ -330,6 +331,27 @@ fn one_endpoint_is_one_write() {
 }
 
 #[test]
+fn pods_bring_their_hostname_and_ports_their_protocol() {
+    let mut world = World::new();
+    let pod = objects::Pod {
+        metadata: meta("a", "web-0"),
+        spec: objects::PodSpec { hostname: "first".into(), subdomain: "web".into() },
+        status: objects::PodStatus { pod_ip: "10.0.0.1".into(), ..objects::PodStatus::default() },
+    };
+    let slice = slice("a", "x", Some("s"), vec![endpoint("10.0.0.1", Some(("web-0", "u")), None)]);
+    for item in [namespace("a"), service("a", "s", 0), slice, Item::Pod(Box::new(pod))] {
+        let touched = world.index.put(&item);
+        world.touched(touched);
+    }
+    world.write(100);
+    let ObjectDocument::Instance(pod) = &world.registry["pod a/web-0"] else { panic!() };
+    assert_eq!(pod.hostname.as_deref(), Some("first"));
+    assert_eq!(pod.labels.get("fingerpost.io/subdomain"), Some("web"));
+    let ObjectDocument::Instance(endpoint) = &world.registry["instance a/s/web-0"] else { panic!() };
+    assert_eq!(endpoint.ports[0].app_protocol.as_deref(), Some("h2c"));
+}
+
+#[test]
 fn a_pod_of_two_families_is_one_instance() {
     let mut world = World::new();
     let v6 = endpoint("fd00::1", Some(("web-0", "u")), None);
@@ -369,6 +391,35 @@ fn a_list_that_would_remove_most_is_held_until_it_is_confirmed() {
     world.index.begin(Resources::Services);
     let Listed::Removed(touched) = world.index.end(Resources::Services, true) else { panic!() };
     assert_eq!((touched.records.len(), world.index.objects(Resources::Services)), (150, 0));
+}
+
+#[test]
+fn a_list_of_empty_slices_is_held_as_well() {
+    let mut world = World::new();
+    let many = || {
+        let one = |n: usize| endpoint(&format!("10.0.0.{}", n + 1), Some((&format!("p{n}"), &format!("u{n}"))), None);
+        (0..150).map(one).collect::<Vec<_>>()
+    };
+    for item in [namespace("a"), service("a", "s", 0), slice("a", "x", Some("s"), many())] {
+        world.index.put(&item);
+    }
+    let all = |world: &World| world.index.records().len();
+    world.index.begin(Resources::EndpointSlices);
+    assert!(world.index.put(&slice("a", "x", Some("s"), Vec::new())).records.is_empty());
+    assert!(matches!(world.index.end(Resources::EndpointSlices, false), Listed::Held(150)));
+    assert_eq!(all(&world), 152);
+    world.index.begin(Resources::EndpointSlices);
+    world.index.put(&slice("a", "x", Some("s"), many()[..100].to_vec()));
+    let Listed::Removed(touched) = world.index.end(Resources::EndpointSlices, false) else { panic!() };
+    assert_eq!((touched.records.len(), all(&world)), (50, 102));
+    world.index.begin(Resources::EndpointSlices);
+    world.index.put(&slice("a", "x", Some("s"), Vec::new()));
+    let Listed::Removed(touched) = world.index.end(Resources::EndpointSlices, true) else { panic!() };
+    assert_eq!((touched.records.len(), all(&world)), (100, 2));
+    // What a watch says is no list.
+    world.index.put(&slice("a", "x", Some("s"), many()));
+    world.index.put(&slice("a", "x", Some("s"), Vec::new()));
+    assert_eq!(all(&world), 2);
 }
 
 #[test]

@@ -17,6 +17,7 @@ pub(crate) enum Kind {
     Namespaces,
     Services,
     EndpointSlices,
+    Pods,
 }
 
 impl Kind {
@@ -25,6 +26,7 @@ impl Kind {
             "namespaces" => Some(Self::Namespaces),
             "services" => Some(Self::Services),
             "endpointslices" => Some(Self::EndpointSlices),
+            "pods" => Some(Self::Pods),
             _ => None,
         }
     }
@@ -44,8 +46,14 @@ struct Inner {
     /// Requests of each kind are answered with this status.
     failing: Option<u16>,
     no_streams: bool,
+    /// Streamed lists end before they are complete.
+    breaks_streams: bool,
+    /// Lists in pages are answered with this status.
+    failing_lists: Option<u16>,
     /// Lists without a version: those that no cache may answer.
     quorum_lists: u64,
+    /// Leases may not be used.
+    refuses_leases: bool,
     leases: BTreeMap<String, Value>,
     /// Raised to cut all watches.
     cuts: u64,
@@ -138,12 +146,24 @@ impl Cluster {
         self.change(|inner| (inner.failing, inner.cuts) = (status, inner.cuts + 1));
     }
 
+    pub(crate) fn break_streams(&self) {
+        self.change(|inner| inner.breaks_streams = true);
+    }
+
+    pub(crate) fn fail_lists(&self, status: Option<u16>) {
+        self.change(|inner| inner.failing_lists = status);
+    }
+
     pub(crate) fn without_streams(&self) {
         self.change(|inner| inner.no_streams = true);
     }
 
     pub(crate) fn quorum_lists(&self) -> u64 {
         self.inner.lock().unwrap().quorum_lists
+    }
+
+    pub(crate) fn refuse_leases(&self, refuses: bool) {
+        self.change(|inner| inner.refuses_leases = refuses);
     }
 
     pub(crate) fn lease_holder(&self) -> Option<String> {
@@ -158,6 +178,19 @@ impl Cluster {
     pub(crate) fn headless(&self, namespace: &str, name: &str) {
         let spec = json!({"clusterIP": "None", "selector": {"app": name}, "ports": [{"name": "http", "port": 80}]});
         self.put(Kind::Services, json!({"metadata": {"namespace": namespace, "name": name}, "spec": spec}));
+    }
+
+    /// A service with an address of its own, these labels, and these annotations.
+    pub(crate) fn service(&self, namespace: &str, name: &str, labels: Value, annotations: Value) {
+        let spec =
+            json!({"clusterIP": "10.96.0.9", "selector": {"app": name}, "ports": [{"name": "http", "port": 80}]});
+        let meta = json!({"namespace": namespace, "name": name, "labels": labels, "annotations": annotations});
+        self.put(Kind::Services, json!({"metadata": meta, "spec": spec}));
+    }
+
+    pub(crate) fn pod(&self, namespace: &str, name: &str, address: &str) {
+        let meta = json!({"namespace": namespace, "name": name, "uid": format!("uid-{name}")});
+        self.put(Kind::Pods, json!({"metadata": meta, "status": {"phase": "Running", "podIP": address}}));
     }
 
     /// A slice of a service with these pods, each with an address.
@@ -209,6 +242,9 @@ async fn objects(
     if let Some(code) = inner.failing {
         return refusal(code, "told to fail");
     }
+    if let Some(code) = inner.failing_lists.filter(|_| !watches) {
+        return refusal(code, "told to fail lists");
+    }
     if initial && inner.no_streams {
         return refusal(422, "sendInitialEvents is forbidden for watch unless the WatchList feature gate is enabled");
     }
@@ -229,6 +265,9 @@ async fn objects(
         after = inner.version;
         for item in items {
             first.push_str(&event("ADDED", &item));
+        }
+        if inner.breaks_streams {
+            return first.into_response();
         }
         let meta = json!({"resourceVersion": after.to_string(), "annotations": {"k8s.io/initial-events-end": "true"}});
         let bookmark = json!({"kind": "X", "apiVersion": "v1", "metadata": meta});
@@ -283,7 +322,11 @@ async fn create_lease(State(cluster): State<Cluster>, Path(namespace): Path<Stri
 }
 
 async fn get_lease(State(cluster): State<Cluster>, Path((namespace, name)): Path<(String, String)>) -> Response {
-    match cluster.inner.lock().unwrap().leases.get(&format!("{namespace}/{name}")) {
+    let inner = cluster.inner.lock().unwrap();
+    if inner.refuses_leases {
+        return refusal(403, "leases are forbidden");
+    }
+    match inner.leases.get(&format!("{namespace}/{name}")) {
         Some(lease) => lease.to_string().into_response(),
         None => refusal(404, "no such lease"),
     }

@@ -22,8 +22,14 @@ struct Inner {
     deletes: u64,
     /// Instances of this id are refused.
     refuses: Option<&'static str>,
+    /// Services with this label are refused.
+    refused_label: Option<&'static str>,
     /// Batches fail, and whether they were applied is not known.
     fails: bool,
+    /// Batches are applied, and whether they were is not known.
+    loses_replies: bool,
+    /// Removals that were sent long ago and come before the next batch.
+    late: Vec<String>,
 }
 
 pub(crate) struct MemoryRegistry {
@@ -76,8 +82,28 @@ impl MemoryRegistry {
         self.inner.lock().unwrap().refuses = id;
     }
 
+    pub(crate) fn refuse_labelled(&self, label: Option<&'static str>) {
+        self.inner.lock().unwrap().refused_label = label;
+    }
+
+    pub(crate) fn service(&self, key: &str) -> ServiceDocument {
+        match &self.inner.lock().unwrap().objects[&format!("service {key}")] {
+            ObjectDocument::Service(service) => service.clone(),
+            _ => panic!("no service"),
+        }
+    }
+
     pub(crate) fn fail(&self, fails: bool) {
         self.inner.lock().unwrap().fails = fails;
+    }
+
+    /// Has a removal that was sent before come only now, when it is next written.
+    pub(crate) fn remove_late(&self, key: &str) {
+        self.inner.lock().unwrap().late.push(key.to_owned());
+    }
+
+    pub(crate) fn lose_replies(&self, loses: bool) {
+        self.inner.lock().unwrap().loses_replies = loses;
     }
 
     pub(crate) fn remove(&self, key: &str) {
@@ -88,6 +114,14 @@ impl MemoryRegistry {
     pub(crate) async fn until(&self, right: impl Fn(&[String]) -> bool) {
         let mut written = self.written.subscribe();
         while !right(&self.keys()) {
+            written.changed().await.unwrap();
+        }
+    }
+
+    /// Waits until a service that is there is as told.
+    pub(crate) async fn until_service(&self, key: &str, right: impl Fn(&ServiceDocument) -> bool) {
+        let mut written = self.written.subscribe();
+        while !right(&self.service(key)) {
             written.changed().await.unwrap();
         }
     }
@@ -104,13 +138,23 @@ impl Registry for MemoryRegistry {
             tokio::task::yield_now().await;
             let mut inner = self.inner.lock().unwrap();
             assert!(operations.len() <= 100);
+            for key in std::mem::take(&mut inner.late) {
+                inner.objects.remove(&key);
+            }
             if inner.fails {
                 return Err(Error::UnknownOutcome { detail: "told to fail".into() });
             }
             for (n, operation) in operations.iter().enumerate() {
-                if let (Operation::Put(ObjectDocument::Instance(instance)), Some(refused)) = (operation, inner.refuses)
-                    && instance.id.as_deref() == Some(refused)
-                {
+                let refused = match operation {
+                    Operation::Put(ObjectDocument::Instance(instance)) => {
+                        instance.id.as_deref().is_some_and(|id| inner.refuses == Some(id))
+                    }
+                    Operation::Put(ObjectDocument::Service(service)) => {
+                        inner.refused_label.is_some_and(|label| service.labels.get(label).is_some())
+                    }
+                    _ => false,
+                };
+                if refused {
                     return Err(Error::Invalid {
                         status: 422,
                         detail: "told to refuse".into(),
@@ -132,13 +176,17 @@ impl Registry for MemoryRegistry {
                         inner.objects.insert(key(&object), object);
                     }
                     Operation::Delete(object) => {
-                        inner.deletes += 1;
-                        inner.objects.remove(&key(&object));
+                        let removed = inner.objects.remove(&key(&object)).is_some();
+                        inner.deletes += u64::from(removed);
                     }
                 }
             }
+            let loses_replies = inner.loses_replies;
             drop(inner);
             self.written.send_modify(|count| *count += 1);
+            if loses_replies {
+                return Err(Error::UnknownOutcome { detail: "told to lose replies".into() });
+            }
             Ok(BatchReply { revision: position(), results: (0..count).map(|_| Ok(())).collect() })
         })
     }
