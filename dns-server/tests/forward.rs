@@ -556,24 +556,6 @@ async fn a_loop_through_others_is_noticed() {
 }
 
 #[tokio::test]
-async fn an_upstream_that_is_back_is_asked_again() {
-    let (down, up) = (plain(0).await, plain(0).await);
-    down.play(|_| vec![]);
-    let server = Forwarding::start(asking(&[&down, &up]));
-    let health = |place: usize| server.forward.states()[place].healthy;
-    // The scripted probes are answered, which counts as being back; so only the questions are.
-    let mut asked = 0;
-    while health(0) && asked < 10 {
-        assert_eq!(server.addresses(&format!("n{asked}.example.")).await.len(), 1);
-        asked += 1;
-    }
-    while !health(0) {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    server.stop().await;
-}
-
-#[tokio::test]
 async fn policies() {
     let upstreams = [plain(0).await, plain(0).await, plain(0).await];
     let all: Vec<_> = upstreams.iter().collect();
