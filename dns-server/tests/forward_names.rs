@@ -18,6 +18,7 @@ use scripted::*;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
@@ -368,6 +369,47 @@ async fn over_https_by_name() {
     let address = format!("https://127.0.0.1:{port}/dns-query").parse().unwrap();
     let server = Forwarding::start(Config { upstreams: vec![address], ca: Some(ca), ..Config::default() });
     assert_eq!(server.addresses(NAME).await, ["192.0.2.44"]);
+    server.stop().await;
+}
+
+/// A server over TCP whose first connection falls silent after one answer, and takes all further questions.
+async fn falling_silent() -> (SocketAddr, Arc<AtomicUsize>, JoinSet<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (opened, mut tasks) = (Arc::new(AtomicUsize::new(0)), JoinSet::new());
+    let count = opened.clone();
+    tasks.spawn(async move {
+        let mut connections = JoinSet::new();
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let first = count.fetch_add(1, SeqCst) == 0;
+            connections.spawn(async move {
+                let mut silent = false;
+                while let Ok(length) = stream.read_u16().await {
+                    let mut packet = vec![0; usize::from(length)];
+                    stream.read_exact(&mut packet).await.unwrap();
+                    if silent {
+                        continue;
+                    }
+                    let answer = one_address(&packet);
+                    stream.write_all(&[&(answer.len() as u16).to_be_bytes()[..], &answer].concat()).await.unwrap();
+                    silent = first && !Message::from_vec(&answer).unwrap().answers.is_empty();
+                }
+            });
+        }
+    });
+    (address, opened, tasks)
+}
+
+#[tokio::test]
+async fn a_connection_that_fell_silent_is_given_up() {
+    let (address, opened, _tasks) = falling_silent().await;
+    let server = Forwarding::start(Config { upstreams: vec![Target::Tcp(address)], ..Config::default() });
+    assert_eq!(server.addresses("a.example.").await, ["192.0.2.44"]);
+    // Whoever asks next waits for a while, but not in vain, however many ask.
+    let ask = async |name| assert_eq!(server.addresses(name).await, ["192.0.2.44"], "{name}");
+    tokio::join!(ask("b.example."), ask("c.example."), ask("d.example."));
+    assert_eq!(opened.load(SeqCst), 2);
     server.stop().await;
 }
 
