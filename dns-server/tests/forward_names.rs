@@ -5,7 +5,7 @@
 mod common;
 mod scripted;
 
-use common::{at, cluster_ip, external, namespace};
+use common::{at, cluster_ip, external, headless, namespace, port};
 use fingerpost_dns::forward::{Config, Forward, ForwardError, Target};
 use fingerpost_dns::{Config as ZoneConfig, Index};
 use hickory_proto::op::{Message, ResponseCode};
@@ -192,6 +192,31 @@ async fn the_search_path_is_walked_here() {
     let server = Forwarding::with(asking(&[&upstream]), cluster(), "127.0.0.1:0");
     let reply = server.resolve("www.example.com.prod.svc.cluster.local.", RecordType::A).await;
     assert_eq!(reply.metadata.response_code, ResponseCode::NXDomain);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn names_of_services_stay_here_whether_they_answer_or_not() {
+    // Everything exists out there, as with a wildcard.
+    let upstream = Upstream::start(|seen| vec![with(seen, &[a(&seen.name, 60, [192, 0, 2, 66])])]).await;
+    let config = Config { search: Some(vec!["corp.example".parse().unwrap()]), ..asking(&[&upstream]) };
+    let index = cluster();
+    index.load_service(&headless("prod", "web", &[port("http", 80)]));
+    let server = Forwarding::with(config, index, "127.0.0.1:0");
+    for name in [
+        "web-0.web.prod.svc.cluster.local.",
+        "a.b.web.prod.svc.cluster.local.",
+        "web.prod.empty.svc.cluster.local.",
+        "web-0.web.prod.empty.svc.cluster.local.",
+        "_http._tcp.web.prod.svc.cluster.local.",
+        "_http._tcp.gone.prod.svc.cluster.local.",
+        "_ldap._tcp.example.com.prod.svc.cluster.local.",
+    ] {
+        let reply = server.resolve(name, RecordType::A).await;
+        assert_eq!((reply.metadata.response_code, reply.answers.len()), (ResponseCode::NXDomain, 0), "{name}");
+    }
+    assert_eq!(upstream.seen().len(), 0);
+    assert_eq!(server.addresses("www.example.com.prod.svc.cluster.local.").await.len(), 2);
     server.stop().await;
 }
 
