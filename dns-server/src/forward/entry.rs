@@ -9,7 +9,7 @@ use crate::forward::key::Key;
 use crate::forward::wire::{Malformed, Record, Records, plain_data, read_name, u16_at, u32_at};
 use crate::message::{CLASS_IN, HEADER, Query, kind, skip_name};
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 /// The TTL of answers that are past theirs (RFC 8767 §4).
@@ -90,8 +90,8 @@ pub(crate) struct Entry {
     expires: Moment,
     /// Until when it may be sent past its TTL without asking again.
     stale_until: AtomicU64,
-    /// Somebody is asking again already.
-    refreshing: AtomicBool,
+    /// Until when nobody is to ask again: somebody does, or has in vain.
+    refresh_after: AtomicU64,
 }
 
 /// How old an entry is, for one answer.
@@ -226,7 +226,7 @@ impl Entry {
             stored: now,
             expires: now.saturating_add(u64::from(kept) * 1000),
             stale_until: AtomicU64::new(0),
-            refreshing: AtomicBool::new(false),
+            refresh_after: AtomicU64::new(0),
         })
     }
 
@@ -261,7 +261,7 @@ impl Entry {
             stored: now,
             expires: now,
             stale_until: AtomicU64::new(0),
-            refreshing: AtomicBool::new(false),
+            refresh_after: AtomicU64::new(0),
         }
     }
 
@@ -317,12 +317,22 @@ impl Entry {
 
     /// Whether somebody is asking again.
     pub(crate) fn is_refreshing(&self) -> bool {
-        self.refreshing.load(Relaxed)
+        self.refresh_after.load(Relaxed) == Moment::MAX
     }
 
-    /// Lets it be sent, past its TTL, for so long.
-    pub(crate) fn allow_stale(&self, until: Moment) {
-        self.stale_until.fetch_max(until, Relaxed);
+    /// After asking again was in vain: that is not tried before `recheck`, and meanwhile it may be sent past its TTL, so
+    /// long as the limit allows. One that is fresh still may be sent for no longer by that.
+    pub(crate) fn not_renewed(&self, now: Moment, recheck: Moment, limit: Duration) {
+        self.refresh_after.store(recheck, Relaxed);
+        if now >= self.expires {
+            let end = self.expires.saturating_add(limit.as_millis() as u64);
+            self.stale_until.fetch_max(recheck.min(end), Relaxed);
+        }
+    }
+
+    /// Has somebody else ask again, where the one who was to could not.
+    pub(crate) fn give_refresh_back(&self) {
+        self.refresh_after.store(0, Relaxed);
     }
 
     /// Whether its end is near, and nobody has begun to ask again: the caller then does. The last tenth of its time, at
@@ -335,8 +345,12 @@ impl Entry {
             && self.rcode != Rcode::ServFail
             && !self.cut
             && lifetime > 1000
-            && !self.refreshing.load(Relaxed)
-            && !self.refreshing.swap(true, Relaxed)
+            && self.take_turn(now)
+    }
+
+    fn take_turn(&self, now: Moment) -> bool {
+        let after = self.refresh_after.load(Relaxed);
+        after <= now && self.refresh_after.compare_exchange(after, Moment::MAX, Relaxed, Relaxed).is_ok()
     }
 
     /// Answers with it; false where records are missing. `turn` is any number, and chooses the order of addresses.

@@ -97,8 +97,11 @@ impl Lane {
             && let Some(age) = entry.age(now)
         {
             self.tally.hit(entry.rcode() == Rcode::NoError, age == Age::Stale);
-            if entry.take_refresh(now) && forward.submit(Job::Refresh(key.as_slice().into())).is_ok() {
-                self.tally.prefetches.fetch_add(1, Relaxed);
+            if entry.take_refresh(now) {
+                match forward.submit(Job::Refresh(key.as_slice().into())) {
+                    Ok(()) => drop(self.tally.prefetches.fetch_add(1, Relaxed)),
+                    Err(_) => entry.give_refresh_back(),
+                }
             }
             return Found::Entry(entry, age);
         }
