@@ -1,16 +1,15 @@
 //! Objects as the index keeps them: numbers for strings, no field without a use.
 
 use super::interner::{Interner, Marks, Sym};
-use crate::objects::{self, EndpointConditions};
+use crate::objects::{self, EXCLUDE, EndpointConditions, SERVICE_NAME};
 use fingerpost_catalog::{AllCritical, Conditions, Labels, Port, Protocol, validate_instance_id};
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::{IpAddr, Ipv4Addr};
 
-/// Annotations that say what a Service object can't.
+/// Annotations that say what a Service object can't, beside [`EXCLUDE`].
 const TTL: &str = "fingerpost.io/ttl";
 const ALL_CRITICAL: &str = "fingerpost.io/all-critical";
-const EXCLUDE: &str = "fingerpost.io/exclude";
 const COPY_LABELS: &str = "fingerpost.io/copy-labels";
 /// When the change happened that a slice shows (Kubernetes' annotation for measuring latency).
 const TRIGGER: &str = "endpoints.kubernetes.io/last-change-trigger-time";
@@ -348,7 +347,7 @@ impl Slice {
             return None;
         }
         let meta = &slice.metadata;
-        let service = meta.labels.get("kubernetes.io/service-name").map(String::as_str);
+        let service = meta.labels.get(SERVICE_NAME).map(String::as_str);
         let endpoints =
             slice.endpoints.iter().filter_map(|endpoint| CompactEndpoint::new(strings, &meta.namespace, endpoint));
         let endpoints = endpoints.collect();
