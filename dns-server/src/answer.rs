@@ -11,6 +11,7 @@
 //! - The order is random with every answer: a random beginning, then round.
 
 use crate::encode::{QUESTION, Rcode, Reply, Section, bare};
+use crate::forward::Forward;
 use crate::forward::engine::{Asker, Back};
 use crate::forward::entry::Room;
 use crate::forward::key::Key;
@@ -162,6 +163,17 @@ impl Answerer {
     /// With forwarding.
     pub(crate) fn with_lane(self, lane: Option<Lane>) -> Self {
         Self { lane, ..self }
+    }
+
+    /// One that says what the answer would be, and leaves everything as it is: nobody is asked, nothing counted.
+    pub(crate) fn looking(index: Arc<Index>, forward: Option<&Arc<Forward>>) -> Self {
+        let lane = forward.map(|forward| Lane::looking(Arc::clone(forward)));
+        Self::new(index, Arc::default()).with_lane(lane)
+    }
+
+    /// Which names of others one that only looks was to look for.
+    pub(crate) fn take_looked(&mut self) -> Vec<Key> {
+        self.lane.as_mut().map(Lane::take_looked).unwrap_or_default()
     }
 
     /// Answers a packet of nobody in particular; see [`Answerer::answer_to`].

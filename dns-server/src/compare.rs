@@ -48,6 +48,8 @@ pub struct Question {
     pub registered: bool,
     /// Whether an instance is held back by what Kubernetes does not know: a drain, a check, a session, a report.
     pub held: bool,
+    /// Whether an annotation leaves the Service out.
+    pub excluded: bool,
 }
 
 /// A difference that is meant.
@@ -88,6 +90,9 @@ pub struct Discrepancy {
     pub missing: Vec<String>,
     /// Records that we have and they lack.
     pub extra: Vec<String>,
+    /// Where only one of the two servers speaks for the zone itself (AA): whether it is ours.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub authoritative: Option<bool>,
 }
 
 /// A record as it is compared: the owner, the type and the data, in lower case.
@@ -126,7 +131,8 @@ pub const DIFFERENCES: &[Difference] = &[
         what: "no data where CoreDNS says that the name does not exist, for names with records of other types",
         reason: "RFC 2308 §2: NXDOMAIN is for names without any records.",
         applies: |case| {
-            let exists = matches!(case.question.about, About::Service | About::Port | About::Endpoint | About::Alias);
+            use About::{Alias, Endpoint, Fixed, Port, Service};
+            let exists = matches!(case.question.about, Service | Port | Endpoint | Alias | Fixed);
             exists && case.no_data_against_nxdomain()
         },
     },
@@ -141,11 +147,14 @@ pub const DIFFERENCES: &[Difference] = &[
     },
     Difference {
         name: "alias-stays",
-        what: "the CNAME of an ExternalName, which CoreDNS leaves out where its target has no such record",
+        what: "the CNAME of an ExternalName, which CoreDNS leaves out where its target has no such record, and for all types \
+               but A and AAAA",
         reason: "RFC 1034 §3.6.2, RFC 6604 §3: a name with a CNAME answers with it whatever is asked.",
         applies: |case| {
             let only_aliases = case.own.iter().all(|(_, qtype, _)| qtype == "CNAME");
-            case.question.about == About::Alias && case.has_alias() && only_aliases && case.other.is_empty()
+            let left_out = only_aliases || !matches!(case.question.qtype, "A" | "AAAA" | "CNAME");
+            let stays = case.question.about == About::Alias && case.has_alias() && left_out;
+            stays && case.knows(case.theirs) && case.other.is_empty()
         },
     },
     Difference {
@@ -170,7 +179,13 @@ pub const DIFFERENCES: &[Difference] = &[
         name: "held-back",
         what: "instances that are drained, fail a check or lost their session",
         reason: "The other server does not know of it.",
-        applies: |case| case.question.held && case.answered() && case.holds(&case.other, &case.own),
+        applies: |case| case.question.held && case.lacks(),
+    },
+    Difference {
+        name: "excluded",
+        what: "Services with the annotation fingerpost.io/exclude",
+        reason: "It asks for that.",
+        applies: |case| case.question.excluded && case.lacks(),
     },
 ];
 
@@ -179,10 +194,22 @@ impl Case<'_> {
         self.ours.rcode == rcode && self.theirs.rcode == rcode
     }
 
+    /// Whether a server speaks of what it knows.
+    fn knows(&self, reply: &Reply) -> bool {
+        matches!(reply.rcode.as_str(), "NOERROR" | "NXDOMAIN")
+    }
+
     /// Whether both servers speak of what they know, and one knows more.
     fn answered(&self) -> bool {
-        let knows = |reply: &Reply| matches!(reply.rcode.as_str(), "NOERROR" | "NXDOMAIN");
-        knows(self.ours) && knows(self.theirs) && self.own.len() != self.other.len()
+        self.knows(self.ours) && self.knows(self.theirs) && self.own.len() != self.other.len()
+    }
+
+    /// Whether ours lacks something that theirs has, a record or the name itself, and nothing else differs.
+    fn lacks(&self) -> bool {
+        let name = self.own.is_empty()
+            && self.other.is_empty()
+            && (self.ours.rcode.as_str(), self.theirs.rcode.as_str()) == ("NXDOMAIN", "NOERROR");
+        name || self.answered() && self.holds(&self.other, &self.own)
     }
 
     fn no_data_against_nxdomain(&self) -> bool {
@@ -241,14 +268,18 @@ fn records(lines: &[Line]) -> BTreeSet<Record> {
 /// Compares two answers to one question.
 pub fn compare(question: &Question, ours: &Reply, theirs: &Reply) -> Outcome {
     let case = Case { question, ours, theirs, own: records(&ours.answers), other: records(&theirs.answers) };
-    if ours.rcode == theirs.rcode && case.own == case.other {
+    let same = ours.rcode == theirs.rcode && case.own == case.other;
+    // Of a refusal or a failure the bit says nothing.
+    let speaks = same && matches!(ours.rcode.as_str(), "NOERROR" | "NXDOMAIN");
+    let authoritative = (speaks && ours.authoritative != theirs.authoritative).then_some(ours.authoritative);
+    if same && authoritative.is_none() {
         let ttl = |reply: &Reply| reply.answers.iter().map(|line| line.ttl).min().unwrap_or_default();
         return match (ttl(ours), ttl(theirs)) {
             (own, other) if own == other => Outcome::Same,
             (own, other) => Outcome::OtherTtl(own, other),
         };
     }
-    if let Some(difference) = DIFFERENCES.iter().find(|difference| (difference.applies)(&case)) {
+    if let Some(difference) = DIFFERENCES.iter().find(|difference| !same && (difference.applies)(&case)) {
         return Outcome::Meant(difference);
     }
     let texts = |of: &BTreeSet<Record>, but: &BTreeSet<Record>| -> Vec<String> {
@@ -259,6 +290,7 @@ pub fn compare(question: &Question, ours: &Reply, theirs: &Reply) -> Outcome {
         theirs: theirs.rcode.clone(),
         missing: texts(&case.other, &case.own),
         extra: texts(&case.own, &case.other),
+        authoritative,
     })
 }
 
@@ -288,7 +320,7 @@ mod tests {
     }
 
     fn question(about: About, qtype: &'static str) -> Question {
-        Question { name: "n.".to_owned(), qtype, about, registered: false, held: false }
+        Question { name: "n.".to_owned(), qtype, about, registered: false, held: false, excluded: false }
     }
 
     fn name(outcome: Outcome) -> String {
@@ -312,6 +344,12 @@ mod tests {
         assert_eq!(name(compare(&question, &a, &b)), "-[] +[\"n. A 10.0.0.1\"]");
         let none = reply("NXDOMAIN", &[]);
         assert_eq!(name(compare(&question, &none, &reply("SERVFAIL", &[]))), "-[] +[]");
+        let relayed = Reply { authoritative: false, ..none.clone() };
+        let Outcome::Different(different) = compare(&question, &none, &relayed) else { panic!("AA differs") };
+        assert_eq!(different.authoritative, Some(true));
+        let refused = reply("REFUSED", &[]);
+        let other = Reply { authoritative: false, ..refused.clone() };
+        assert_eq!(name(compare(&question, &refused, &other)), "same");
         assert!(name(compare(&question, &none, &b)).starts_with("-[\"n. A"));
     }
 
@@ -333,6 +371,10 @@ mod tests {
         assert_eq!(case(About::Port, "A", &empty, &a), "addresses-of-ports");
         assert!(case(About::Service, "A", &empty, &a).starts_with('-'));
         assert_eq!(case(About::Alias, "SRV", &alias, &empty), "alias-stays");
+        let chased = reply("NOERROR", &[("n.", "CNAME", "in."), ("in.", "SRV", "0 100 80 in.")]);
+        assert_eq!(case(About::Alias, "SRV", &chased, &empty), "alias-stays");
+        assert!(case(About::Alias, "SRV", &chased, &reply("SERVFAIL", &[])).starts_with('-'));
+        assert_eq!(case(About::Fixed, "A", &empty, &none), "other-types");
         assert_eq!(case(About::Alias, "A", &alias, &followed), "outside-names");
         assert!(case(About::Alias, "A", &followed, &empty).starts_with('-'));
         assert!(case(About::Alias, "A", &alias, &a).starts_with('-'));
@@ -350,5 +392,10 @@ mod tests {
         let held = Question { held: true, ..question(About::Service, "SRV") };
         assert_eq!(name(compare(&held, &one, &two)), "held-back");
         assert_eq!(name(compare(&held, &none, &two)), "held-back");
+        assert_eq!(name(compare(&held, &none, &empty)), "held-back");
+        assert!(name(compare(&held, &two, &one)).starts_with('-'));
+        let excluded = Question { excluded: true, ..question(About::Service, "SRV") };
+        assert_eq!(name(compare(&excluded, &none, &two)), "excluded");
+        assert!(name(compare(&excluded, &two, &one)).starts_with('-'));
     }
 }

@@ -20,7 +20,7 @@ use crate::zones::Zones;
 use fingerpost_catalog::{
     AllCritical, Effects, InstanceKey, InstanceView, NamespaceView, Position, ServiceView, ViewChange,
 };
-use hashbrown::{HashMap, HashSet};
+use hashbrown::{Equivalent, HashMap, HashSet};
 use parking_lot::{Mutex, MutexGuard};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -71,6 +71,16 @@ impl ServiceState {
     /// Whether `allCritical: all` brings the critical instances back.
     fn panics(&self) -> bool {
         self.answerable == 0 && self.shape.as_ref().is_some_and(|shape| shape.all_critical == AllCritical::All)
+    }
+}
+
+/// A service's namespace and name, to look up by.
+#[derive(Hash)]
+struct ServiceRef<'a>(&'a str, &'a str);
+
+impl Equivalent<(Arc<str>, Arc<str>)> for ServiceRef<'_> {
+    fn equivalent(&self, (namespace, name): &(Arc<str>, Arc<str>)) -> bool {
+        (self.0, self.1) == (&**namespace, &**name)
     }
 }
 
@@ -200,6 +210,17 @@ impl Index {
             _ => self.table.read(namespace, |_| ()).is_some(),
         };
         known.then_some(address)
+    }
+
+    /// Whether somebody declares a service, whatever its name answers: without an instance it may have no record. The
+    /// labels are in lower case.
+    pub(crate) fn declares(&self, namespace: &[u8], name: &[u8]) -> bool {
+        let (Ok(namespace), Ok(name)) = (std::str::from_utf8(namespace), std::str::from_utf8(name)) else {
+            return false;
+        };
+        let key = ServiceRef(namespace, name);
+        let stripe = self.stripes[self.hasher.hash_one(&key) as usize % STRIPES].lock();
+        stripe.services.get(&key).is_some_and(|state| state.shape.is_some())
     }
 
     /// Says that what is missing at the present position does not exist, where that was not known when the position was

@@ -6,6 +6,7 @@
 //! line, and [`compare`] compares the answers of two.
 
 mod answer;
+mod client;
 pub mod compare;
 mod compile;
 mod config;

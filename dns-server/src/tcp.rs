@@ -6,6 +6,7 @@
 //! its side still gets its answers.
 
 use crate::answer::{Answerer, Transport, Verdict};
+use crate::client::counted;
 use crate::forward::Forward;
 use crate::forward::engine::Back;
 use crate::forward::lane::Lane;
@@ -55,14 +56,7 @@ impl Gate {
     }
 
     fn enter(self: &Arc<Self>, client: IpAddr) -> Option<Pass> {
-        // One IPv6 client has a whole network of addresses.
-        let client = match client {
-            IpAddr::V6(v6) => {
-                let segments = v6.segments();
-                IpAddr::from([segments[0], segments[1], segments[2], segments[3], 0, 0, 0, 0])
-            }
-            v4 => v4,
-        };
+        let client = counted(client);
         let mut clients = self.clients.lock();
         let held = clients.by_address.get(&client).copied().unwrap_or_default();
         if clients.open >= self.limits.connections || held >= self.limits.connections_per_client {

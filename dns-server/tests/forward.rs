@@ -296,6 +296,50 @@ async fn answers_in_use_are_renewed_before_their_end() {
 }
 
 #[tokio::test]
+async fn a_renewal_in_vain_makes_nothing_last_longer() {
+    let upstream = plain(100).await;
+    let server = Forwarding::start(Config { serve_stale: Duration::ZERO, ..asking(&[&upstream]) });
+    server.addresses(NAME).await;
+    upstream.play(|seen| vec![negative(seen, ResponseCode::ServFail, None)]);
+    server.forward.advance(92 * SECOND);
+    assert_eq!(ttl(&server.resolve(NAME, RecordType::A).await), 8);
+    while upstream.count(NAME) < 2 {
+        tokio::task::yield_now().await;
+    }
+    // It is fresh still, and not asked for again with every query.
+    for _ in 0..10 {
+        assert_eq!(ttl(&server.resolve(NAME, RecordType::A).await), 8);
+    }
+    assert_eq!(upstream.count(NAME), 2);
+    server.forward.advance(9 * SECOND);
+    let reply = server.resolve(NAME, RecordType::A).await;
+    assert_eq!(reply.metadata.response_code, ResponseCode::ServFail);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_renewal_is_tried_again() {
+    let upstream = plain(1000).await;
+    let server = Forwarding::start(asking(&[&upstream]));
+    server.addresses(NAME).await;
+    upstream.play(|seen| vec![negative(seen, ResponseCode::ServFail, None)]);
+    server.forward.advance(910 * SECOND);
+    assert_eq!(ttl(&server.resolve(NAME, RecordType::A).await), 90);
+    while upstream.count(NAME) < 2 {
+        tokio::task::yield_now().await;
+    }
+    upstream.play(|seen| vec![with(seen, &[a(&seen.name, 1000, [192, 0, 2, 1])])]);
+    // After the recheck time.
+    while ttl(&server.resolve(NAME, RecordType::A).await) < 500 {
+        server.forward.advance(SECOND);
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(upstream.count(NAME), 3);
+    assert_eq!(server.metric("fingerpost_forward_prefetches_total"), 2.0);
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn bits_pass_both_ways() {
     let upstream = Upstream::start(|seen| {
         let mut message = reply(seen);
@@ -553,24 +597,6 @@ async fn a_loop_through_others_is_noticed() {
     shutdown.cancel();
     running.await.unwrap().unwrap();
     task.abort();
-}
-
-#[tokio::test]
-async fn an_upstream_that_is_back_is_asked_again() {
-    let (down, up) = (plain(0).await, plain(0).await);
-    down.play(|_| vec![]);
-    let server = Forwarding::start(asking(&[&down, &up]));
-    let health = |place: usize| server.forward.states()[place].healthy;
-    // The scripted probes are answered, which counts as being back; so only the questions are.
-    let mut asked = 0;
-    while health(0) && asked < 10 {
-        assert_eq!(server.addresses(&format!("n{asked}.example.")).await.len(), 1);
-        asked += 1;
-    }
-    while !health(0) {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    server.stop().await;
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@
 mod common;
 mod scripted;
 
-use common::{at, cluster_ip, external, namespace};
+use common::{at, cluster_ip, external, headless, namespace, port};
 use fingerpost_dns::forward::{Config, Forward, ForwardError, Target};
 use fingerpost_dns::{Config as ZoneConfig, Index};
 use hickory_proto::op::{Message, ResponseCode};
@@ -18,6 +18,7 @@ use scripted::*;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
@@ -195,6 +196,31 @@ async fn the_search_path_is_walked_here() {
 }
 
 #[tokio::test]
+async fn names_of_services_stay_here_whether_they_answer_or_not() {
+    // Everything exists out there, as with a wildcard.
+    let upstream = Upstream::start(|seen| vec![with(seen, &[a(&seen.name, 60, [192, 0, 2, 66])])]).await;
+    let config = Config { search: Some(vec!["corp.example".parse().unwrap()]), ..asking(&[&upstream]) };
+    let index = cluster();
+    index.load_service(&headless("prod", "web", &[port("http", 80)]));
+    let server = Forwarding::with(config, index, "127.0.0.1:0");
+    for name in [
+        "web-0.web.prod.svc.cluster.local.",
+        "a.b.web.prod.svc.cluster.local.",
+        "web.prod.empty.svc.cluster.local.",
+        "web-0.web.prod.empty.svc.cluster.local.",
+        "_http._tcp.web.prod.svc.cluster.local.",
+        "_http._tcp.gone.prod.svc.cluster.local.",
+        "_ldap._tcp.example.com.prod.svc.cluster.local.",
+    ] {
+        let reply = server.resolve(name, RecordType::A).await;
+        assert_eq!((reply.metadata.response_code, reply.answers.len()), (ResponseCode::NXDomain, 0), "{name}");
+    }
+    assert_eq!(upstream.seen().len(), 0);
+    assert_eq!(server.addresses("www.example.com.prod.svc.cluster.local.").await.len(), 2);
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn search_domains_come_before_the_name_itself() {
     let upstream = Upstream::start(|seen| match seen.name.as_str() {
         "a.b.corp.example." => vec![with(seen, &[a(&seen.name, 60, [192, 0, 2, 1])])],
@@ -368,6 +394,47 @@ async fn over_https_by_name() {
     let address = format!("https://127.0.0.1:{port}/dns-query").parse().unwrap();
     let server = Forwarding::start(Config { upstreams: vec![address], ca: Some(ca), ..Config::default() });
     assert_eq!(server.addresses(NAME).await, ["192.0.2.44"]);
+    server.stop().await;
+}
+
+/// A server over TCP whose first connection falls silent after one answer, and takes all further questions.
+async fn falling_silent() -> (SocketAddr, Arc<AtomicUsize>, JoinSet<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (opened, mut tasks) = (Arc::new(AtomicUsize::new(0)), JoinSet::new());
+    let count = opened.clone();
+    tasks.spawn(async move {
+        let mut connections = JoinSet::new();
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let first = count.fetch_add(1, SeqCst) == 0;
+            connections.spawn(async move {
+                let mut silent = false;
+                while let Ok(length) = stream.read_u16().await {
+                    let mut packet = vec![0; usize::from(length)];
+                    stream.read_exact(&mut packet).await.unwrap();
+                    if silent {
+                        continue;
+                    }
+                    let answer = one_address(&packet);
+                    stream.write_all(&[&(answer.len() as u16).to_be_bytes()[..], &answer].concat()).await.unwrap();
+                    silent = first && !Message::from_vec(&answer).unwrap().answers.is_empty();
+                }
+            });
+        }
+    });
+    (address, opened, tasks)
+}
+
+#[tokio::test]
+async fn a_connection_that_fell_silent_is_given_up() {
+    let (address, opened, _tasks) = falling_silent().await;
+    let server = Forwarding::start(Config { upstreams: vec![Target::Tcp(address)], ..Config::default() });
+    assert_eq!(server.addresses("a.example.").await, ["192.0.2.44"]);
+    // Whoever asks next waits for a while, but not in vain, however many ask.
+    let ask = async |name| assert_eq!(server.addresses(name).await, ["192.0.2.44"], "{name}");
+    tokio::join!(ask("b.example."), ask("c.example."), ask("d.example."));
+    assert_eq!(opened.load(SeqCst), 2);
     server.stop().await;
 }
 

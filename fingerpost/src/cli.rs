@@ -380,9 +380,18 @@ pub(crate) struct CompareArgs {
     /// Our DNS server [default: the registry's]
     #[arg(long, value_name = "IP[:PORT]")]
     pub(crate) dns: Option<String>,
-    /// The zone whose names to ask for; may repeat [default: the registry's]
+    /// The zone whose names to ask for; may repeat [default: the registry's, all of them]
     #[arg(long, value_name = "DOMAIN")]
     pub(crate) zone: Vec<String>,
+    /// Take names from this cluster's API server, too [default: the one whose pod this is]
+    #[arg(long, env = "FINGERPOST_KUBECONFIG", value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) kubeconfig: Option<PathBuf>,
+    /// A context of the kubeconfig [default: its current one]
+    #[arg(long, env = "FINGERPOST_CONTEXT", value_name = "NAME")]
+    pub(crate) context: Option<String>,
+    /// Take names from the registry alone
+    #[arg(long)]
+    pub(crate) registry_only: bool,
     /// Ask for at most this many names and types, taken from the whole of them
     #[arg(long, value_name = "NUMBER")]
     pub(crate) limit: Option<usize>,

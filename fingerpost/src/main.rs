@@ -34,7 +34,10 @@ fn main() -> ExitCode {
             Some(exit) => ExitCode::from(exit.0),
             None => {
                 report(&error);
-                ExitCode::FAILURE
+                match error.downcast_ref::<commands::Inconclusive>() {
+                    Some(_) => ExitCode::from(2),
+                    None => ExitCode::FAILURE,
+                }
             }
         },
     }

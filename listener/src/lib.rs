@@ -8,6 +8,8 @@
 //! - A list after an outage writes the differences. One that would remove more than half and more than 100 of the records
 //!   of a kind is taken for a mistake until another one, which no cache has answered, says the same.
 //! - With a Lease, one of several listeners writes, and another one takes over within seconds.
+//!
+//! A [`Survey`] reads the same objects once, for who wants to compare.
 
 mod backlog;
 mod connect;
@@ -19,6 +21,7 @@ mod metrics;
 mod objects;
 mod registry_side;
 mod state;
+mod survey;
 mod trouble;
 
 pub use connect::{Cluster, ConnectError};
@@ -26,6 +29,7 @@ pub use lease::LeaseName;
 pub use metrics::Metrics;
 pub use objects::Resources;
 pub use state::{KindDocument, Phase, State, StateDocument};
+pub use survey::{Survey, SurveyError, SurveyedEndpoint, SurveyedService};
 pub use trouble::{Reason, Trouble};
 
 use engine::Engine;

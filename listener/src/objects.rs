@@ -14,6 +14,11 @@ use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::marker::PhantomData;
 
+/// The annotation by which a Service is left out.
+pub(crate) const EXCLUDE: &str = "fingerpost.io/exclude";
+/// The label by which an EndpointSlice says whose it is.
+pub(crate) const SERVICE_NAME: &str = "kubernetes.io/service-name";
+
 /// What is followed.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub enum Resources {

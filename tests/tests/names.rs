@@ -88,11 +88,22 @@ async fn two_servers_are_compared_name_by_name() {
         (code, json)
     };
     let (code, same) = compare(&[]);
+    assert_eq!(same["from"], json!({"registry": 4, "kubernetes": null}));
     assert_eq!((code, &same["agree"], &same["differences"]), (0, &json!(true), &json!([])), "{same:#}");
     assert_eq!(same["asked"], same["known"]);
     assert!(same["asked"].as_u64().unwrap() > 50 && same["otherTtl"].as_u64().unwrap() > 10, "{same:#}");
     let (code, some) = compare(&["--limit", "7"]);
     assert_eq!((code, &some["asked"]), (0, &json!(7)));
+
+    let (_, text, _) = ours.cli(&["compare", "--against", &against]);
+    assert!(text.contains("Both servers agree on what the registry knows.") && text.contains("--kubeconfig"), "{text}");
+    // Other zones of the same content are asked for, too, and a server without a cluster is compared with nothing.
+    let aliased = Server::start_with(&["--zone", "cluster.local", "--zone", "example.org"]);
+    let (code, _, error) = aliased.cli(&["compare", "--against", &against]);
+    assert!(code == 2 && error.contains("no service of kubernetes/default"), "{code} {error}");
+    fill(&aliased).await;
+    let (code, text, _) = aliased.cli(&["compare", "--against", &against]);
+    assert!(code == 1 && text.contains("db.prod.svc.example.org."), "{code} {text}");
 
     // What was registered here alone is meant to differ; one that is missing there is not.
     ours.put("/v1/namespaces/prod/services/db/instances/vm", json!({"addresses": ["192.168.0.1"]})).await;
@@ -114,7 +125,22 @@ async fn two_servers_are_compared_name_by_name() {
     // Nobody there: nothing is the same.
     drop(theirs);
     let (code, dead) = compare(&["--limit", "2"]);
-    assert_eq!((code, &dead["unanswered"]), (1, &json!(2)));
+    assert_eq!((code, &dead["unanswered"]), (2, &json!(2)));
+}
+
+#[tokio::test]
+async fn a_comparison_that_cannot_be_made_ends_with_2() {
+    let server = Server::start();
+    fill(&server).await;
+    let against = server.dns.to_string();
+    let fails = |flags: &[&str]| {
+        let (code, out, error) = server.cli(&[&["compare", "--against", &against], flags].concat());
+        assert!(code == 2 && out.is_empty() && error.contains("can't compare"), "{code} {out} {error}");
+        error
+    };
+    assert!(fails(&["--kubeconfig", "/no/such/file"]).contains("/no/such/file"));
+    assert!(fails(&["--dns", "x:y"]).contains("`x:y` is no address"));
+    assert!(fails(&["--server", "http://127.0.0.1:1"]).contains("127.0.0.1:1"));
 }
 
 #[tokio::test]

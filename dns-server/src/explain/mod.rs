@@ -4,30 +4,32 @@
 //! - `services`: names of services, their instances and ports; `pods`: names of pods; `instances`: why
 //!   an instance is answered.
 //! - `outside`: names that are in no zone of ours, forwarded or not.
-//! - `search`: the search list of a pod's resolver.
+//! - `search`: the search list of a pod's resolver; `path`: what is left of it, where the server walks it.
+//! - `told`: what the server answers.
 
 mod instances;
 mod outside;
+mod path;
 mod pods;
 mod search;
 mod services;
+mod told;
 
 pub use instances::InstanceReason;
 pub use outside::FORWARDED;
 pub use search::{Candidate, NDOTS, Origin, Search};
 
-use crate::answer::{Answerer, Transport, Verdict};
 use crate::config::Pods;
 use crate::forward::{Explained, Forward};
 use crate::index::Index;
-use crate::metrics::Counters;
 use crate::name::{self, Name};
 use crate::query;
-use crate::zones::Kind;
+use crate::zones::{Kind, Within};
 use fingerpost_catalog::{InstanceView, NamespaceView, ServiceView, Source};
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 use std::sync::Arc;
+use told::{Told, tell};
 
 /// Most instances that an explanation lists.
 pub const MAX_INSTANCES: usize = 100;
@@ -96,7 +98,7 @@ pub struct Step {
 /// without a dot at its end goes through the search list, and what wins is explained. Of names of others it says whom
 /// `forward` asks; nobody is asked for that.
 pub fn explain(
-    (index, forward): (&Arc<Index>, Option<&Forward>),
+    (index, forward): (&Arc<Index>, Option<&Arc<Forward>>),
     name: &str,
     qtype: &str,
     from: Option<IpAddr>,
@@ -143,17 +145,22 @@ pub fn explain(
     if name.bytes().any(|c| c.is_ascii_uppercase()) {
         explanation.step(true, "Upper and lower case mean the same; the answer keeps the spelling of the question.");
     }
-    if let Some(forward) = forward.filter(|_| outside::is_outside(index, &wire)) {
-        explanation.forwarded(forward, &wire, from);
-        return explanation;
+    let told = tell(index, forward, &packet, from).unwrap_or_default();
+    let rewritten = forward.and_then(|forward| forward.rewritten(wire.wire())).map(|wire| Name::from_wire(&wire));
+    if let Some(target) = &rewritten {
+        explanation.step(true, format!("By a rewrite it is looked up as `{target}`."));
     }
-    explanation.describe(index, &wire, lookup);
-    // Over TCP nothing is cut.
-    if let Some((rcode, lines)) = answer(index, &packet) {
-        explanation.rcode = rcode;
-        explanation.answer_total = lines.len();
-        explanation.answer = lines.iter().take(MAX_RECORDS).map(ToString::to_string).collect();
+    explanation.steps_to((index, forward), &wire, rewritten.as_ref(), from, (lookup, &told));
+    if let (Some(forwarding), Some(target)) = (&mut explanation.forwarding, &rewritten)
+        && forwarding.name == target.to_string()
+    {
+        forwarding.name = wire.to_string();
+        forwarding.rewritten = Some(target.to_string());
     }
+    let Told { rcode, lines, .. } = told;
+    explanation.rcode = rcode;
+    explanation.answer_total = lines.len();
+    explanation.answer = lines.iter().take(MAX_RECORDS).map(ToString::to_string).collect();
     explanation
 }
 
@@ -162,17 +169,6 @@ fn packet(name: &str, qtype: &str) -> Result<(Vec<u8>, Name), String> {
     let (_, packet) = query::question(name, qtype).map_err(|error| error.to_string())?;
     let wire = Name::from_text(name).ok_or_else(|| format!("`{name}` is not a domain name"))?;
     Ok((packet, wire))
-}
-
-/// What the index says: the very code that serves.
-fn answer(index: &Arc<Index>, packet: &[u8]) -> Option<(String, Vec<query::Line>)> {
-    let mut answerer = Answerer::new(index.clone(), Arc::new(Counters::default()));
-    let mut out = Vec::new();
-    match answerer.answer(packet, Transport::Tcp, &mut out) {
-        Verdict::Send => query::read(&out),
-        // Without forwarding, nothing comes later.
-        Verdict::Drop | Verdict::Later => None,
-    }
 }
 
 /// The labels of a name, first to last.
@@ -208,8 +204,35 @@ impl Explanation {
         self.steps.push(Step { ok, text: text.into() });
     }
 
-    fn describe(&mut self, index: &Arc<Index>, wire: &Name, lookup: &dyn Lookup) {
-        let Some(within) = index.zones.find(wire.wire()) else {
+    /// The steps to the answer, and to whom it asks for it.
+    fn steps_to(
+        &mut self,
+        (index, forward): (&Arc<Index>, Option<&Arc<Forward>>),
+        asked: &Name,
+        rewritten: Option<&Name>,
+        from: Option<IpAddr>,
+        (lookup, told): (&dyn Lookup, &Told),
+    ) {
+        let name = rewritten.unwrap_or(asked);
+        let within = index.zones.find(name.wire());
+        // What a name is looked up as is not asked of the table outside of our zones.
+        let outside = within.is_none() && (rewritten.is_some() || outside::is_outside(index, name));
+        let Some(forward) = forward else { return self.describe(index, name, within, lookup, false) };
+        if outside {
+            return self.forwarded(forward, name, from);
+        }
+        let asks = from.is_none_or(|client| forward.allows(client));
+        self.describe(index, name, within, lookup, asks);
+        if let Some(within) = within.filter(|_| asks && rewritten.is_none()) {
+            self.path(index, forward, name, within, told);
+        }
+        if let Some(key) = told.looked.last() {
+            self.looked_for(forward, key, from);
+        }
+    }
+
+    fn describe(&mut self, index: &Arc<Index>, wire: &Name, within: Option<Within>, lookup: &dyn Lookup, asks: bool) {
+        let Some(within) = within else {
             return self.outside(index, wire, lookup);
         };
         let primary = bare(&index.zones.primary);
@@ -238,7 +261,7 @@ impl Explanation {
                 ),
             ),
             [ref below @ .., service, namespace, "svc"] if below.len() <= 2 => {
-                self.service(index, namespace, service, below, lookup);
+                self.service(index, namespace, service, below, (lookup, asks));
             }
             _ => self.no_form(index, &labels, &zone, &primary),
         }

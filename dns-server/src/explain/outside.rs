@@ -1,6 +1,7 @@
 //! Names that lie in no zone of ours. Whoever answers them, this is where that is told.
 
 use super::{Explanation, Lookup, bare, exists};
+use crate::forward::key::Key;
 use crate::forward::{Explained, Forward};
 use crate::index::Index;
 use crate::name::Name;
@@ -15,37 +16,31 @@ pub(super) fn is_outside(index: &Index, name: &Name) -> bool {
     index.zones.find(name.wire()).is_none() && index.table.read(name.wire(), |_| ()).is_none()
 }
 
-/// What forwarding makes of a question, without asking anybody; and the response code that is known of it.
-pub(super) fn forwarding(
-    forward: &Forward,
-    name: &str,
-    qtype: &str,
-    from: Option<IpAddr>,
-) -> Option<(Explained, String)> {
-    let number = qtype.parse::<RecordType>().map_or(1, u16::from);
-    let explained = forward.explain(name, number, from)?;
-    let rcode = match (&explained.cached, explained.allowed) {
-        (_, Some(false)) => "REFUSED".to_owned(),
-        (Some(cached), _) => cached.rcode.clone(),
-        (None, _) => FORWARDED.to_owned(),
-    };
-    Some((explained, rcode))
-}
-
 impl Explanation {
     /// A name that others are asked about.
     pub(super) fn forwarded(&mut self, forward: &Forward, wire: &Name, from: Option<IpAddr>) {
-        let Some((explained, rcode)) = forwarding(forward, &wire.to_string(), &self.qtype, from) else { return };
         self.step(true, "It lies in no zone of this server, which asks others about such names.");
+        let qtype = self.qtype.parse::<RecordType>().map_or(1, u16::from);
+        let explained = forward.explain_name(wire, qtype, from);
         if let (Some(from), Some(false)) = (from, explained.allowed) {
             let text =
                 format!("{from} is in none of the networks that may ask for them (`--recursion-allow`): refused.");
             self.step(false, text);
         }
-        if let Some(rewritten) = &explained.rewritten {
-            self.step(true, format!("By a rewrite it is looked up as `{rewritten}`."));
-        }
         self.step(true, format!("As it goes, {}.", explained.rule));
+        self.upstreams(explained);
+    }
+
+    /// A name of others that the answer about one of ours depends on.
+    pub(super) fn looked_for(&mut self, forward: &Forward, key: &Key, from: Option<IpAddr>) {
+        let name = Name::from_wire(key.name());
+        let explained = forward.explain_name(&name, key.qtype(), from);
+        self.step(true, format!("`{name}` is looked for among the names of others: as it goes, {}.", explained.rule));
+        self.upstreams(explained);
+    }
+
+    /// Whom to ask, and what the cache has.
+    fn upstreams(&mut self, explained: Explained) {
         for upstream in &explained.upstreams {
             let name = &upstream.upstream;
             let text = match (upstream.looping, upstream.healthy, upstream.milliseconds) {
@@ -61,18 +56,28 @@ impl Explanation {
             };
             self.step(upstream.healthy && !upstream.looping, text);
         }
-        let known = match &explained.cached {
-            Some(cached) => match cached.seconds {
-                Some(seconds) => format!("The cache has its answer ({}), fresh for {seconds:.0} s.", cached.rcode),
-                None if cached.stale => {
-                    format!("The cache has an old answer ({}), sent only where no upstream answers.", cached.rcode)
-                }
-                None => format!("The cache has an answer ({}), too old to be sent.", cached.rcode),
-            },
-            None => "The cache does not have its answer; the next client that asks has it asked for.".to_owned(),
-        };
-        self.step(true, known);
-        self.rcode = rcode;
+        if explained.cached.is_none() && !explained.upstreams.is_empty() {
+            self.step(true, "The cache does not have its answer; the next client that asks has it asked for.");
+        }
+        for cached in explained.cached.iter().chain(&explained.cached_otherwise) {
+            let whom = match (cached.dnssec_ok, cached.checking_disabled) {
+                (false, false) => "",
+                (true, false) => " for clients that ask for DNSSEC",
+                (false, true) => " for clients that check signatures",
+                (true, true) => " for clients that ask for DNSSEC and check signatures",
+            };
+            let rcode = &cached.rcode;
+            self.step(
+                true,
+                match cached.seconds {
+                    Some(seconds) => format!("The cache has its answer{whom} ({rcode}), fresh for {seconds:.0} s."),
+                    None if cached.stale => {
+                        format!("The cache has an old answer{whom} ({rcode}), sent only where no upstream answers.")
+                    }
+                    None => format!("The cache has an answer{whom} ({rcode}), too old to be sent."),
+                },
+            );
+        }
         self.forwarding = Some(explained);
     }
 

@@ -4,8 +4,8 @@
 //! zone, with `ndots:5`. A name with fewer dots than that goes through the list first and is asked as it stands at the
 //! end. glibc goes on after a name that exists without such records; musl stops there, and both stop at an answer.
 
-use super::outside::{forwarding, is_outside};
-use super::{Explanation, Lookup, answer, bare, packet};
+use super::told::tell;
+use super::{Explanation, FORWARDED, Lookup, bare, packet};
 use crate::forward::Forward;
 use crate::index::Index;
 use crate::name::Name;
@@ -73,6 +73,16 @@ impl Candidate {
     fn wins(&self) -> bool {
         self.rcode == "NOERROR" && self.records > 0
     }
+
+    /// Whether it is a name of ours whose answer depends on others: an alias, or the rest of the search path. What they
+    /// say decides whether the resolver goes on.
+    fn depends(&self) -> bool {
+        self.rcode == FORWARDED && !self.outside
+    }
+
+    fn ends(&self) -> bool {
+        self.wins() || self.depends()
+    }
 }
 
 impl Explanation {
@@ -80,7 +90,7 @@ impl Explanation {
     pub(super) fn walk(
         &mut self,
         index: &Arc<Index>,
-        forward: Option<&Forward>,
+        forward: Option<&Arc<Forward>>,
         name: &str,
         from: IpAddr,
         lookup: &dyn Lookup,
@@ -119,8 +129,10 @@ impl Explanation {
         let search = search((index, forward), name, (&self.qtype, from), namespace.as_deref());
         let explained = match search.winner {
             Some(winner) => search.candidates.get(winner),
-            None => meant(&search),
+            // What others say of it is what matters.
+            None => search.candidates.iter().find(|candidate| candidate.rcode == FORWARDED),
         };
+        let explained = explained.or_else(|| meant(&search, &bare(&index.zones.primary)));
         let explained = explained.map_or_else(|| name.to_owned(), |candidate| candidate.name.clone());
         self.search = Some(search);
         explained
@@ -143,14 +155,17 @@ fn origin(address: IpAddr, holders: &[Arc<InstanceView>]) -> Origin {
 }
 
 fn search(
-    (index, forward): (&Arc<Index>, Option<&Forward>),
+    (index, forward): (&Arc<Index>, Option<&Arc<Forward>>),
     name: &str,
     (qtype, from): (&str, IpAddr),
     namespace: Option<&str>,
 ) -> Search {
     let zone = bare(&index.zones.primary);
     let own = namespace.map(|namespace| format!("{namespace}.svc.{zone}"));
-    let domains: Vec<String> = own.into_iter().chain([format!("svc.{zone}"), zone]).collect();
+    // Those of the node follow, as far as they are known.
+    let further = forward.and_then(|forward| forward.config.search.as_ref()).into_iter().flatten();
+    let domains: Vec<String> =
+        own.into_iter().chain([format!("svc.{zone}"), zone]).chain(further.map(ToString::to_string)).collect();
     let absolute = std::iter::once(format!("{name}."));
     let searched = domains.iter().map(|domain| format!("{name}.{domain}."));
     let names: Vec<String> = if name.matches('.').count() < NDOTS {
@@ -162,15 +177,10 @@ fn search(
     for name in names {
         // What is too long with a domain at its end is left out.
         let Ok((packet, wire)) = packet(&name, qtype) else { continue };
-        let (mut rcode, lines) = answer(index, &packet).unwrap_or_default();
-        let (mut records, outside) = (lines.len(), index.zones.find(wire.wire()).is_none());
-        if let Some(forward) = forward.filter(|_| is_outside(index, &wire))
-            && let Some((explained, known)) = forwarding(forward, &name, qtype, Some(from))
-        {
-            (rcode, records) = (known, explained.cached.map_or(0, |cached| cached.records));
-        }
-        candidates.push(Candidate { name, rcode, records, outside });
-        if candidates.last().is_some_and(Candidate::wins) {
+        let told = tell(index, forward, &packet, Some(from)).unwrap_or_default();
+        let outside = index.zones.find(wire.wire()).is_none();
+        candidates.push(Candidate { name, rcode: told.rcode, records: told.lines.len(), outside });
+        if candidates.last().is_some_and(Candidate::ends) {
             break;
         }
     }
@@ -192,17 +202,17 @@ fn search(
 
 /// The candidate that was most likely meant where none wins: one label is a service of the own namespace, one that ends
 /// in `svc` or `pod` lacks the zone, and one in a zone of ours is whole.
-fn meant(search: &Search) -> Option<&Candidate> {
+fn meant<'a>(search: &'a Search, zone: &str) -> Option<&'a Candidate> {
     let labels: Vec<&str> = search.name.split('.').skip_while(|label| label.starts_with('_')).collect();
     let domain = match *labels.as_slice() {
-        [_] => search.domains.first(),
-        [.., "svc" | "pod"] => search.domains.last(),
-        _ => search.domains.iter().rev().nth(1),
+        [_] => search.domains.first().cloned(),
+        [.., "svc" | "pod"] => Some(zone.to_owned()),
+        _ => Some(format!("svc.{zone}")),
     };
     let whole = || search.candidates.iter().find(|candidate| candidate.name == format!("{}.", search.name));
     let in_domain = |domain: &String| format!("{}.{domain}.", search.name);
     let completed = || {
-        let wanted = domain.map(in_domain)?;
+        let wanted = domain.as_ref().map(in_domain)?;
         search.candidates.iter().find(|candidate| candidate.name == wanted)
     };
     whole().filter(|candidate| !candidate.outside).or_else(completed).or_else(whole)

@@ -20,7 +20,7 @@ impl Explanation {
         namespace: &str,
         service: &str,
         below: &[&str],
-        lookup: &dyn Lookup,
+        (lookup, asks): (&dyn Lookup, bool),
     ) {
         match lookup.namespace(namespace) {
             Some(view) => self.step(true, format!("Namespace `{namespace}` exists ({}).", declared(&view.sources))),
@@ -36,7 +36,7 @@ impl Explanation {
         };
         self.step(true, format!("Service `{service}` exists ({}). {kind}.", declared(&view.sources)));
         if view.service_type == ServiceType::ExternalName {
-            return self.external_name(index, &view, below);
+            return self.external_name(index, &view, below, asks);
         }
         let instances = lookup.instances(namespace, service);
         let panics = view.all_critical == AllCritical::All
@@ -169,7 +169,7 @@ impl Explanation {
         }
     }
 
-    fn external_name(&mut self, index: &Index, view: &ServiceView, below: &[&str]) {
+    fn external_name(&mut self, index: &Index, view: &ServiceView, below: &[&str], asks: bool) {
         if !below.is_empty() {
             return self.step(false, "Nothing exists below an alias.");
         }
@@ -186,6 +186,7 @@ impl Explanation {
         };
         self.step(true, format!("It is an alias of `{target}`."));
         match index.zones.find(name.wire()).filter(|within| within.is_cluster()) {
+            None if asks => self.step(true, "That is no name of this server's zones: it adds what others say of it."),
             None => self.step(true, "That is no name of this server's zones: the client asks for it on its own."),
             Some(_) => self
                 .step(true, format!("That is a name of this server, which adds its records; see `explain {target}.`.")),

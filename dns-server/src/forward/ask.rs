@@ -54,6 +54,7 @@ impl Forward {
         let order = group.order();
         let mut useless = vec![false; order.len()];
         let mut failure = Failure::Nobody;
+        let mut cut = None;
         let mut asked = 0;
         // A lost datagram is no reason to give up, so even a single upstream is asked more than once.
         for (place, upstream) in order.iter().enumerate().cycle().take(order.len().max(1) * ATTEMPTS.len()) {
@@ -66,6 +67,13 @@ impl Forward {
             }
             let within = ATTEMPTS.get(asked).or(ATTEMPTS.last()).copied().unwrap_or(left).min(left);
             match upstream.ask(key, within).await {
+                // Another may have the whole of it.
+                Ok(Ok(entry)) if entry.is_cut() => {
+                    if let Some(useless) = useless.get_mut(place) {
+                        *useless = true;
+                    }
+                    cut.get_or_insert(entry);
+                }
                 Ok(Ok(entry)) => return Ok(entry),
                 Ok(Err(unfit)) => {
                     tracing::debug!(upstream = upstream.label(), ?key, %unfit, "an answer of no use");
@@ -89,7 +97,9 @@ impl Forward {
             }
             asked += 1;
         }
-        tracing::debug!(?key, %failure, "a question has no answer");
-        Err(failure)
+        cut.ok_or_else(|| {
+            tracing::debug!(?key, %failure, "a question has no answer");
+            failure
+        })
     }
 }

@@ -169,6 +169,11 @@ impl Engine {
         let held = forward.cache.peek(std::borrow::Borrow::<[u8]>::borrow(&key));
         // It may have come while the question was on its way.
         let fresh = held.clone().filter(|entry| entry.age(now()).is_some() && !entry.is_refreshing());
+        // What is at hand may be sent where there is nothing newer; time passes while that is found out.
+        let usable = |held: &Entry| {
+            held.not_renewed(now(), now() + RECHECK.as_millis() as u64, limit);
+            held.is_usable_stale(now(), limit)
+        };
         let stale = held.filter(|entry| entry.is_usable_stale(now(), limit));
         let entry = match (fresh, stale) {
             (Some(entry), _) => entry,
@@ -178,16 +183,18 @@ impl Engine {
                 let answer = tokio::select! {
                     answer = &mut asked => answer,
                     () = sleep(PATIENCE) => {
-                        stale.allow_stale(now() + RECHECK.as_millis() as u64);
-                        let askers = self.waiting.lock().get_mut(&key).map(std::mem::take).unwrap_or_default();
-                        self.settle(askers, &key, &stale);
+                        if usable(&stale) {
+                            let askers = self.waiting.lock().get_mut(&key).map(std::mem::take).unwrap_or_default();
+                            self.settle(askers, &key, &stale);
+                        }
                         asked.await
                     }
                 };
-                answer.unwrap_or_else(|_| {
-                    stale.allow_stale(now() + RECHECK.as_millis() as u64);
-                    stale
-                })
+                match answer {
+                    Ok(entry) => entry,
+                    Err(_) if usable(&stale) => stale,
+                    Err(failure) => self.failed(&key, failure),
+                }
             }
         };
         let askers = self.waiting.lock().remove(&key).unwrap_or_default();

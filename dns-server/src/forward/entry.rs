@@ -9,11 +9,13 @@ use crate::forward::key::Key;
 use crate::forward::wire::{Malformed, Record, Records, plain_data, read_name, u16_at, u32_at};
 use crate::message::{CLASS_IN, HEADER, Query, kind, skip_name};
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 /// The TTL of answers that are past theirs (RFC 8767 §4).
 const STALE_TTL: u32 = 30;
+/// How many seconds an answer that was cut is kept, where the whole of it can't be had: as long as a failure is.
+const CUT_TTL: u32 = 5;
 /// What an entry takes beside its octets: the cache's slot and its own fields, about.
 const OVERHEAD: usize = 160;
 
@@ -40,9 +42,6 @@ pub(crate) enum Unfit {
     /// The server could not or would not answer.
     #[error("the server answered with {}", rcode_name(*.0))]
     Rcode(u16),
-    /// Cut for want of room.
-    #[error("the answer was cut")]
-    Truncated,
 }
 
 impl From<Malformed> for Unfit {
@@ -83,14 +82,16 @@ pub(crate) struct Entry {
     rcode: Rcode,
     /// The upstream vouches for it (AD).
     authentic: bool,
+    /// Records are missing for want of room, and could not be had otherwise.
+    cut: bool,
     /// What we answer by ourselves does not grow old.
     local: bool,
     stored: Moment,
     expires: Moment,
     /// Until when it may be sent past its TTL without asking again.
     stale_until: AtomicU64,
-    /// Somebody is asking again already.
-    refreshing: AtomicBool,
+    /// Until when nobody is to ask again: somebody does, or has in vain.
+    refresh_after: AtomicU64,
 }
 
 /// How old an entry is, for one answer.
@@ -144,9 +145,7 @@ impl Entry {
             Some(0) if !matches!(rcode, 0 | 3) => return Err(Unfit::Rcode(rcode)),
             _ => return Err(Unfit::Malformed),
         };
-        if header[2] & 0x02 != 0 {
-            return Err(Unfit::Truncated);
-        }
+        let cut = header[2] & 0x02 != 0;
         let mut message = Vec::with_capacity(raw.len());
         message.extend_from_slice(&header[..4]);
         message.extend_from_slice(&[0, 1, 0, 0, 0, 0, 0, 0]);
@@ -159,7 +158,11 @@ impl Entry {
         let mut rotation: Option<Rotation> = None;
         let mut whole = true;
         for record in Records::new(raw, end) {
-            let record = record?;
+            let record = match record {
+                // Anywhere, with some servers.
+                Err(_) if cut => break,
+                record => record?,
+            };
             if record.rtype == kind::OPT {
                 rcode |= u16::from(raw.get(record.ttl).copied().unwrap_or_default()) << 4;
                 // What follows would not stand where pointers look for it; it is additional, and seldom there.
@@ -200,8 +203,10 @@ impl Entry {
         let kept = match (rcode == Rcode::NoError && answered, negative) {
             (true, _) => least,
             (false, Some(negative)) => negative.min(least),
+            _ if cut => least,
             (false, None) => 0,
         };
+        let kept = if cut { kept.min(CUT_TTL) } else { kept };
         if let (false, Some(_)) = (answered, negative) {
             // Clients must not keep it longer than we do.
             for at in &ttls {
@@ -216,11 +221,12 @@ impl Entry {
             rotation: rotation.filter(|rotation| rotation.records > 1),
             rcode,
             authentic: header[3] & 0x20 != 0,
+            cut,
             local: false,
             stored: now,
             expires: now.saturating_add(u64::from(kept) * 1000),
             stale_until: AtomicU64::new(0),
-            refreshing: AtomicBool::new(false),
+            refresh_after: AtomicU64::new(0),
         })
     }
 
@@ -250,11 +256,12 @@ impl Entry {
             rotation: None,
             rcode,
             authentic: false,
+            cut: false,
             local: true,
             stored: now,
             expires: now,
             stale_until: AtomicU64::new(0),
-            refreshing: AtomicBool::new(false),
+            refresh_after: AtomicU64::new(0),
         }
     }
 
@@ -271,6 +278,11 @@ impl Entry {
     /// The octets that it takes in memory, about.
     pub(crate) fn weight(&self) -> usize {
         OVERHEAD + self.message.len() + 2 * self.ttls.len()
+    }
+
+    /// Whether records are missing.
+    pub(crate) fn is_cut(&self) -> bool {
+        self.cut
     }
 
     pub(crate) fn is_kept(&self) -> bool {
@@ -300,17 +312,27 @@ impl Entry {
 
     /// Whether it may be sent, past its TTL, where nothing newer can be had.
     pub(crate) fn is_usable_stale(&self, now: Moment, limit: Duration) -> bool {
-        self.rcode != Rcode::ServFail && now < self.expires.saturating_add(limit.as_millis() as u64)
+        self.rcode != Rcode::ServFail && !self.cut && now < self.expires.saturating_add(limit.as_millis() as u64)
     }
 
     /// Whether somebody is asking again.
     pub(crate) fn is_refreshing(&self) -> bool {
-        self.refreshing.load(Relaxed)
+        self.refresh_after.load(Relaxed) == Moment::MAX
     }
 
-    /// Lets it be sent, past its TTL, for so long.
-    pub(crate) fn allow_stale(&self, until: Moment) {
-        self.stale_until.fetch_max(until, Relaxed);
+    /// After asking again was in vain: that is not tried before `recheck`, and meanwhile it may be sent past its TTL, so
+    /// long as the limit allows. One that is fresh still may be sent for no longer by that.
+    pub(crate) fn not_renewed(&self, now: Moment, recheck: Moment, limit: Duration) {
+        self.refresh_after.store(recheck, Relaxed);
+        if now >= self.expires {
+            let end = self.expires.saturating_add(limit.as_millis() as u64);
+            self.stale_until.fetch_max(recheck.min(end), Relaxed);
+        }
+    }
+
+    /// Has somebody else ask again, where the one who was to could not.
+    pub(crate) fn give_refresh_back(&self) {
+        self.refresh_after.store(0, Relaxed);
     }
 
     /// Whether its end is near, and nobody has begun to ask again: the caller then does. The last tenth of its time, at
@@ -321,12 +343,17 @@ impl Entry {
         left <= (lifetime / 10).max(1000)
             && !self.local
             && self.rcode != Rcode::ServFail
+            && !self.cut
             && lifetime > 1000
-            && !self.refreshing.load(Relaxed)
-            && !self.refreshing.swap(true, Relaxed)
+            && self.take_turn(now)
     }
 
-    /// Answers with it; false where not all of it fits. `turn` is any number, and chooses the order of addresses.
+    fn take_turn(&self, now: Moment) -> bool {
+        let after = self.refresh_after.load(Relaxed);
+        after <= now && self.refresh_after.compare_exchange(after, Moment::MAX, Relaxed, Relaxed).is_ok()
+    }
+
+    /// Answers with it; false where records are missing. `turn` is any number, and chooses the order of addresses.
     pub(crate) fn write(
         &self,
         out: &mut Vec<u8>,
@@ -352,7 +379,8 @@ impl Entry {
             set.rotate_left(turn % records * length);
         }
         let opt = if query.edns.is_some() { OPT } else { 0 };
-        let whole = out.len() + opt <= room.limit || self.cut(out, room.limit.saturating_sub(opt));
+        let fits = out.len() + opt <= room.limit || self.shorten(out, room.limit.saturating_sub(opt));
+        let whole = fits && !self.cut;
         if let Some(edns) = query.edns {
             crate::encode::opt(out, room.payload, edns.dnssec_ok, self.rcode);
             let additional = u16_at(out, 10).unwrap_or(0) + 1;
@@ -372,7 +400,7 @@ impl Entry {
     }
 
     /// Leaves as many records as fit; true where only additional ones had to go, which nobody was promised.
-    fn cut(&self, out: &mut Vec<u8>, limit: usize) -> bool {
+    fn shorten(&self, out: &mut Vec<u8>, limit: usize) -> bool {
         let mut end = HEADER;
         if let Some(after) = skip_name(out, HEADER) {
             end = after + 4;
@@ -421,7 +449,7 @@ impl Entry {
                 return false;
             }
         }
-        true
+        !self.cut
     }
 
     /// The addresses in its answer.

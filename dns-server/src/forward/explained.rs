@@ -24,8 +24,11 @@ pub struct Explained {
     pub rule: String,
     /// The upstreams that would be asked.
     pub upstreams: Vec<UpstreamState>,
-    /// What the cache has.
+    /// What the cache has, for clients that want nothing in particular.
     pub cached: Option<Cached>,
+    /// What it has for clients that ask for DNSSEC, or that check by themselves.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cached_otherwise: Vec<Cached>,
 }
 
 /// How an upstream fares.
@@ -50,6 +53,12 @@ pub struct UpstreamState {
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Cached {
+    /// For clients that ask for DNSSEC (DO).
+    #[serde(default)]
+    pub dnssec_ok: bool,
+    /// For clients that check signatures by themselves (CD).
+    #[serde(default)]
+    pub checking_disabled: bool,
     /// Its response code.
     pub rcode: String,
     /// Records in its answer.
@@ -80,11 +89,13 @@ impl Forward {
         self.upstreams().iter().map(|upstream| UpstreamState::of(upstream)).collect()
     }
 
-    /// What becomes of a question about a name of others, without asking anybody; none where the name is none.
+    /// What becomes of a question about a name of others, without asking anybody; none where the name is none. Rewrites
+    /// are not applied: a name that is looked up as another is that other.
     pub fn explain(&self, name: &str, qtype: u16, from: Option<IpAddr>) -> Option<Explained> {
-        let asked = Name::from_text(name)?;
-        let rewritten = self.rewrites.apply(asked.wire()).map(|wire| Name::from_wire(&wire));
-        let name = rewritten.as_ref().unwrap_or(&asked);
+        Some(self.explain_name(&Name::from_text(name)?, qtype, from))
+    }
+
+    pub(crate) fn explain_name(&self, name: &Name, qtype: u16, from: Option<IpAddr>) -> Explained {
         let now = self.shared.clock.now();
         let mut upstreams = Vec::new();
         let rule = if self.hosts.is_set() && self.hosts.answer(name.wire(), qtype, now).is_some() {
@@ -106,20 +117,26 @@ impl Forward {
                 }
             }
         };
-        let key = KeyBuffer::new(name.wire(), qtype, false, false);
-        let cached = self.cache.peek(key.as_slice()).map(|entry| Cached {
-            rcode: entry.rcode().name().to_owned(),
-            records: entry.records(),
-            seconds: entry.remaining(now).map(|left| left.as_secs_f64()),
-            stale: entry.remaining(now).is_none() && entry.is_usable_stale(now, self.config.serve_stale),
-        });
-        Some(Explained {
-            name: asked.to_string(),
-            rewritten: rewritten.map(|name| name.to_string()),
+        let cached = |dnssec_ok, checking_disabled| {
+            let key = KeyBuffer::new(name.wire(), qtype, dnssec_ok, checking_disabled);
+            self.cache.peek(key.as_slice()).map(|entry| Cached {
+                dnssec_ok,
+                checking_disabled,
+                rcode: entry.rcode().name().to_owned(),
+                records: entry.records(),
+                seconds: entry.remaining(now).map(|left| left.as_secs_f64()),
+                stale: entry.remaining(now).is_none() && entry.is_usable_stale(now, self.config.serve_stale),
+            })
+        };
+        let others = [(true, false), (false, true), (true, true)];
+        Explained {
+            name: name.to_string(),
+            rewritten: None,
             allowed: from.map(|client| self.allows(client)),
             rule,
             upstreams,
-            cached,
-        })
+            cached: cached(false, false),
+            cached_otherwise: others.into_iter().filter_map(|(dnssec, checks)| cached(dnssec, checks)).collect(),
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! How many questions may wait for upstreams at a time, in all and for one client: so that one client's flood is its own
 //! affair, and all of them together take a bounded amount of memory.
 
+use crate::client::counted;
 use hashbrown::HashMap;
 use parking_lot::Mutex;
 use std::net::IpAddr;
@@ -36,7 +37,7 @@ impl Gate {
 
     /// Takes a place.
     pub(crate) fn enter(self: &Arc<Self>, client: IpAddr) -> Result<Slot, Full> {
-        let client = whole(client);
+        let client = counted(client);
         let mut held = self.held.lock();
         let of_client = held.clients.get(&client).copied().unwrap_or_default();
         if held.total >= self.total {
@@ -52,17 +53,6 @@ impl Gate {
 
     pub(crate) fn waiting(&self) -> usize {
         self.held.lock().total
-    }
-}
-
-/// One IPv6 client has a whole network of addresses.
-fn whole(client: IpAddr) -> IpAddr {
-    match client.to_canonical() {
-        IpAddr::V6(v6) => {
-            let segments = v6.segments();
-            IpAddr::from([segments[0], segments[1], segments[2], segments[3], 0, 0, 0, 0])
-        }
-        v4 => v4,
     }
 }
 
@@ -100,8 +90,10 @@ mod tests {
         let third = gate.enter(other).unwrap();
         assert_eq!(gate.enter(other).unwrap_err(), Full::Total);
         drop(third);
+        // Pods of one node, with addresses of one network.
+        let _pod = gate.enter("fd00::1".parse().unwrap()).unwrap();
         drop(first);
         assert!(gate.enter(one).is_ok());
-        assert_eq!(gate.waiting(), 1);
+        assert_eq!(gate.waiting(), 2);
     }
 }

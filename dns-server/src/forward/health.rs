@@ -1,4 +1,7 @@
-//! Finds out when an upstream that failed is back, and whether an upstream leads back to us.
+//! Finds out whether an upstream that failed is down, and when it is back, and whether an upstream leads back to us.
+//!
+//! That a question has no answer may be due to the name that was asked for, and everybody may ask for any; so it only
+//! begins a look at the upstream, with questions that do not depend on others.
 //!
 //! A loop shows by itself: a question with a name that nobody else can know is asked, and comes in here. That is done at
 //! the start and whenever an upstream comes back, and never ends the process: the upstream is left out, and said so.
@@ -16,12 +19,12 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 use tokio::time::sleep;
 
-/// How soon after a failure an upstream is asked again; longer each time,
+/// How soon after a probe that failed the next one follows; longer each time,
 const FIRST: Duration = Duration::from_millis(500);
 /// up to this.
 const LAST: Duration = Duration::from_secs(15);
 /// How long it may take to answer.
-const WITHIN: Duration = Duration::from_secs(2);
+const WITHIN: Duration = Duration::from_millis(1500);
 /// How often one that leads back to us is looked at again.
 const LOOPING: Duration = Duration::from_secs(30);
 
@@ -72,7 +75,7 @@ fn jittered(time: Duration) -> Duration {
 }
 
 impl Forward {
-    /// Looks after an upstream that has failed, until it is back.
+    /// Looks after an upstream that has failed, until it answers.
     pub(crate) fn watch(self: &Arc<Self>, upstream: &Arc<Upstream>) {
         if upstream.take_probe() {
             let (forward, upstream) = (Arc::clone(self), Arc::clone(upstream));
@@ -89,16 +92,17 @@ impl Forward {
         let root = Key::new(&[0], kind::NS, false, false);
         let mut delay = FIRST;
         loop {
-            sleep(jittered(delay)).await;
             let Some(zone) = self.zone_of(upstream) else { return };
-            if upstream.ask(&root, WITHIN).await.is_err() {
+            if upstream.probe(&root, WITHIN).await.is_err() {
+                sleep(jittered(delay)).await;
                 delay = (delay * 2).min(LAST);
                 continue;
             }
             if self.look_for_loop(upstream, &zone).await != Some(true) {
-                return;
+                // However many questions fail, it is not probed more often.
+                return sleep(jittered(FIRST)).await;
             }
-            delay = LOOPING;
+            sleep(jittered(LOOPING)).await;
         }
     }
 

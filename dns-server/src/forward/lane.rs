@@ -43,20 +43,32 @@ pub(crate) struct Lane {
     /// What was asked for this question alone: answers that need not be in the cache.
     found: Vec<(Key, Arc<Entry>)>,
     wanted: Option<Key>,
+    /// What was looked for, where it only looks: for an explanation.
+    looked: Option<Vec<Key>>,
 }
 
 impl Lane {
     pub(crate) fn new(forward: Arc<Forward>, tally: Arc<Tally>) -> Self {
-        Self { forward, tally, found: Vec::new(), wanted: None }
+        Self { forward, tally, found: Vec::new(), wanted: None, looked: None }
+    }
+
+    /// One that leaves everything as it is, and keeps in mind what it was to look for. Its counts are nobody's.
+    pub(crate) fn looking(forward: Arc<Forward>) -> Self {
+        Self { looked: Some(Vec::new()), ..Self::new(forward, Arc::default()) }
+    }
+
+    /// What was looked for.
+    pub(crate) fn take_looked(&mut self) -> Vec<Key> {
+        self.looked.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
     pub(crate) fn forward(&self) -> &Forward {
         &self.forward
     }
 
-    /// Whether a client may ask.
+    /// Whether a client may ask. An explanation may be for nobody in particular.
     pub(crate) fn allows(&self, client: IpAddr) -> bool {
-        self.forward.allows(client)
+        self.looked.is_some() && client.is_unspecified() || self.forward.allows(client)
     }
 
     pub(crate) fn refused(&self, why: Refusal) {
@@ -75,6 +87,9 @@ impl Lane {
 
     /// Looks for the answer to a question; the name is in lower case.
     pub(crate) fn find(&mut self, name: &[u8], wish: Wish) -> Found {
+        if let Some(looked) = &mut self.looked {
+            looked.push(Key::new(name, wish.qtype, wish.dnssec_ok, wish.checking_disabled));
+        }
         let forward = &*self.forward;
         let now = forward.shared.clock.now();
         if forward.hosts.is_set()
@@ -93,12 +108,17 @@ impl Lane {
             }
             return Found::Entry(Arc::clone(entry), age);
         }
-        if let Some(entry) = forward.cache.get(key.as_slice())
+        let only_looks = self.looked.is_some();
+        let held = if only_looks { forward.cache.peek(key.as_slice()) } else { forward.cache.get(key.as_slice()) };
+        if let Some(entry) = held
             && let Some(age) = entry.age(now)
         {
             self.tally.hit(entry.rcode() == Rcode::NoError, age == Age::Stale);
-            if entry.take_refresh(now) && forward.submit(Job::Refresh(key.as_slice().into())).is_ok() {
-                self.tally.prefetches.fetch_add(1, Relaxed);
+            if !only_looks && entry.take_refresh(now) {
+                match forward.submit(Job::Refresh(key.as_slice().into())) {
+                    Ok(()) => drop(self.tally.prefetches.fetch_add(1, Relaxed)),
+                    Err(_) => entry.give_refresh_back(),
+                }
             }
             return Found::Entry(entry, age);
         }
@@ -123,7 +143,7 @@ impl Lane {
             }
             Route::Ask(_) => {}
         }
-        if forward.loops.is_probe(name) {
+        if !only_looks && forward.loops.is_probe(name) {
             self.tally.refused(Refusal::Loop);
             return Found::Refused;
         }

@@ -3,6 +3,10 @@
 //! With `ndots:5`, a pod that looks for `www.example.com` asks for `www.example.com.<ns>.svc.<zone>` first, and for four
 //! names more, each twice. The first of these questions has all that it takes to answer the last: the namespace is in it,
 //! so nobody needs to know who asks.
+//!
+//! An absolute name of ours looks the same. What is certainly one is not walked: names below a service, which may have no
+//! instance just now, and those of ports. To ask for them elsewhere would tell others about the cluster, and have them
+//! answer in its stead.
 
 use crate::forward::Forward;
 use crate::index::Index;
@@ -24,8 +28,13 @@ pub(crate) fn candidates(index: &Index, wire: &[u8], zone_at: usize, forward: &F
     if labels.len() < 4 || wire.get(svc..zone_at)? != b"\x03svc" {
         return None;
     }
+    let label = |at: usize| wire.get(at..).map(name::first_label).unwrap_or_default();
     let exists = |at: usize| wire.get(at..).is_some_and(|wire| index.table.read(wire, |_| ()).is_some());
-    if !exists(namespace) || exists(last) {
+    if !exists(namespace) || exists(last) || index.declares(label(namespace), label(last)) {
+        return None;
+    }
+    let own = labels.split_last_chunk::<2>().map(|(own, _)| own).unwrap_or_default();
+    if own.iter().any(|&at| label(at).starts_with(b"_")) {
         return None;
     }
     let outside = wire.get(..namespace)?;
@@ -33,6 +42,12 @@ pub(crate) fn candidates(index: &Index, wire: &[u8], zone_at: usize, forward: &F
         let wire = [outside, end].concat();
         (wire.len() <= name::MAX_NAME).then(|| Name::from_wire(&wire))
     };
+    // A service in another namespace, or a name below it: that is ours, too.
+    if let [.., service, namespace] = *own
+        && index.declares(label(namespace), label(service))
+    {
+        return Some(with(wire.get(svc..)?).into_iter().collect());
+    }
     let ends = [wire.get(svc..)?, wire.get(zone_at..)?];
     let ends = ends.into_iter().chain(domains.iter().map(|zone| zone.0.wire())).chain([&[0u8][..]]);
     Some(ends.filter_map(with).collect())

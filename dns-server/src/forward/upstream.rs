@@ -14,6 +14,7 @@ use crate::forward::entry::{Entry, Lifetimes, Unfit};
 use crate::forward::key::Key;
 use crate::message::{HEADER, kind};
 use https::Https;
+use nix::errno::Errno;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -21,14 +22,17 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering::R
 use std::time::{Duration, Instant};
 use stream::Stream;
 use tokio::sync::Semaphore;
-use tokio::time::timeout;
+use tokio::time::timeout_at;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 /// The largest answer over UDP that we take: passes everywhere without fragments.
 pub(crate) const PAYLOAD: u16 = 1232;
-/// So many failures in a row, and it counts as down.
+/// So many failed probes in a row, and it counts as down. A question that fails says little: whoever asks for names whose
+/// servers are silent would take any resolver down.
 const DOWN: u32 = 2;
+/// What is left of a question's time where a cut answer has to be handed on instead of the whole one.
+const MARGIN: Duration = Duration::from_millis(20);
 
 /// What all upstreams need.
 #[derive(Debug)]
@@ -76,6 +80,27 @@ impl AskError {
             AskError::Busy => 6,
         }
     }
+
+    /// Whether it is this machine's doing, which says nothing about the upstream.
+    fn is_ours(&self) -> bool {
+        use Errno::{EACCES, EADDRINUSE, EADDRNOTAVAIL, EMFILE, ENFILE, ENOBUFS, ENOMEM, EPERM};
+        match self {
+            // We ask too much of it.
+            AskError::Busy => true,
+            AskError::Network(error) => error.raw_os_error().map(Errno::from_raw).is_some_and(|errno| {
+                matches!(errno, EMFILE | ENFILE | ENOMEM | ENOBUFS | EADDRINUSE | EADDRNOTAVAIL | EPERM | EACCES)
+            }),
+            _ => false,
+        }
+    }
+
+    /// Whether nobody is there, whatever is asked.
+    fn is_absence(&self) -> bool {
+        use io::ErrorKind::{ConnectionRefused, HostUnreachable, NetworkUnreachable};
+        let absent =
+            |error: &io::Error| matches!(error.kind(), ConnectionRefused | HostUnreachable | NetworkUnreachable);
+        matches!(self, AskError::Network(error) if absent(error))
+    }
 }
 
 /// The reasons' names, as metrics have them.
@@ -114,8 +139,12 @@ pub(crate) struct Upstream {
     way: Way,
     shared: Arc<Shared>,
     slots: Semaphore,
-    /// Failures in a row.
+    /// Failures in a row that say that it is down.
     failures: AtomicU32,
+    /// A question has failed since it last answered.
+    suspected: AtomicBool,
+    /// It is known not to answer over TCP what it cuts over UDP.
+    udp_only: AtomicBool,
     /// What is asked of it comes back to us.
     looping: AtomicBool,
     /// Somebody is finding out whether it is back.
@@ -154,6 +183,8 @@ impl Upstream {
             slots: Semaphore::new(shared.concurrency.clamp(1, Semaphore::MAX_PERMITS)),
             shared: Arc::clone(shared),
             failures: AtomicU32::new(0),
+            suspected: AtomicBool::new(false),
+            udp_only: AtomicBool::new(false),
             looping: AtomicBool::new(false),
             probing: AtomicBool::new(false),
             latency_us: AtomicU64::new(0),
@@ -190,9 +221,10 @@ impl Upstream {
         self.looping.swap(looping, Relaxed)
     }
 
-    /// Whether the caller shall find out when it is back: it has failed, and nobody else is at it.
+    /// Whether the caller shall find out how it is: it has failed, and nobody else is at it.
     pub(crate) fn take_probe(&self) -> bool {
-        (self.failures.load(Relaxed) > 0 || self.is_looping()) && !self.probing.swap(true, Relaxed)
+        let doubtful = self.suspected.load(Relaxed) || self.failures.load(Relaxed) > 0 || self.is_looping();
+        doubtful && !self.probing.swap(true, Relaxed)
     }
 
     pub(crate) fn end_probe(&self) {
@@ -205,23 +237,55 @@ impl Upstream {
 
     /// Asks. What it answers may be of no use, which says nothing against the upstream.
     pub(crate) async fn ask(&self, key: &Key, within: Duration) -> Result<Result<Entry, Unfit>, AskError> {
+        let asked = match self.slots.try_acquire() {
+            Ok(_permit) => self.ask_and_count(key, within).await,
+            Err(_) => {
+                self.stats.requests.fetch_add(1, Relaxed);
+                self.stats.failures[AskError::Busy.reason()].fetch_add(1, Relaxed);
+                Err(AskError::Busy)
+            }
+        };
+        if let Err(error) = &asked {
+            tracing::debug!(upstream = self.label, %error, "asking this upstream failed");
+            if !error.is_ours() {
+                self.suspected.store(true, Relaxed);
+            }
+            if error.is_absence() {
+                self.failed(error);
+            }
+        }
+        asked
+    }
+
+    /// Asks for something that whoever is well answers at once; failures count. However many questions are under way,
+    /// there is room for it.
+    pub(crate) async fn probe(&self, key: &Key, within: Duration) -> Result<(), AskError> {
+        let asked = self.ask_and_count(key, within).await;
+        if let Err(error) = &asked {
+            tracing::debug!(upstream = self.label, %error, "probing this upstream failed");
+            if !error.is_ours() {
+                self.failed(error);
+            }
+        }
+        asked.map(drop)
+    }
+
+    async fn ask_and_count(&self, key: &Key, within: Duration) -> Result<Result<Entry, Unfit>, AskError> {
         self.stats.requests.fetch_add(1, Relaxed);
+        self.stats.in_flight.fetch_add(1, Relaxed);
+        let _in_flight = InFlight(&self.stats);
         let began = Instant::now();
         let asked = self.ask_in_time(key, within).await;
-        let took = began.elapsed();
         match &asked {
             Ok(answer) => {
+                self.suspected.store(false, Relaxed);
                 if self.failures.swap(0, Relaxed) >= DOWN {
                     tracing::info!(upstream = self.label, "this upstream answers again");
                 }
-                self.answered(answer, took);
+                self.answered(answer, began.elapsed());
             }
             Err(error) => {
                 self.stats.failures[error.reason()].fetch_add(1, Relaxed);
-                // That we ask too much of it says nothing about it.
-                if !matches!(error, AskError::Busy) {
-                    self.failed(error);
-                }
             }
         }
         asked
@@ -250,36 +314,52 @@ impl Upstream {
         self.latency_us.fetch_max(1_000_000, Relaxed);
         if self.failures.fetch_add(1, Relaxed) + 1 == DOWN {
             tracing::warn!(upstream = self.label, %error, "this upstream does not answer; asked again until it does");
-        } else {
-            tracing::debug!(upstream = self.label, %error, "asking this upstream failed");
         }
     }
 
     async fn ask_in_time(&self, key: &Key, within: Duration) -> Result<Result<Entry, Unfit>, AskError> {
-        let Ok(_permit) = self.slots.try_acquire() else {
-            return Err(AskError::Busy);
-        };
-        self.stats.in_flight.fetch_add(1, Relaxed);
-        let _in_flight = InFlight(&self.stats);
+        let end = tokio::time::Instant::now() + within;
         let asked = async {
-            let answer = self.exchange(key, true).await?;
+            let answer = self.exchange(key, true, end).await?;
             // One that does not know EDNS (RFC 6891 §7).
             if matches!(answer, Err(Unfit::Rcode(1 | 4))) && !key.dnssec_ok() {
-                return self.exchange(key, false).await;
+                return self.exchange(key, false, end).await;
             }
             Ok(answer)
         };
-        timeout(within, asked).await.unwrap_or(Err(AskError::Timeout(within)))
+        timeout_at(end, asked).await.unwrap_or(Err(AskError::Timeout(within)))
     }
 
-    async fn exchange(&self, key: &Key, edns: bool) -> Result<Result<Entry, Unfit>, AskError> {
+    async fn exchange(
+        &self,
+        key: &Key,
+        edns: bool,
+        end: tokio::time::Instant,
+    ) -> Result<Result<Entry, Unfit>, AskError> {
         let query = query(key, edns);
         let read = |raw: &[u8]| Entry::read(raw, key, self.shared.lifetimes, self.shared.clock.now());
         match &self.way {
-            Way::Udp(address, stream) => match udp::exchange(*address, query.clone(), read).await? {
-                Err(Unfit::Truncated) => Ok(read(&stream.exchange(query, &self.shared).await?)),
-                answer => Ok(answer),
-            },
+            Way::Udp(address, stream) => {
+                let cut = match udp::exchange(*address, query.clone(), read).await? {
+                    Ok(entry) if entry.is_cut() => entry,
+                    answer => return Ok(answer),
+                };
+                let error = match timeout_at(end - MARGIN, stream.exchange(query, &self.shared)).await {
+                    Ok(Ok(raw)) => return Ok(read(&raw)),
+                    Ok(Err(error)) => error.to_string(),
+                    Err(_) => "no answer in time".to_owned(),
+                };
+                // It is there, as its answer shows; somebody in between may have closed port 53 for TCP.
+                if !self.udp_only.swap(true, Relaxed) {
+                    tracing::warn!(
+                        upstream = self.label,
+                        error,
+                        "this upstream cuts answers over UDP, and does not give the whole of them over TCP: clients get the \
+                         cut ones"
+                    );
+                }
+                Ok(Ok(cut))
+            }
             Way::Stream(stream) => Ok(read(&stream.exchange(query, &self.shared).await?)),
             Way::Https(https) => Ok(read(&https.exchange(query, &self.shared).await?)),
         }

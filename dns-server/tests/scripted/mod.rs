@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, UdpSocket};
@@ -36,6 +37,7 @@ pub struct Upstream {
     pub address: SocketAddr,
     seen: Arc<Mutex<Vec<Seen>>>,
     script: Arc<Mutex<Arc<Script>>>,
+    silent: Arc<AtomicBool>,
     _tasks: JoinSet<()>,
 }
 
@@ -115,8 +117,9 @@ impl Upstream {
         let address = udp.local_addr().unwrap();
         let seen = Arc::new(Mutex::new(Vec::new()));
         let script: Arc<Mutex<Arc<Script>>> = Arc::new(Mutex::new(Arc::new(script)));
+        let silent = Arc::new(AtomicBool::new(false));
         let mut tasks = JoinSet::new();
-        let (log, play) = (seen.clone(), script.clone());
+        let (log, play, quiet) = (seen.clone(), script.clone(), silent.clone());
         tasks.spawn(async move {
             let udp = Arc::new(udp);
             let mut answering = JoinSet::new();
@@ -124,6 +127,9 @@ impl Upstream {
             loop {
                 // On Linux a port that nobody listens at any more is told here.
                 let Ok((length, client)) = udp.recv_from(&mut packet).await else { continue };
+                if quiet.load(SeqCst) {
+                    continue;
+                }
                 let answers = take(&packet[..length], false, &log, &play);
                 let udp = udp.clone();
                 answering.spawn(async move {
@@ -151,7 +157,7 @@ impl Upstream {
                 });
             }
         });
-        Self { address, seen, script, _tasks: tasks }
+        Self { address, seen, script, silent, _tasks: tasks }
     }
 
     /// Does something else from now on.
@@ -160,6 +166,11 @@ impl Upstream {
             let answers = script(&seen);
             Box::pin(async move { answers })
         });
+    }
+
+    /// Answers nothing over UDP, not even probes, or does again.
+    pub fn silence(&self, silent: bool) {
+        self.silent.store(silent, SeqCst);
     }
 
     /// What was asked, without probes.

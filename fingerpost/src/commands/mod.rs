@@ -38,6 +38,18 @@ impl std::fmt::Display for ExitWith {
 
 impl std::error::Error for ExitWith {}
 
+/// A command that was to find something out can't: it ends with 2, since 1 is an answer. Says what it can't.
+#[derive(Debug)]
+pub(crate) struct Inconclusive(pub(crate) &'static str);
+
+impl std::fmt::Display for Inconclusive {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.0)
+    }
+}
+
+impl std::error::Error for Inconclusive {}
+
 /// What every command has at hand.
 struct Context {
     registry: HttpRegistry,

@@ -162,7 +162,7 @@ impl DnsNames {
 
 impl NameService for DnsNames {
     fn explain(&self, name: &str, qtype: &str, from: Option<IpAddr>) -> Result<Value, String> {
-        let explanation = explain((&self.index, self.forward.as_deref()), name, qtype, from, &Views(&self.live));
+        let explanation = explain((&self.index, self.forward.as_ref()), name, qtype, from, &Views(&self.live));
         // Without an answer, there was no question: the name or the type can't be asked for, and the step says why.
         if explanation.rcode.is_empty() {
             return Err(explanation.steps.into_iter().map(|step| step.text).collect::<Vec<_>>().join("; "));

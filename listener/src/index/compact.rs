@@ -1,7 +1,7 @@
 //! Objects as the index keeps them: numbers for strings, no field without a use.
 
 use super::interner::{Interner, Marks, Sym};
-use crate::objects::{self, EndpointConditions};
+use crate::objects::{self, EndpointConditions, SERVICE_NAME};
 use fingerpost_catalog::{Conditions, Labels, Port, Protocol, validate_instance_id};
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -229,7 +229,7 @@ impl Slice {
             return None;
         }
         let meta = &slice.metadata;
-        let service = meta.labels.get("kubernetes.io/service-name").map(String::as_str);
+        let service = meta.labels.get(SERVICE_NAME).map(String::as_str);
         let endpoints =
             slice.endpoints.iter().filter_map(|endpoint| CompactEndpoint::new(strings, &meta.namespace, endpoint));
         let endpoints = endpoints.collect();

@@ -2,14 +2,13 @@
 
 use super::compact::{CompactPort, Pairs, mark_pairs, pairs, protocol};
 use super::interner::{Interner, Marks, Sym};
-use crate::objects;
+use crate::objects::{self, EXCLUDE};
 use fingerpost_catalog::AllCritical;
 use std::net::IpAddr;
 
-/// Annotations that say what a Service object can't.
+/// Annotations that say what a Service object can't, beside [`EXCLUDE`].
 const TTL: &str = "fingerpost.io/ttl";
 const ALL_CRITICAL: &str = "fingerpost.io/all-critical";
-const EXCLUDE: &str = "fingerpost.io/exclude";
 const COPY_LABELS: &str = "fingerpost.io/copy-labels";
 
 /// A Service as it is declared.

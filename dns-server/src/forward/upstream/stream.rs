@@ -1,8 +1,12 @@
 //! Questions over TCP or TLS (RFC 7766, RFC 7858): one connection for all, many questions in flight, told apart by their
-//! ids. It is opened with the first question and closed when there was none for a while.
+//! ids. It is opened with the first question and closed when there was none for a while, or no answer.
+//!
+//! A connection can die without a word: a firewall forgets it, or the server's machine is gone. Questions that are
+//! written to it say nothing then; only what is read does.
 
 use crate::forward::upstream::{AskError, Shared};
 use hashbrown::HashMap;
+use socket2::SockRef;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -14,6 +18,9 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 /// How long a connection is kept without questions. Servers close theirs after 10 s and more.
 const IDLE: Duration = Duration::from_secs(8);
+/// How long nothing may come while a question waits. Less than what the first two attempts take together: the second one
+/// then goes on over a new connection.
+const SILENCE: Duration = Duration::from_secs(2);
 /// How long a server may take to take a question.
 const WRITE: Duration = Duration::from_secs(2);
 /// Questions that wait to be written.
@@ -67,6 +74,8 @@ impl Stream {
         }
         let stream = TcpStream::connect(self.server).await?;
         stream.set_nodelay(true)?;
+        // The kernel gives up, too, instead of sending again for many minutes. Where it can't, we do by ourselves.
+        let _ = SockRef::from(&stream).set_tcp_user_timeout(Some(SILENCE));
         let (sender, requests) = mpsc::channel(QUEUE);
         let stop = shared.stop.clone();
         match &self.tls {
@@ -100,8 +109,11 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
 ) -> io::Result<()> {
     let mut waiting: HashMap<u16, oneshot::Sender<Vec<u8>>> = HashMap::new();
     let mut read: Vec<u8> = Vec::new();
-    let mut quiet = Instant::now();
+    // When something was last written or read, and since when a question waits without anything being read.
+    let mut active = Instant::now();
+    let mut unheard: Option<Instant> = None;
     loop {
+        let end = unheard.map_or(active + IDLE, |since| since + SILENCE);
         tokio::select! {
             request = requests.recv(), if waiting.len() < IN_FLIGHT => {
                 let Some(Request { mut query, answer }) = request else { return Ok(()) };
@@ -120,7 +132,8 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
                     stream.flush().await
                 };
                 timeout(WRITE, written).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
-                quiet = Instant::now();
+                active = Instant::now();
+                unheard.get_or_insert(active);
             }
             got = stream.read_buf(&mut read) => {
                 if got? == 0 {
@@ -133,9 +146,13 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
                         let _ = answer.send(message);
                     }
                 }
-                quiet = Instant::now();
+                active = Instant::now();
+                unheard = (!waiting.is_empty()).then_some(active);
             }
-            () = sleep_until(quiet + IDLE) => return Ok(()),
+            () = sleep_until(end) => return match unheard {
+                Some(_) => Err(io::ErrorKind::TimedOut.into()),
+                None => Ok(()),
+            },
         }
     }
 }

@@ -1,5 +1,7 @@
 //! `compare`: asks two name servers for all names of a cluster, ours and the one that it is to replace.
 //!
+//! The names come from the registry and, so that what it lacks does not go unasked, from the cluster's API server.
+//!
 //! Clusters change while they are compared, and each server learns of it in its own time. So what differs is asked again,
 //! and counts only if it stays.
 
@@ -8,14 +10,15 @@ mod report;
 
 use super::names::{dns_address, parse_dns};
 use super::resolve::{dns_status, lookup};
-use super::{Context, ExitWith};
+use super::{Context, ExitWith, Inconclusive};
 use crate::cli::CompareArgs;
-use anyhow::{Context as _, anyhow};
+use anyhow::{Context as _, anyhow, bail};
 use fingerpost_dns::compare::{Outcome, Question, compare};
 use fingerpost_dns::query::{self, QueryError};
+use fingerpost_listener::{Cluster, ConnectError, Survey};
 use futures_util::{StreamExt, stream};
 use names::Names;
-use report::Report;
+use report::{From, Report};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -49,7 +52,39 @@ impl Asked {
     }
 }
 
+/// Compares; the end says whether the servers differ (1), or that it can't be said (2).
 pub(super) async fn run(context: &Context, args: CompareArgs) -> anyhow::Result<()> {
+    let report = compared(context, args).await.map_err(|error| error.context(Inconclusive("can't compare")))?;
+    context.output.value(&report, || report.human(context.output.colour))?;
+    match report.exit_code() {
+        0 => Ok(()),
+        code => Err(ExitWith(code).into()),
+    }
+}
+
+/// What the API server has; none where there is no way to one, and nobody named one.
+async fn survey(context: &Context, args: &CompareArgs) -> anyhow::Result<Option<Survey>> {
+    if args.registry_only {
+        return Ok(None);
+    }
+    let cluster = Cluster { kubeconfig: args.kubeconfig.clone(), context: args.context.clone() };
+    let config = match cluster.config().await {
+        Err(ConnectError::NoCluster(_)) => return Ok(None),
+        config => config?,
+    };
+    let survey = Survey::read(config).await.context(
+        "can't read the cluster's names from its API server (--registry-only asks for those that the registry knows)",
+    )?;
+    if let Some(trouble) = &survey.without_pods {
+        context.output.note(&format!("names of pods are those of endpoints only: {trouble}"));
+    }
+    for object in &survey.unreadable {
+        context.output.note(&format!("{object} can't be read, and is not asked for"));
+    }
+    Ok(Some(survey))
+}
+
+async fn compared(context: &Context, args: CompareArgs) -> anyhow::Result<Report> {
     let status = dns_status(context).await?;
     let server = |text: &str| {
         parse_dns(text).ok_or_else(|| anyhow!("`{text}` is no address of a name server: write IP or IP:PORT"))
@@ -63,8 +98,26 @@ pub(super) async fn run(context: &Context, args: CompareArgs) -> anyhow::Result<
     let (host, port) = server(&args.against)?;
     let servers = Servers { ours, theirs: lookup(&host, port).await? };
 
-    let zones = if args.zone.is_empty() { vec![status.zone.clone()] } else { args.zone.clone() };
-    let names = Names::read(context, &status).await?;
+    let zones = match args.zone.is_empty() {
+        true => std::iter::once(&status.zone).chain(&status.aliases).cloned().collect(),
+        false => args.zone.clone(),
+    };
+    let mut names = Names::read(context, &status).await?;
+    let from = match survey(context, &args).await? {
+        None => From { registry: names.own_services(), kubernetes: None },
+        Some(survey) => {
+            let services = survey.services.len();
+            names.add_cluster(survey);
+            From { registry: names.own_services(), kubernetes: Some(services) }
+        }
+    };
+    if from.registry + from.kubernetes.unwrap_or_default() == 0 {
+        let own = names.own();
+        bail!(
+            "nothing is known of the cluster: the registry has no service of {own}. Does a listener with this cluster's name \
+             (--cluster-name) write to it? With --kubeconfig, names come from the cluster itself, too"
+        );
+    }
     let mut questions = names.questions(&zones);
     let known = questions.len();
     if let Some(limit) = args.limit.filter(|&limit| limit < known) {
@@ -79,7 +132,7 @@ pub(super) async fn run(context: &Context, args: CompareArgs) -> anyhow::Result<
         questions.len()
     ));
 
-    let mut report = Report::new(servers.ours, servers.theirs, known);
+    let mut report = Report::new(servers.ours, servers.theirs, from, known);
     let mut rest = ask_all(context, servers, questions).await;
     for pause in SETTLE {
         let (open, settled): (Vec<_>, Vec<_>) = rest.into_iter().partition(|(_, asked)| asked.may_settle());
@@ -94,8 +147,7 @@ pub(super) async fn run(context: &Context, args: CompareArgs) -> anyhow::Result<
     }
     rest.into_iter().for_each(|(question, asked)| report.add(question, asked));
     report.finish();
-    context.output.value(&report, || report.human(context.output.colour))?;
-    if report.agree() { Ok(()) } else { Err(ExitWith(1).into()) }
+    Ok(report)
 }
 
 async fn ask_all(context: &Context, servers: Servers, questions: Vec<Question>) -> Vec<(Question, Asked)> {

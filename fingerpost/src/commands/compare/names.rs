@@ -1,20 +1,26 @@
-//! All names of a cluster, from what the registry knows.
+//! All names of a cluster, from what the registry knows of it, and from the cluster itself: what got lost between the two
+//! is what a comparison is to find.
 
 use super::super::Context;
 use super::super::names::reverse;
+use anyhow::Context as _;
 use fingerpost_catalog::document::{InstanceDocument, ServiceDocument};
 use fingerpost_catalog::{Health, Port, ServiceType, Source};
 use fingerpost_client::{DnsStatus, ListRequest, all_instances, all_namespaces, all_services};
 use fingerpost_dns::compare::{About, Question};
 use fingerpost_dns::{Endpoint, EndpointNames};
+use fingerpost_listener::Survey;
 use futures_util::TryStreamExt;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::net::IpAddr;
 
 /// What there are names for.
 pub(super) struct Names {
     /// The source of the cluster that both servers are about.
-    own: String,
+    own: Source,
+    endpoint_names: EndpointNames,
+    /// Services of that source in the registry.
+    own_services: usize,
     namespaces: BTreeSet<String>,
     services: BTreeMap<(String, String), Service>,
     /// Addresses of pods, by namespace.
@@ -27,7 +33,16 @@ struct Service {
     addresses: Vec<IpAddr>,
     ports: BTreeSet<String>,
     endpoints: Vec<(String, IpAddr, Marks)>,
+    /// Labels and addresses of those.
+    known: HashSet<(String, IpAddr)>,
     marks: Marks,
+}
+
+impl Service {
+    fn add_endpoint(&mut self, label: String, address: IpAddr, marks: Marks) {
+        self.known.insert((label.clone(), address));
+        self.endpoints.push((label, address, marks));
+    }
 }
 
 /// See [`Question`].
@@ -35,6 +50,15 @@ struct Service {
 struct Marks {
     registered: bool,
     held: bool,
+    excluded: bool,
+}
+
+impl Marks {
+    fn add(&mut self, other: Self) {
+        self.registered |= other.registered;
+        self.held |= other.held;
+        self.excluded |= other.excluded;
+    }
 }
 
 fn port_names(ports: &[Port]) -> impl Iterator<Item = String> + '_ {
@@ -55,8 +79,17 @@ impl Names {
     pub(super) async fn read(context: &Context, status: &DnsStatus) -> anyhow::Result<Self> {
         let registry = &context.registry;
         let own = format!("kubernetes/{}", status.cluster);
-        let (namespaces, services, pods) = (BTreeSet::new(), BTreeMap::new(), BTreeSet::new());
-        let mut names = Self { own, namespaces, services, pods };
+        let mut names = Self {
+            own: own.parse().with_context(|| format!("`{own}` is no source"))?,
+            endpoint_names: match status.endpoint_names.as_str() {
+                "pod" => EndpointNames::Pod,
+                _ => EndpointNames::Address,
+            },
+            own_services: 0,
+            namespaces: BTreeSet::new(),
+            services: BTreeMap::new(),
+            pods: BTreeSet::new(),
+        };
         let mut namespaces = all_namespaces(registry, ListRequest::default());
         while let Some(namespace) = namespaces.try_next().await? {
             names.namespaces.extend(namespace.name);
@@ -65,22 +98,75 @@ impl Names {
         while let Some(service) = services.try_next().await? {
             names.add_service(service);
         }
-        let endpoint_names = if status.endpoint_names == "pod" { EndpointNames::Pod } else { EndpointNames::Address };
         let mut instances = all_instances(registry, ListRequest::default());
         while let Some(instance) = instances.try_next().await? {
-            names.add_instance(instance, endpoint_names);
+            names.add_instance(instance);
         }
         Ok(names)
     }
 
+    /// The source of the cluster that both servers are about.
+    pub(super) fn own(&self) -> &Source {
+        &self.own
+    }
+
+    /// How many of the cluster's Services the registry has.
+    pub(super) fn own_services(&self) -> usize {
+        self.own_services
+    }
+
     /// Whether it is none of the cluster's own: the other server does not know it.
     fn is_registered(&self, source: Option<&Source>) -> bool {
-        source.is_none_or(|source| source.as_str() != self.own)
+        source != Some(&self.own)
+    }
+
+    /// Takes in what the cluster itself has. What is known already stays as it is known.
+    pub(super) fn add_cluster(&mut self, survey: Survey) {
+        self.namespaces.extend(survey.namespaces);
+        self.pods.extend(survey.pods);
+        for surveyed in survey.services {
+            let service = self
+                .services
+                .entry((surveyed.namespace, surveyed.name))
+                .or_insert_with(|| Service { service_type: surveyed.service_type, ..Service::default() });
+            for address in surveyed.cluster_ips {
+                if !service.addresses.contains(&address) {
+                    service.addresses.push(address);
+                }
+            }
+            service.ports.extend(surveyed.ports);
+            service.marks.excluded |= surveyed.excluded;
+        }
+        for surveyed in survey.endpoints {
+            if surveyed.pod.is_some() {
+                self.pods.insert((surveyed.namespace.clone(), surveyed.address));
+            }
+            let Some(service) = self.services.get_mut(&(surveyed.namespace, surveyed.service)) else { continue };
+            // The endpoints of an alias have no names, and so no reverse names.
+            if service.service_type == ServiceType::ExternalName {
+                continue;
+            }
+            let endpoint = Endpoint {
+                source: &self.own,
+                id: "",
+                hostname: surveyed.hostname.as_deref(),
+                pod: surveyed.pod.as_deref(),
+            };
+            let label = endpoint.label_of(surveyed.address, self.endpoint_names);
+            // Asked for once, whoever knows of it.
+            if !service.known.contains(&(label.clone(), surveyed.address)) {
+                service.add_endpoint(label, surveyed.address, Marks::default());
+            }
+            if service.service_type == ServiceType::Headless {
+                service.ports.extend(surveyed.ports);
+            }
+        }
     }
 
     fn add_service(&mut self, document: ServiceDocument) {
         let (Some(namespace), Some(name)) = (document.namespace, document.name) else { return };
         let registered = self.is_registered(document.sources.first());
+        self.own_services += usize::from(document.sources.contains(&self.own));
         let service = self.services.entry((namespace, name)).or_default();
         service.service_type = document.service_type;
         service.addresses = document.cluster_ips;
@@ -88,8 +174,9 @@ impl Names {
         service.marks.registered |= registered;
     }
 
-    fn add_instance(&mut self, document: InstanceDocument, names: EndpointNames) {
-        let marks = Marks { registered: self.is_registered(document.source.as_ref()), held: is_held(&document) };
+    fn add_instance(&mut self, document: InstanceDocument) {
+        let registered = self.is_registered(document.source.as_ref());
+        let marks = Marks { registered, held: is_held(&document), excluded: false };
         let InstanceDocument { namespace: Some(namespace), id: Some(id), source: Some(source), .. } = &document else {
             return;
         };
@@ -103,7 +190,7 @@ impl Names {
         let own = document.addresses.iter().filter(|address| !document.shadowed.contains(address));
         for &address in own {
             // One that nobody answers must be missing from both.
-            service.endpoints.push((endpoint.label_of(address, names), address, marks));
+            service.add_endpoint(endpoint.label_of(address, self.endpoint_names), address, marks);
         }
         if service.service_type == ServiceType::Headless {
             service.ports.extend(port_names(&document.ports));
@@ -138,11 +225,10 @@ impl Names {
         let mut pointers: BTreeMap<IpAddr, Marks> = BTreeMap::new();
         for service in self.services.values() {
             let own = service.addresses.iter().map(|&address| (address, service.marks));
-            let endpoints = service.endpoints.iter().map(|&(_, address, marks)| (address, marks));
+            let excluded = service.marks.excluded;
+            let endpoints = service.endpoints.iter().map(|&(_, address, marks)| (address, Marks { excluded, ..marks }));
             for (address, marks) in own.chain(endpoints) {
-                let known = pointers.entry(address).or_default();
-                known.registered |= marks.registered;
-                known.held |= marks.held;
+                pointers.entry(address).or_default().add(marks);
             }
         }
         for (address, marks) in pointers {
@@ -164,8 +250,9 @@ struct List(Vec<Question>);
 
 impl List {
     fn add(&mut self, name: String, types: &[&'static str], about: About, marks: Marks) {
-        let Marks { registered, held } = marks;
-        let question = |&qtype: &&'static str| Question { name: name.clone(), qtype, about, registered, held };
+        let Marks { registered, held, excluded } = marks;
+        let question =
+            |&qtype: &&'static str| Question { name: name.clone(), qtype, about, registered, held, excluded };
         self.0.extend(types.iter().map(question));
     }
 
@@ -205,9 +292,8 @@ impl List {
         // Several endpoints may share a label; what stands there is asked for once.
         let mut labels: BTreeMap<&str, Marks> = BTreeMap::new();
         for (label, _, marks) in &service.endpoints {
-            let known = labels.entry(label).or_default();
-            known.registered |= marks.registered || is_foreign(service);
-            known.held |= marks.held;
+            let registered = marks.registered || is_foreign(service);
+            labels.entry(label).or_default().add(Marks { registered, excluded: service.marks.excluded, ..*marks });
         }
         for (label, marks) in labels {
             self.add(format!("{label}.{name}"), &["A", "AAAA"], About::Endpoint, marks);

@@ -18,6 +18,8 @@ const MAX_SHOWN: usize = 30;
 pub(super) struct Report {
     server: SocketAddr,
     against: SocketAddr,
+    /// Services of the cluster, by who told of them.
+    from: From,
     /// Names and types that there are.
     known: usize,
     asked: usize,
@@ -31,6 +33,14 @@ pub(super) struct Report {
     differences: Vec<Different>,
     #[serde(skip)]
     counts: BTreeMap<&'static str, usize>,
+}
+
+/// Where the names come from: how many services of the cluster each knows.
+#[derive(Clone, Copy, Serialize)]
+pub(super) struct From {
+    pub(super) registry: usize,
+    /// None where it was not asked.
+    pub(super) kubernetes: Option<usize>,
 }
 
 #[derive(Serialize)]
@@ -52,10 +62,11 @@ struct Different {
 }
 
 impl Report {
-    pub(super) fn new(server: SocketAddr, against: SocketAddr, known: usize) -> Self {
+    pub(super) fn new(server: SocketAddr, against: SocketAddr, from: From, known: usize) -> Self {
         Self {
             server,
             against,
+            from,
             known,
             asked: 0,
             same: 0,
@@ -112,9 +123,13 @@ impl Report {
         self.meant = meant.collect();
     }
 
-    /// Whether nothing differs that is not meant to.
-    pub(super) fn agree(&self) -> bool {
-        self.agree
+    /// 0 where nothing differs that is not meant to, 1 where something does, 2 where that can't be said.
+    pub(super) fn exit_code(&self) -> u8 {
+        match (self.different, self.unanswered) {
+            (0, 0) => 0,
+            (0, _) => 2,
+            _ => 1,
+        }
     }
 
     pub(super) fn human(&self, colour: bool) -> String {
@@ -125,9 +140,15 @@ impl Report {
             if let Some(error) = &different.error {
                 out.push_str(&format!("  {}\n", Cell::styled(error, Style::Bad).paint(colour)));
             }
-            let Some(Discrepancy { ours, theirs, missing, extra }) = &different.discrepancy else { continue };
+            let Some(discrepancy) = &different.discrepancy else { continue };
+            let Discrepancy { ours, theirs, missing, extra, authoritative } = discrepancy;
             if ours != theirs {
                 let text = format!("  {ours} here, {theirs} there");
+                out.push_str(&format!("{}\n", Cell::styled(text, Style::Bad).paint(colour)));
+            }
+            if let Some(ours) = authoritative {
+                let whose = if *ours { "this" } else { "the other" };
+                let text = format!("  only {whose} server speaks for the zone itself (AA)");
                 out.push_str(&format!("{}\n", Cell::styled(text, Style::Bad).paint(colour)));
             }
             for (records, mark) in [(missing, "only there:"), (extra, "only here: ")] {
@@ -164,11 +185,18 @@ impl Report {
              should, {} differ, {} without an answer\n",
             self.server, self.against, self.asked, self.known, self.same, self.other_ttl, self.different, self.unanswered
         ));
-        let verdict = match self.agree {
-            true => Cell::styled("Both servers agree.", Style::Good),
-            false => Cell::styled("The servers differ.", Style::Bad),
+        let verdict = match (self.exit_code(), self.from.kubernetes) {
+            (0, Some(_)) => Cell::styled("Both servers agree.", Style::Good),
+            (0, None) => Cell::styled("Both servers agree on what the registry knows.", Style::Good),
+            (1, _) => Cell::styled("The servers differ.", Style::Bad),
+            _ => Cell::styled("Whether the servers agree can't be said: some questions have no answer.", Style::Bad),
         };
         out.push_str(&format!("{}\n", verdict.paint(colour)));
+        if self.from.kubernetes.is_none() {
+            let text = "Only names that the registry knows were asked for. What it lacks would not show: name the cluster's \
+                        API server with --kubeconfig, or run this in a pod that may read it.";
+            out.push_str(&format!("{}\n", Cell::styled(text, Style::Warn).paint(colour)));
+        }
         out
     }
 }
