@@ -7,6 +7,7 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 use std::time::Instant;
 use tokio::sync::watch;
+use tracing::error;
 
 /// What is known of one kind of object.
 #[derive(Clone, Debug, Default)]
@@ -58,6 +59,8 @@ struct Inner {
     refused_names: Vec<String>,
     write_trouble: Option<(String, Instant)>,
     passed_over: u64,
+    /// What is said where the registry's records are of another cluster.
+    foreign: Option<String>,
     /// What the registry had from an earlier run.
     found: Option<u64>,
 }
@@ -121,6 +124,8 @@ pub struct StateDocument {
     pub writes_failing_seconds: Option<f64>,
     /// Who held the Lease when it was last seen, by which one of several listeners writes.
     pub lease_holder: Option<String>,
+    /// That the registry's records are of another cluster, and nothing is written.
+    pub foreign: Option<String>,
     /// Why the Lease can't be used now.
     pub lease_trouble: Option<String>,
     /// Slices of names instead of addresses.
@@ -232,6 +237,14 @@ impl State {
         before.is_none_or(|(before, _)| before != why)
     }
 
+    pub(crate) fn set_foreign(&self, foreign: Option<String>) {
+        let mut inner = self.inner.lock();
+        if let Some(what) = foreign.as_ref().filter(|_| inner.foreign != foreign) {
+            error!("{what}");
+        }
+        inner.foreign = foreign;
+    }
+
     pub(crate) fn set_found(&self, records: u64) {
         self.inner.lock().found.get_or_insert(records);
     }
@@ -307,6 +320,7 @@ impl State {
             lease_holder: lease.and_then(|lease| lease.holder.clone()),
             lease_trouble: lease.and_then(|lease| lease.trouble.as_ref()).map(|(why, _)| why.clone()),
             passed_over: inner.passed_over,
+            foreign: inner.foreign.clone(),
             found: inner.found,
             stale_seconds: oldest.filter(|age| *age > STALE_SECONDS),
         }
@@ -324,7 +338,7 @@ impl State {
         let nobody = self.waits_for_nobody();
         let document = self.document();
         let following = document.kinds.iter().find_map(|kind| kind.trouble.clone());
-        let mut said = Vec::new();
+        let mut said: Vec<String> = document.foreign.clone().into_iter().collect();
         if nobody {
             said.push("stands by for a Lease that nobody was seen to hold".to_owned());
         }

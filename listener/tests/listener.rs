@@ -345,6 +345,32 @@ async fn failing_servers_are_waited_for() {
 }
 
 #[tokio::test]
+async fn two_clusters_of_one_name_do_not_remove_each_others_records() {
+    let (one, registry) = (small().await, MemoryRegistry::new());
+    let kube_system = |uid: &str| json!({"metadata": {"name": "kube-system", "uid": uid}});
+    one.put(Kind::Namespaces, kube_system("one"));
+    let running = Running::start(&one, &registry);
+    running.synced().await;
+    let keys = registry.keys();
+    running.stop().await;
+    let other = Cluster::start().await;
+    other.put(Kind::Namespaces, kube_system("other"));
+    other.namespace("test");
+    let running = Running::start(&other, &registry);
+    running.state_is(|state| state.foreign.is_some()).await;
+    let trouble = running.state.trouble().unwrap();
+    assert!(trouble.contains("--cluster-name") && trouble.contains("source remove"), "{trouble}");
+    other.namespace("more");
+    running.state_is(|state| state.kinds[0].objects == 3).await;
+    assert_eq!((registry.keys(), running.state.document().writes), (keys, 0));
+    running.stop().await;
+    // The first one knows its own.
+    let running = Running::start(&one, &registry);
+    running.synced().await;
+    running.stop().await;
+}
+
+#[tokio::test]
 async fn drift_is_repaired() {
     let (cluster, registry) = (small().await, MemoryRegistry::new());
     let running = Running::start_with(&cluster, &registry, |options| options.resync = Duration::from_millis(50));

@@ -82,6 +82,9 @@ impl ClusterFollower for Gate {
 
     fn not_ready(&self) -> Option<String> {
         let unknown = || "knows nothing of the cluster yet".to_owned();
+        if let Some(foreign) = self.state.document().foreign {
+            return Some(foreign);
+        }
         self.closed.load(Ordering::Acquire).then(|| self.state.trouble().unwrap_or_else(unknown))
     }
 
