@@ -227,10 +227,11 @@ impl State {
         }
     }
 
-    /// The Lease can't be used; whether that is another fault than the last.
-    pub(crate) fn lease_failed(&self, why: &str) -> bool {
+    /// The Lease can't be used, though somebody may hold it; whether that is another fault than the last.
+    pub(crate) fn lease_failed(&self, why: &str, holder: Option<String>) -> bool {
         let mut inner = self.inner.lock();
         let lease = inner.lease.get_or_insert_default();
+        lease.holder = holder.or(lease.holder.take());
         let before = lease.trouble.take();
         let since = before.as_ref().map_or_else(Instant::now, |(_, since)| *since);
         lease.trouble = Some((why.to_owned(), since));

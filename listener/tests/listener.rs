@@ -403,6 +403,25 @@ async fn a_lease_that_may_not_be_used_is_told_of() {
 }
 
 #[tokio::test]
+async fn two_registries_of_one_lease_find_out() {
+    let (cluster, registry) = (small().await, MemoryRegistry::new());
+    let start = |name: &'static str| {
+        Running::start_with(&cluster, &registry, |options| {
+            options.lease = Some("kube-system/fingerpost".parse().unwrap());
+            (options.identity, options.registry) = (name.to_owned(), name.to_owned());
+        })
+    };
+    let first = start("first");
+    first.synced().await;
+    let second = start("second");
+    second.state_is(|state| state.lease_trouble.is_some()).await;
+    let trouble = second.state.trouble().unwrap();
+    assert!(trouble.contains("in first") && trouble.contains("another Lease"), "{trouble}");
+    second.stop().await;
+    first.stop().await;
+}
+
+#[tokio::test]
 async fn one_of_two_listeners_writes_and_the_other_takes_over() {
     let (cluster, registry) = (small().await, MemoryRegistry::new());
     let start = |identity: &str| {

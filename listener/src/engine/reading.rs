@@ -92,6 +92,8 @@ impl Engine {
         }
         if first {
             self.state.set_found(actual.len() as u64);
+            // What could not be read, can be now; and nothing else has been tried yet.
+            self.state.wrote(0);
             let empty = actual.is_empty();
             running.parts.iter_mut().for_each(|part| part.adding = empty);
             running.written = actual;
