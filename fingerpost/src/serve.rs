@@ -169,7 +169,7 @@ async fn serve(config: &ServeConfig, store: Arc<dyn Store>, started: Instant, en
                 shutdown: stop_http.clone(),
             };
             let mut options = kubernetes.options(&config.cluster_name)?;
-            options.registry = registry_name(&config);
+            options.registry = registry_name(config);
             let (source, scope) = (options.source.clone(), options.scope());
             let listener = Listener::new(kubernetes.cluster.config().await?, Arc::new(local), options, &mut registry)?;
             let gate = Gate::new((source, scope), listener.state(), Arc::clone(&live), Arc::clone(&sources));

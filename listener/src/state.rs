@@ -231,7 +231,7 @@ impl State {
     pub(crate) fn lease_failed(&self, why: &str, holder: Option<String>) -> bool {
         let mut inner = self.inner.lock();
         let lease = inner.lease.get_or_insert_default();
-        lease.holder = holder.or(lease.holder.take());
+        lease.holder = holder.or_else(|| lease.holder.take());
         let before = lease.trouble.take();
         let since = before.as_ref().map_or_else(Instant::now, |(_, since)| *since);
         lease.trouble = Some((why.to_owned(), since));

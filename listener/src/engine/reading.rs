@@ -52,7 +52,7 @@ impl Engine {
         match page {
             Some(Ok(page)) => {
                 for Found { identity, digest, cluster } in page {
-                    reading.owner = cluster.or(reading.owner.take());
+                    reading.owner = cluster.or_else(|| reading.owner.take());
                     let index = &mut running.index;
                     let record = match identity {
                         Identity::Namespace(name) => Record::Namespace(index.intern(&name)),

@@ -19,7 +19,7 @@ mod tests;
 
 use crate::objects::{self, Item, Resources};
 use compact::{CompactPod, Pairs, Slice};
-use declared::{Declared, ServiceKind, Withheld};
+use declared::{Declared, ServiceKind};
 pub(crate) use desired::digest;
 use fingerpost_catalog::validate_dns_label;
 pub(crate) use fit::fit;
@@ -326,10 +326,7 @@ impl Index {
         let namespace = self.strings.intern(&service.metadata.namespace);
         let name = self.strings.intern(&service.metadata.name);
         let mut complaints = Vec::new();
-        let declared = match Declared::new(&mut self.strings, service, &mut complaints) {
-            Ok(declared) => Some(declared),
-            Err(Withheld::Refused | Withheld::Excluded | Withheld::Unallocated) => None,
-        };
+        let declared = Declared::new(&mut self.strings, service, &mut complaints);
         let complaint = match complaints.is_empty() {
             true => 0,
             false => hash_of(&complaints),
