@@ -11,6 +11,7 @@
 
 mod backlog;
 mod connect;
+mod document;
 mod engine;
 mod follow;
 mod index;
@@ -22,10 +23,11 @@ mod state;
 mod trouble;
 
 pub use connect::{Cluster, ConnectError};
+pub use document::{KindDocument, StateDocument};
 pub use lease::LeaseName;
 pub use metrics::Metrics;
 pub use objects::Resources;
-pub use state::{KindDocument, Phase, State, StateDocument};
+pub use state::{Phase, State};
 pub use trouble::{Reason, Trouble};
 
 use engine::Engine;
