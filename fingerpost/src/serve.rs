@@ -26,7 +26,7 @@ use fingerpost_registry::sources::Sources;
 use fingerpost_registry::store::Store;
 use fingerpost_registry::watch::{Hub, StreamLimits};
 use fingerpost_registry::writes::Writer;
-use kubernetes::Gate;
+use kubernetes::{Gate, registry_name};
 use names::{DnsNames, DnsObserver};
 use signals::Ends;
 use std::net::SocketAddr;
@@ -168,7 +168,8 @@ async fn serve(config: &ServeConfig, store: Arc<dyn Store>, started: Instant, en
                 stream_limits: StreamLimits::default(),
                 shutdown: stop_http.clone(),
             };
-            let options = kubernetes.options(&config.cluster_name)?;
+            let mut options = kubernetes.options(&config.cluster_name)?;
+            options.registry = registry_name(config);
             let (source, scope) = (options.source.clone(), options.scope());
             let listener = Listener::new(kubernetes.cluster.config().await?, Arc::new(local), options, &mut registry)?;
             let gate = Gate::new((source, scope), listener.state(), Arc::clone(&live), Arc::clone(&sources));

@@ -28,6 +28,9 @@ pub(crate) const WRITE_TIMEOUT: Duration = Duration::from_secs(3);
 /// How often it is renewed, or looked at.
 const PERIOD: Duration = Duration::from_secs(2);
 
+/// The annotation of the Lease that says what its holder writes, and where.
+const TARGET: &str = "fingerpost.io/target";
+
 /// Which Lease.
 #[derive(Clone, PartialEq, Eq, Debug, serde::Deserialize)]
 #[serde(try_from = "String")]
@@ -65,6 +68,8 @@ pub(crate) struct Candidate {
     api: Api<Lease>,
     lease: LeaseName,
     identity: String,
+    /// What its holder writes, and where.
+    target: String,
     /// What was seen last, and when that was new.
     seen: Option<(String, Instant)>,
     state: Arc<State>,
@@ -74,18 +79,25 @@ pub(crate) struct Candidate {
 enum Look {
     Held,
     Others(String),
+    /// Somebody else holds it, for something else.
+    Foreign(String, String),
 }
 
 impl Candidate {
-    pub(crate) fn new(client: Client, lease: LeaseName, identity: String, state: Arc<State>) -> Self {
+    pub(crate) fn new(
+        client: Client,
+        lease: LeaseName,
+        (identity, target): (String, String),
+        state: Arc<State>,
+    ) -> Self {
         state.expect_lease();
-        Self { api: Api::namespaced(client, &lease.namespace), lease, identity, seen: None, state }
+        Self { api: Api::namespaced(client, &lease.namespace), lease, identity, target, seen: None, state }
     }
 
     /// Says in `leader` whether this one holds it. Runs until it is dropped.
     pub(crate) async fn run(&mut self, leader: &watch::Sender<bool>) {
         let mut until: Option<Instant> = None;
-        let mut holder = None;
+        let mut other_holder = None;
         loop {
             let asked = Instant::now();
             // Whoever writes does so no longer than it may, however long an answer takes.
@@ -103,17 +115,26 @@ impl Candidate {
                     until = None;
                     self.state.lease_seen(&other);
                     leader.send_replace(false);
-                    if holder.as_ref() != Some(&other) {
+                    if other_holder.as_ref() != Some(&other) {
                         info!(holder = %other, "another listener holds the Lease; this one is ready to take over");
-                        holder = Some(other);
+                        other_holder = Some(other);
                     }
                 }
                 failed => {
-                    let why = match failed {
-                        Ok(Err(error)) => self.explain(&error),
-                        _ => "the API server does not answer".to_owned(),
+                    let (why, holder) = match failed {
+                        Ok(Ok(Look::Foreign(holder, target))) => {
+                            until = None;
+                            leader.send_replace(false);
+                            let ours = &self.target;
+                            let why = format!(
+                                "its holder writes {target}, and this one {ours}; give one of them another Lease"
+                            );
+                            (why, Some(holder))
+                        }
+                        Ok(Err(error)) => (self.explain(&error), None),
+                        _ => ("the API server does not answer".to_owned(), None),
                     };
-                    if self.state.lease_failed(&why) {
+                    if self.state.lease_failed(&why, holder) {
                         warn!("the Lease {}/{} can't be used: {why}", self.lease.namespace, self.lease.name);
                     }
                 }
@@ -139,7 +160,8 @@ impl Candidate {
     async fn look(&mut self) -> Result<Look, kube::Error> {
         let name = self.lease.name.clone();
         let Some(mut lease) = self.api.get_opt(&name).await? else {
-            let metadata = ObjectMeta { name: Some(name), ..ObjectMeta::default() };
+            let annotations = Some([(TARGET.to_owned(), self.target.clone())].into());
+            let metadata = ObjectMeta { name: Some(name), annotations, ..ObjectMeta::default() };
             let lease = Lease { metadata, spec: Some(self.spec(None)) };
             return match self.api.create(&PostParams::default(), &lease).await {
                 Ok(_) => Ok(Look::Held),
@@ -161,10 +183,15 @@ impl Candidate {
             };
             let good_for = spec.lease_duration_seconds.and_then(|seconds| u64::try_from(seconds).ok());
             if now < since + good_for.map_or(DURATION, Duration::from_secs) {
+                let target = lease.metadata.annotations.as_ref().and_then(|annotations| annotations.get(TARGET));
+                if let Some(target) = target.filter(|target| **target != self.target) {
+                    return Ok(Look::Foreign(holder, target.clone()));
+                }
                 return Ok(Look::Others(holder));
             }
         }
         lease.spec = Some(self.spec(Some(&spec)));
+        lease.metadata.annotations.get_or_insert_default().insert(TARGET.to_owned(), self.target.clone());
         // The version in it makes this fail where somebody was faster.
         match self.api.replace(&name, &PostParams::default(), &lease).await {
             Ok(_) => Ok(Look::Held),

@@ -13,6 +13,7 @@
 
 mod backlog;
 mod connect;
+mod document;
 mod engine;
 mod follow;
 mod index;
@@ -25,10 +26,11 @@ mod survey;
 mod trouble;
 
 pub use connect::{Cluster, ConnectError};
+pub use document::{KindDocument, StateDocument};
 pub use lease::LeaseName;
 pub use metrics::Metrics;
 pub use objects::Resources;
-pub use state::{KindDocument, Phase, State, StateDocument};
+pub use state::{Phase, State};
 pub use survey::{Survey, SurveyError, SurveyedEndpoint, SurveyedService};
 pub use trouble::{Reason, Trouble};
 
@@ -57,6 +59,9 @@ pub struct Options {
     pub namespace_selector: Option<String>,
     /// Where several listeners write into one registry: the Lease that says which of them does.
     pub lease: Option<LeaseName>,
+    /// Into which registry they write, in words that are the same for all of them: it stands in the Lease, so that listeners of
+    /// two registries which share one by mistake find out.
+    pub registry: String,
     /// What it is called among them; unique.
     pub identity: String,
     /// How often the registry is compared with the cluster, about.
@@ -73,6 +78,7 @@ impl Options {
             pods: false,
             namespace_selector: None,
             lease: None,
+            registry: String::new(),
             identity: "fingerpost".to_owned(),
             resync: Duration::from_secs(600),
             confirm_within: Duration::from_secs(30),
@@ -161,8 +167,10 @@ impl Listener {
         }
         drop(say);
         let (lead, leader) = watch::channel(options.lease.is_none());
-        let mut candidate =
-            options.lease.clone().map(|lease| Candidate::new(client, lease, options.identity, Arc::clone(&state)));
+        let mut candidate = options.lease.clone().map(|lease| {
+            let target = format!("{} in {}", options.source, options.registry);
+            Candidate::new(client, lease, (options.identity, target), Arc::clone(&state))
+        });
         let engine = Engine {
             registry,
             source: options.source,

@@ -109,7 +109,7 @@ impl Collector for Snapshot {
             "Slices of names instead of addresses, passed over",
             state.passed_over,
         )?;
-        let resource = |kind: &crate::state::KindDocument| [("resource", kind.resource)];
+        let resource = |kind: &crate::document::KindDocument| [("resource", kind.resource)];
         macro_rules! by_kind {
             ($name:literal, $help:literal, $metric:ident of $type:expr, $kind:ident => $value:expr) => {{
                 let mut family = encoder.encode_descriptor($name, $help, None, $type)?;

@@ -1,6 +1,6 @@
 //! What the registry holds of this source, page by page, each record as the digest of what it says.
 
-use crate::index::digest;
+use crate::index::{CLUSTER, CLUSTER_NAMESPACE, digest};
 use fingerpost_catalog::document::{InstanceDocument, NamespaceDocument, ObjectDocument, ServiceDocument};
 use fingerpost_catalog::{Position, Source};
 use fingerpost_client::{Error, Filter, ListRequest, Operation, Registry};
@@ -17,6 +17,8 @@ pub(crate) struct Found {
     pub(crate) identity: Identity,
     /// None where what the source said can't be told from what others said of the same object.
     pub(crate) digest: Option<u64>,
+    /// Of which cluster the source's records are, where this record says that.
+    pub(crate) cluster: Option<String>,
 }
 
 /// Which record.
@@ -105,9 +107,10 @@ fn namespace(source: &Source, item: NamespaceDocument) -> Option<Found> {
         return None;
     }
     let name = item.name.clone()?;
+    let cluster = item.labels.get(CLUSTER).filter(|_| name == CLUSTER_NAMESPACE).map(str::to_owned);
     let alone = item.sources.len() == 1;
     let digest = alone.then(|| digest(&ObjectDocument::Namespace(item)));
-    Some(Found { identity: Identity::Namespace(name), digest })
+    Some(Found { identity: Identity::Namespace(name), digest, cluster })
 }
 
 /// Lists show merged services. Where others declare this one, too, its own declaration is asked for.
@@ -126,10 +129,10 @@ async fn service(registry: &dyn Registry, source: &Source, item: ServiceDocument
         },
     };
     let digest = own.map(|own| digest(&ObjectDocument::Service(own)));
-    Ok(Some(Found { identity: Identity::Service(namespace, name), digest }))
+    Ok(Some(Found { identity: Identity::Service(namespace, name), digest, cluster: None }))
 }
 
 fn instance(item: InstanceDocument) -> Option<Found> {
     let identity = Identity::Instance(item.namespace.clone()?, item.service.clone(), item.id.clone()?);
-    Some(Found { identity, digest: Some(digest(&ObjectDocument::Instance(Box::new(item)))) })
+    Some(Found { identity, digest: Some(digest(&ObjectDocument::Instance(Box::new(item)))), cluster: None })
 }

@@ -1,5 +1,6 @@
 //! How the listener does, for `status`, probes and metrics.
 
+use crate::document::{KindDocument, StateDocument};
 use crate::objects::Resources;
 use crate::trouble::{Reason, Trouble};
 use parking_lot::Mutex;
@@ -7,6 +8,7 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 use std::time::Instant;
 use tokio::sync::watch;
+use tracing::error;
 
 /// What is known of one kind of object.
 #[derive(Clone, Debug, Default)]
@@ -58,6 +60,8 @@ struct Inner {
     refused_names: Vec<String>,
     write_trouble: Option<(String, Instant)>,
     passed_over: u64,
+    /// What is said where the registry's records are of another cluster.
+    foreign: Option<String>,
     /// What the registry had from an earlier run.
     found: Option<u64>,
 }
@@ -67,68 +71,6 @@ struct Inner {
 pub struct State {
     inner: Mutex<Inner>,
     synced: watch::Sender<bool>,
-}
-
-/// A kind of object in [`StateDocument`].
-#[derive(Clone, Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct KindDocument {
-    /// Which, as in `endpointslices`.
-    pub resource: &'static str,
-    /// Whether the first complete list has come.
-    pub synced: bool,
-    /// How many are known.
-    pub objects: u64,
-    /// Seconds since the last word of them; absent before the first.
-    pub age_seconds: Option<f64>,
-    /// How often they were listed again.
-    pub relists: u64,
-    /// How many could not be read.
-    pub malformed: u64,
-    /// Faults by reason.
-    pub errors: BTreeMap<String, u64>,
-    /// Why they can't be followed now.
-    pub trouble: Option<String>,
-    /// Removals that wait for a second list to confirm them.
-    pub held: u64,
-}
-
-/// How a listener does, as JSON.
-#[derive(Clone, Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct StateDocument {
-    /// How far it is.
-    pub phase: Phase,
-    /// Whether it is the one that writes.
-    pub leader: bool,
-    /// What is followed.
-    pub kinds: Vec<KindDocument>,
-    /// Records that wait to be written.
-    pub pending: u64,
-    /// Removals that wait for a second list to confirm them.
-    pub held: u64,
-    /// Records written since the start.
-    pub writes: u64,
-    /// Writes that failed and were tried again.
-    pub write_failures: u64,
-    /// Objects that can't be taken, or not whole, now and before.
-    pub refused: u64,
-    /// The latest of them.
-    pub refused_names: Vec<String>,
-    /// Why writes fail now.
-    pub write_trouble: Option<String>,
-    /// Since how many seconds they do.
-    pub writes_failing_seconds: Option<f64>,
-    /// Who held the Lease when it was last seen, by which one of several listeners writes.
-    pub lease_holder: Option<String>,
-    /// Why the Lease can't be used now.
-    pub lease_trouble: Option<String>,
-    /// Slices of names instead of addresses.
-    pub passed_over: u64,
-    /// How many records of this cluster the registry had when the listener started.
-    pub found: Option<u64>,
-    /// Where what is shown may be old: since how many seconds, and why.
-    pub stale_seconds: Option<f64>,
 }
 
 /// How many refused objects are named.
@@ -222,14 +164,23 @@ impl State {
         }
     }
 
-    /// The Lease can't be used; whether that is another fault than the last.
-    pub(crate) fn lease_failed(&self, why: &str) -> bool {
+    /// The Lease can't be used, though somebody may hold it; whether that is another fault than the last.
+    pub(crate) fn lease_failed(&self, why: &str, holder: Option<String>) -> bool {
         let mut inner = self.inner.lock();
         let lease = inner.lease.get_or_insert_default();
+        lease.holder = holder.or_else(|| lease.holder.take());
         let before = lease.trouble.take();
         let since = before.as_ref().map_or_else(Instant::now, |(_, since)| *since);
         lease.trouble = Some((why.to_owned(), since));
         before.is_none_or(|(before, _)| before != why)
+    }
+
+    pub(crate) fn set_foreign(&self, foreign: Option<String>) {
+        let mut inner = self.inner.lock();
+        if let Some(what) = foreign.as_ref().filter(|_| inner.foreign != foreign) {
+            error!("{what}");
+        }
+        inner.foreign = foreign;
     }
 
     pub(crate) fn set_found(&self, records: u64) {
@@ -307,6 +258,7 @@ impl State {
             lease_holder: lease.and_then(|lease| lease.holder.clone()),
             lease_trouble: lease.and_then(|lease| lease.trouble.as_ref()).map(|(why, _)| why.clone()),
             passed_over: inner.passed_over,
+            foreign: inner.foreign.clone(),
             found: inner.found,
             stale_seconds: oldest.filter(|age| *age > STALE_SECONDS),
         }
@@ -321,39 +273,6 @@ impl State {
 
     /// Why the registry may not have what the cluster has, in a sentence; none where it has.
     pub fn trouble(&self) -> Option<String> {
-        let nobody = self.waits_for_nobody();
-        let document = self.document();
-        let following = document.kinds.iter().find_map(|kind| kind.trouble.clone());
-        let mut said = Vec::new();
-        if nobody {
-            said.push("stands by for a Lease that nobody was seen to hold".to_owned());
-        }
-        match (document.phase, document.stale_seconds) {
-            (Phase::Synced | Phase::Standby, Some(age)) => {
-                let why = following.map(|why| format!(": {why}")).unwrap_or_default();
-                said.push(format!("has had no word from the API server for {age:.0} s; what is shown is so old{why}"));
-            }
-            (Phase::Synced | Phase::Standby, None) => said.extend(following),
-            (Phase::Starting, _) => {
-                let missing: Vec<&str> =
-                    document.kinds.iter().filter(|kind| !kind.synced).map(|kind| kind.resource).collect();
-                let what = match missing.is_empty() {
-                    true => "has not written all of the cluster yet".to_owned(),
-                    false => format!("has no complete list of {} yet", missing.join(", ")),
-                };
-                said.push(match (document.held, following) {
-                    (_, Some(why)) => format!("{what}: {why}"),
-                    (held, None) if held > 0 => format!("{what}: {held} removals wait for a second list"),
-                    _ => what,
-                });
-            }
-        }
-        if let (Some(why), Some(seconds)) = (document.write_trouble, document.writes_failing_seconds) {
-            said.push(format!("writes have failed for {seconds:.0} s: {why}"));
-        }
-        if let Some(why) = document.lease_trouble {
-            said.push(format!("the Lease can't be used: {why}"));
-        }
-        (!said.is_empty()).then(|| said.join("; "))
+        self.document().trouble(self.waits_for_nobody())
     }
 }

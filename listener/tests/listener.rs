@@ -345,6 +345,32 @@ async fn failing_servers_are_waited_for() {
 }
 
 #[tokio::test]
+async fn two_clusters_of_one_name_do_not_remove_each_others_records() {
+    let (one, registry) = (small().await, MemoryRegistry::new());
+    let kube_system = |uid: &str| json!({"metadata": {"name": "kube-system", "uid": uid}});
+    one.put(Kind::Namespaces, kube_system("one"));
+    let running = Running::start(&one, &registry);
+    running.synced().await;
+    let keys = registry.keys();
+    running.stop().await;
+    let other = Cluster::start().await;
+    other.put(Kind::Namespaces, kube_system("other"));
+    other.namespace("test");
+    let running = Running::start(&other, &registry);
+    running.state_is(|state| state.foreign.is_some()).await;
+    let trouble = running.state.trouble().unwrap();
+    assert!(trouble.contains("--cluster-name") && trouble.contains("source remove"), "{trouble}");
+    other.namespace("more");
+    running.state_is(|state| state.kinds[0].objects == 3).await;
+    assert_eq!((registry.keys(), running.state.document().writes), (keys, 0));
+    running.stop().await;
+    // The first one knows its own.
+    let running = Running::start(&one, &registry);
+    running.synced().await;
+    running.stop().await;
+}
+
+#[tokio::test]
 async fn drift_is_repaired() {
     let (cluster, registry) = (small().await, MemoryRegistry::new());
     let running = Running::start_with(&cluster, &registry, |options| options.resync = Duration::from_millis(50));
@@ -374,6 +400,25 @@ async fn a_lease_that_may_not_be_used_is_told_of() {
     assert_eq!(running.state.document().lease_holder.as_deref(), Some("fingerpost"));
     assert_eq!((running.state.trouble(), running.state.waits_for_nobody()), (None, false));
     running.stop().await;
+}
+
+#[tokio::test]
+async fn two_registries_of_one_lease_find_out() {
+    let (cluster, registry) = (small().await, MemoryRegistry::new());
+    let start = |name: &'static str| {
+        Running::start_with(&cluster, &registry, |options| {
+            options.lease = Some("kube-system/fingerpost".parse().unwrap());
+            (options.identity, options.registry) = (name.to_owned(), name.to_owned());
+        })
+    };
+    let first = start("first");
+    first.synced().await;
+    let second = start("second");
+    second.state_is(|state| state.lease_trouble.is_some()).await;
+    let trouble = second.state.trouble().unwrap();
+    assert!(trouble.contains("in first") && trouble.contains("another Lease"), "{trouble}");
+    second.stop().await;
+    first.stop().await;
 }
 
 #[tokio::test]

@@ -72,7 +72,8 @@ async fn an_api_server_takes_them_and_their_rights_are_enough() {
     let flags = ["--config", &settings, "--kubeconfig", &kubeconfig, "--ops-listen", "127.0.0.1:0", lease[0], lease[1]];
     let server = Server::start_with(&flags);
     ready(&server).await;
-    let lease = api.get("/apis/coordination.k8s.io/v1/namespaces/kube-system/leases/fingerpost").await.expect("a Lease");
+    let lease =
+        api.get("/apis/coordination.k8s.io/v1/namespaces/kube-system/leases/fingerpost").await.expect("a Lease");
     assert!(lease["spec"]["holderIdentity"].is_string(), "{lease}");
     let found = answer(server.dns, "web.prod.svc.cluster.local").await.expect("an answer");
     assert_eq!(found.into_iter().collect::<Vec<_>>(), ["10.0.0.1"]);

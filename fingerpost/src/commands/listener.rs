@@ -26,7 +26,8 @@ pub(crate) async fn run(global: &GlobalArgs, args: ListenerArgs) -> Result<()> {
     let registry = HttpRegistry::with_options(urls, http_options(global)).map_err(with_way_out)?;
     let config = kubernetes.cluster.config().await?;
     let mut metrics = Registry::default();
-    let options = kubernetes.options(&args.cluster_name)?;
+    let mut options = kubernetes.options(&args.cluster_name)?;
+    options.registry = urls.join(",");
     info!(registry = urls.join(","), cluster = %config.cluster_url, source = %options.source, "following the cluster");
     let listener = Listener::new(config, Arc::new(registry), options, &mut metrics)?;
 

@@ -1,5 +1,6 @@
 //! The listener of the same process: what it says in `status` and probes, and what DNS may say before it knows the cluster.
 
+use crate::config::ServeConfig;
 use fingerpost_catalog::{Source, Timestamp};
 use fingerpost_dns::Index;
 use fingerpost_listener::{Phase, State};
@@ -11,6 +12,22 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tracing::warn;
+
+/// Which registry this process is of, in words that are the same for all of its replicas.
+pub(super) fn registry_name(config: &ServeConfig) -> String {
+    match &config.etcd {
+        Some(etcd) => {
+            let mut endpoints = etcd.endpoints.clone();
+            endpoints.sort();
+            format!("etcd {} under {}", endpoints.join(","), etcd.prefix)
+        }
+        // Nobody shares it.
+        None => {
+            let host = std::env::var("HOSTNAME").unwrap_or_else(|_| "this host".to_owned());
+            format!("the store {} of {host}", config.data_dir.display())
+        }
+    }
+}
 
 /// Holds DNS back from saying that a name does not exist, until the store has had all of the cluster that is to be followed.
 /// Where an earlier run has come so far, it may speak at once; where that was ended in the midst of it, not yet.
@@ -82,6 +99,9 @@ impl ClusterFollower for Gate {
 
     fn not_ready(&self) -> Option<String> {
         let unknown = || "knows nothing of the cluster yet".to_owned();
+        if let Some(foreign) = self.state.document().foreign {
+            return Some(foreign);
+        }
         self.closed.load(Ordering::Acquire).then(|| self.state.trouble().unwrap_or_else(unknown))
     }
 

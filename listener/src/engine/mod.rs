@@ -80,6 +80,7 @@ impl Engine {
             retry_at: None,
             pause: RETRY.0,
             resync_at: self.next_resync(),
+            owner: None,
         };
         loop {
             let leads = *self.leader.borrow_and_update();

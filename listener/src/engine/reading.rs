@@ -10,12 +10,14 @@ use futures_util::stream::BoxStream;
 use futures_util::{FutureExt, StreamExt};
 use std::sync::Arc;
 use std::time::Duration;
-use tracing::warn;
+use tracing::{info, warn};
 
 /// The registry as it is being read.
 pub(super) struct Reading {
     pub(super) pages: BoxStream<'static, Result<Vec<Found>, Error>>,
     pub(super) actual: Map<Record, u64>,
+    /// Of which cluster these records are, as far as they say.
+    pub(super) owner: Option<String>,
 }
 
 impl Engine {
@@ -40,7 +42,7 @@ impl Engine {
                 Err(error) => futures_util::stream::iter([Err(error)]).boxed(),
             }
         };
-        Reading { pages: pages.flatten_stream().boxed(), actual: Map::default() }
+        Reading { pages: pages.flatten_stream().boxed(), actual: Map::default(), owner: None }
     }
 
     /// A page of the registry has been read, or, with none, all of it.
@@ -49,7 +51,8 @@ impl Engine {
         let (Standing::Reading(reading) | Standing::Writing(Some(reading))) = &mut running.standing else { return };
         match page {
             Some(Ok(page)) => {
-                for Found { identity, digest } in page {
+                for Found { identity, digest, cluster } in page {
+                    reading.owner = cluster.or_else(|| reading.owner.take());
                     let index = &mut running.index;
                     let record = match identity {
                         Identity::Namespace(name) => Record::Namespace(index.intern(&name)),
@@ -77,6 +80,7 @@ impl Engine {
             None => {}
         }
         let mut actual = std::mem::take(&mut reading.actual);
+        running.owner = reading.owner.take();
         running.pause = RETRY.0;
         running.standing = Standing::Writing(None);
         // What was written meanwhile may have been read before or after; its own write settles it.
@@ -88,11 +92,20 @@ impl Engine {
         }
         if first {
             self.state.set_found(actual.len() as u64);
+            // What could not be read, can be now; and nothing else has been tried yet.
+            self.state.wrote(0);
             let empty = actual.is_empty();
             running.parts.iter_mut().for_each(|part| part.adding = empty);
             running.written = actual;
             running.push_all();
             self.maybe_begin(running);
+            return;
+        }
+        if self.is_foreign(running) {
+            // Another cluster has the same name. It is not for this one to say who is right.
+            running.parts = Default::default();
+            running.backlog.clear();
+            running.written = actual;
             return;
         }
         // Of what others declare, too, the registry does not tell what this source has said; that stands, then.
@@ -118,20 +131,44 @@ impl Engine {
         }
         drifted.into_iter().chain(any).for_each(|record| running.push(record));
         running.retry_refused();
+        self.maybe_begin(running);
     }
 
     /// Begins to write in earnest, each part once its lists are complete and the registry has been read, unless that would
     /// remove so much that the lists must be confirmed first.
     pub(super) fn maybe_begin(&self, running: &mut Running) {
-        if matches!(running.standing, Standing::Writing(_)) {
+        if matches!(running.standing, Standing::Writing(_)) && !self.is_foreign(running) {
             Part::ALL.into_iter().for_each(|part| self.maybe_begin_part(running, part));
         }
+    }
+
+    /// Whether the registry's records of this source are of another cluster; that is said, too.
+    fn is_foreign(&self, running: &Running) -> bool {
+        let foreign = match (&running.owner, running.index.cluster()) {
+            (Some(owner), Some(cluster)) if owner != cluster => {
+                let source = &self.source;
+                Some(format!(
+                    "the registry's records of {source} are of another cluster ({owner}, and this one is {cluster}), so nothing \
+                     is written: give this cluster a --cluster-name of its own, or, where the other is no more, run \
+                     `fingerpost source remove {source}`"
+                ))
+            }
+            _ => None,
+        };
+        let is_foreign = foreign.is_some();
+        self.state.set_foreign(foreign);
+        is_foreign
     }
 
     fn maybe_begin_part(&self, running: &mut Running, part: Part) {
         let waits = running.unlisted.iter().any(|resources| part.needs(*resources));
         if running.parts[part as usize].removing || waits {
             return;
+        }
+        if part == Part::Services && running.index.cluster().is_none() {
+            info!(
+                "the namespace kube-system is not followed, so another cluster of the same name can't be told from this one"
+            );
         }
         if !running.parts[part as usize].adding {
             running.parts[part as usize].adding = true;

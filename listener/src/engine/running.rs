@@ -103,6 +103,8 @@ pub(super) struct Running {
     pub(super) retry_at: Option<Instant>,
     pub(super) pause: Duration,
     pub(super) resync_at: Instant,
+    /// Of which cluster the registry's records of this source are, as far as they say.
+    pub(super) owner: Option<String>,
 }
 
 impl Running {

@@ -163,7 +163,7 @@ struct Batch {
 
 /// What should become of a record.
 enum Wanted {
-    Put(ObjectDocument, u64),
+    Put(Box<ObjectDocument>, u64),
     /// The registry does not take what it should be; what is there stays.
     Kept,
     Absent,
@@ -187,7 +187,7 @@ impl Running {
             ObjectDocument::Instance(instance) if refused || instance.addresses.is_empty() => Wanted::Absent,
             // A name that had good answers keeps them; without the declaration, its instances would be answered instead.
             _ if refused => Wanted::Kept,
-            _ => Wanted::Put(document, digest),
+            _ => Wanted::Put(Box::new(document), digest),
         };
         (wanted, lost)
     }
@@ -221,7 +221,7 @@ impl Running {
                     continue;
                 }
                 Wanted::Put(document, digest) => {
-                    batch.operations.push(Operation::Put(document));
+                    batch.operations.push(Operation::Put(*document));
                     batch.sent.push((record, Some(digest)));
                     continue;
                 }

@@ -32,29 +32,18 @@ pub(crate) enum ServiceKind {
     ExternalName(Sym),
 }
 
-/// Why a Service is not declared although it is there.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) enum Withheld {
-    /// Its annotation asks for that.
-    Excluded,
-    /// It has no address yet.
-    Unallocated,
-    /// What it says can't be taken; why is among the complaints.
-    Refused,
-}
-
 impl Declared {
-    /// What can't be taken of it is left out and complained of: a Service that Kubernetes has taken is not worth less for an
-    /// annotation that is mistyped.
+    /// None where it has no address yet, asks not to be declared, or can't be. What can't be taken of it is left out and
+    /// complained of: a Service that Kubernetes has taken is not worth less for an annotation that is mistyped.
     pub(super) fn new(
         strings: &mut Interner,
         service: &objects::Service,
         complaints: &mut Vec<String>,
-    ) -> Result<Self, Withheld> {
+    ) -> Option<Self> {
         let objects::Service { metadata, spec } = service;
         let annotation = |name: &str| metadata.annotations.get(name).map(|text| text.trim());
         match annotation(EXCLUDE) {
-            Some("true") => return Err(Withheld::Excluded),
+            Some("true") => return None,
             None | Some("false" | "") => {}
             Some(other) => {
                 complaints
@@ -65,7 +54,7 @@ impl Declared {
             // CoreDNS has no name for an alias of an address, either.
             "ExternalName" if spec.external_name.parse::<IpAddr>().is_ok() => {
                 complaints.push(format!("left out: externalName `{}` is an address, no name", spec.external_name));
-                return Err(Withheld::Refused);
+                return None;
             }
             "ExternalName" => ServiceKind::ExternalName(strings.intern(&spec.external_name)),
             _ if spec.cluster_ip == "None" => ServiceKind::Headless,
@@ -76,7 +65,8 @@ impl Declared {
                 };
                 let addresses: Box<[IpAddr]> = texts.iter().filter_map(|text| text.parse().ok()).collect();
                 if addresses.is_empty() {
-                    return Err(Withheld::Unallocated);
+                    // It has none yet.
+                    return None;
                 }
                 ServiceKind::ClusterIp(addresses)
             }
@@ -113,7 +103,7 @@ impl Declared {
             .filter(|key| !key.is_empty())
             .collect();
         let copied = metadata.labels.iter().filter(|(key, _)| wanted.contains(&key.as_str()));
-        Ok(Self {
+        Some(Self {
             kind,
             copied: pairs(strings, copied),
             labels: pairs(strings, &metadata.labels),

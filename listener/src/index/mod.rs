@@ -19,8 +19,9 @@ mod tests;
 
 use crate::objects::{self, Item, Resources};
 use compact::{CompactPod, Pairs, Slice};
-use declared::{Declared, ServiceKind, Withheld};
+use declared::{Declared, ServiceKind};
 pub(crate) use desired::digest;
+use fingerpost_catalog::validate_dns_label;
 pub(crate) use fit::fit;
 pub(crate) use guard::{Class, Counts, Listed};
 use hashbrown::{HashMap, HashSet};
@@ -28,6 +29,11 @@ use interner::Interner;
 pub(crate) use interner::Sym;
 use members::Members;
 use std::hash::{DefaultHasher, Hash, Hasher};
+
+/// A namespace that every cluster has, and whose UID stands for the cluster's.
+pub(crate) const CLUSTER_NAMESPACE: &str = "kube-system";
+/// The label of that namespace's record which says of which cluster the source's records are.
+pub(crate) const CLUSTER: &str = "fingerpost.io/cluster";
 
 type Map<K, V> = HashMap<K, V, ahash::RandomState>;
 type Set<K> = HashSet<K, ahash::RandomState>;
@@ -115,6 +121,8 @@ pub(crate) struct Index {
     counts: [u64; 4],
     /// Slices of names instead of addresses.
     passed_over: u64,
+    /// The UID of `kube-system`, which tells one cluster from another.
+    cluster: Option<String>,
 }
 
 impl Index {
@@ -126,6 +134,7 @@ impl Index {
             shrunk: Vec::new(),
             counts: [0; 4],
             passed_over: 0,
+            cluster: None,
         }
     }
 
@@ -136,6 +145,11 @@ impl Index {
     /// How many objects of a kind are known.
     pub(crate) fn objects(&self, resources: Resources) -> u64 {
         self.counts[resources as usize]
+    }
+
+    /// Which cluster it is; none where that can't be told.
+    pub(crate) fn cluster(&self) -> Option<&str> {
+        self.cluster.as_deref()
     }
 
     /// How many slices were passed over because they hold names.
@@ -289,7 +303,13 @@ impl Index {
     fn put_namespace(&mut self, namespace: &objects::Namespace) -> Touched {
         let mut touched = Touched::default();
         let name = self.strings.intern(&namespace.metadata.name);
-        let labels = compact::namespace_labels(&mut self.strings, &namespace.metadata.labels);
+        let mut labels = namespace.metadata.labels.clone();
+        let uid = &namespace.metadata.uid;
+        if namespace.metadata.name == CLUSTER_NAMESPACE && validate_dns_label(uid).is_ok() {
+            self.cluster = Some(uid.clone());
+            labels.insert(CLUSTER.to_owned(), uid.clone());
+        }
+        let labels = compact::namespace_labels(&mut self.strings, &labels);
         let entry = self.namespaces.entry(name).or_default();
         match entry.labels.replace(labels) {
             None => {
@@ -306,10 +326,7 @@ impl Index {
         let namespace = self.strings.intern(&service.metadata.namespace);
         let name = self.strings.intern(&service.metadata.name);
         let mut complaints = Vec::new();
-        let declared = match Declared::new(&mut self.strings, service, &mut complaints) {
-            Ok(declared) => Some(declared),
-            Err(Withheld::Refused | Withheld::Excluded | Withheld::Unallocated) => None,
-        };
+        let declared = Declared::new(&mut self.strings, service, &mut complaints);
         let complaint = match complaints.is_empty() {
             true => 0,
             false => hash_of(&complaints),
