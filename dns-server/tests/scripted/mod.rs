@@ -240,8 +240,13 @@ impl Forwarding {
         Self { address, forward, index, shutdown, task: tokio::spawn(server.run()) }
     }
 
-    pub async fn stop(self) {
+    /// Begins to end.
+    pub fn shut_down(&self) {
         self.shutdown.cancel();
+    }
+
+    pub async fn stop(self) {
+        self.shut_down();
         tokio::time::timeout(20 * SECOND, self.task).await.unwrap().unwrap().unwrap();
     }
 
