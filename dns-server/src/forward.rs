@@ -130,6 +130,7 @@ impl Forward {
                 most_negative: config.max_negative_ttl,
             },
             concurrency: config.upstream_concurrency,
+            upstreams: Mutex::default(),
         });
         let stamps = Stamps::of(&config);
         let rules = Rules::open(&config.upstreams, &config.zones, config.policy, &shared)?;
@@ -233,11 +234,11 @@ impl Forward {
         self.tallies.lock().clone()
     }
 
-    /// All upstreams; one that several rules ask comes once for each label.
+    /// All upstreams, each once.
     pub(crate) fn upstreams(&self) -> Vec<Arc<Upstream>> {
         let mut seen = HashSet::new();
         let all = self.rules.upstreams().into_iter().map(|(_, upstream)| upstream);
-        all.filter(|upstream| seen.insert(upstream.label().to_owned())).collect()
+        all.filter(|upstream| seen.insert(Arc::as_ptr(upstream))).collect()
     }
 }
 

@@ -61,6 +61,29 @@ async fn an_upstream_is_down_until_it_answers_probes() {
 }
 
 #[tokio::test]
+async fn one_in_several_rules_is_one() {
+    let (down, up) = (resolver(1).await, resolver(2).await);
+    let zones = ["corp.example", "in.corp.example"].map(|zone| format!("{zone}={},{}", down.address, up.address));
+    let zones = zones.iter().map(|rule| rule.parse().unwrap()).collect();
+    let server = Forwarding::start(fingerpost_dns::forward::Config { zones, ..asking(&[&down, &up]) });
+    assert_eq!(server.forward.states().len(), 2);
+    let state =
+        || server.forward.states().into_iter().find(|state| state.upstream == down.address.to_string()).unwrap();
+    down.silence(true);
+    assert_eq!(server.addresses("a.corp.example.").await, ["192.0.2.2"]);
+    while state().healthy {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    // What one rule has found out, the others know.
+    let asked = down.seen().len();
+    for name in ["b.in.corp.example.", "www.example.", "c.corp.example."] {
+        assert_eq!(server.addresses(name).await, ["192.0.2.2"]);
+    }
+    assert_eq!(down.seen().len(), asked);
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn nobody_there_is_noticed_at_once() {
     let up = resolver(2).await;
     let gone = UdpSocket::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();

@@ -106,9 +106,11 @@ impl Forward {
         }
     }
 
-    /// The zone of the rule that asks an upstream; none where no rule does any more.
+    /// The zone of the rule that asks an upstream, the outermost if there are several; none where no rule does any more.
     fn zone_of(&self, upstream: &Arc<Upstream>) -> Option<Box<[u8]>> {
-        self.rules.upstreams().into_iter().find(|(_, member)| Arc::ptr_eq(member, upstream)).map(|(zone, _)| zone)
+        let of_rules = self.rules.upstreams().into_iter();
+        let zones = of_rules.filter(|(_, member)| Arc::ptr_eq(member, upstream)).map(|(zone, _)| zone);
+        zones.min_by_key(|zone| zone.len())
     }
 
     /// Whether what an upstream is asked comes back to us; none where it does not answer.

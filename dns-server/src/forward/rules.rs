@@ -43,17 +43,17 @@ impl Rules {
         policy: Policy,
         shared: &Arc<Shared>,
     ) -> Result<Self, UpstreamFileError> {
-        let group = |targets: &[Target]| Group::open(targets, policy, shared).map(Arc::new);
+        let group = |number, targets: &[Target]| Group::open(number, targets, policy, shared).map(Arc::new);
         let mut rules = HashMap::default();
-        for ZoneRule { zone, action } in zones {
+        for (number, ZoneRule { zone, action }) in zones.iter().enumerate() {
             let rule = match action {
-                Action::Ask(targets) => Rule::Ask(group(targets)?),
+                Action::Ask(targets) => Rule::Ask(group(number, targets)?),
                 Action::Refuse => Rule::Refuse,
                 Action::None => Rule::Nothing,
             };
             rules.insert(zone.0.clone(), rule);
         }
-        let rest = if rest.is_empty() { None } else { Some(group(rest)?) };
+        let rest = if rest.is_empty() { None } else { Some(group(zones.len(), rest)?) };
         Ok(Self { zones: rules, rest, specials: Specials::new() })
     }
 
@@ -105,7 +105,7 @@ impl Rules {
         zones.chain(self.rest.iter().map(|group| (&[0u8][..], group)))
     }
 
-    /// All upstreams, each with its rule's zone.
+    /// All upstreams, each with its rule's zone; one that several rules ask comes with each of them.
     pub(crate) fn upstreams(&self) -> Vec<(Box<[u8]>, Arc<Upstream>)> {
         let of_group = |(zone, group): (&[u8], &Arc<Group>)| {
             let zone: Box<[u8]> = zone.into();
