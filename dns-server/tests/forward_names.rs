@@ -107,7 +107,13 @@ async fn hosts_come_first_and_change() {
     let config = Config { hosts: vec![file.clone()], ..asking(&[&upstream]) };
     let server = Forwarding::with(config, cluster(), "127.0.0.1:0");
     assert_eq!(server.addresses("WWW.example.com.").await, ["10.9.0.1"]);
-    assert_eq!(server.resolve(NAME, RecordType::AAAA).await.answers.len(), 0);
+    // Whatever else is asked of a listed name, nobody else is.
+    for qtype in [RecordType::AAAA, RecordType::HTTPS, RecordType::MX] {
+        let reply = server.resolve("second.", qtype).await;
+        let soa = (reply.authorities[0].name.to_string(), reply.authorities[0].ttl);
+        assert_eq!((reply.metadata.response_code, reply.answers.len()), (ResponseCode::NoError, 0));
+        assert_eq!(soa, ("second.".to_owned(), 30));
+    }
     // Names of ours are ours.
     assert_eq!(server.addresses("db.prod.svc.cluster.local.").await, ["10.96.0.5"]);
     let reverse = server.resolve("1.0.9.10.in-addr.arpa.", RecordType::PTR).await;
