@@ -71,9 +71,14 @@ impl Rules {
         }
     }
 
-    /// Whether somebody wrote a rule that is about this name.
-    pub(crate) fn is_explicit(&self, wire: &[u8]) -> bool {
-        self.rule(wire).is_some()
+    /// The zone of the rule that is about this name, if somebody wrote one.
+    pub(crate) fn explicit<'a>(&'a self, wire: &'a [u8]) -> Option<&'a [u8]> {
+        self.rule(wire).map(|(zone, _)| zone)
+    }
+
+    /// Whether a rule is about just this zone.
+    pub(crate) fn is_about(&self, zone: &Name) -> bool {
+        self.zones.contains_key(zone)
     }
 
     /// What to do for a lower-case name.
