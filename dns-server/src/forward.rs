@@ -40,6 +40,7 @@ pub use rewrite::Rewrite;
 pub use upstream::TlsError;
 
 use crate::config::Zone;
+use crate::interfaces;
 use crate::zones::{Within, Zones};
 use cache::Cache;
 use clock::Clock;
@@ -263,24 +264,9 @@ impl Forward {
 
 /// All addresses under which we can be reached: those that we listen on, and for all interfaces at once, theirs.
 fn own_addresses(listen: &[SocketAddr]) -> Vec<SocketAddr> {
-    let mut own = Vec::new();
-    for address in listen {
-        if !address.ip().is_unspecified() {
-            own.push(*address);
-            continue;
-        }
-        own.push(*address);
-        let interfaces = nix::ifaddrs::getifaddrs().into_iter().flatten();
-        for interface in interfaces.filter_map(|interface| interface.address) {
-            let ip = match (interface.as_sockaddr_in(), interface.as_sockaddr_in6()) {
-                (Some(v4), _) => IpAddr::V4(v4.ip()),
-                (_, Some(v6)) => IpAddr::V6(v6.ip()),
-                _ => continue,
-            };
-            if ip.is_ipv4() == address.is_ipv4() {
-                own.push(SocketAddr::new(ip, address.port()));
-            }
-        }
+    let mut own = listen.to_vec();
+    for address in listen.iter().filter(|address| address.ip().is_unspecified()) {
+        own.extend(interfaces::addresses(address.ip()).into_iter().map(|ip| SocketAddr::new(ip, address.port())));
     }
     own
 }
