@@ -423,7 +423,11 @@ impl Scratch {
         if let (Found::Missing, Some(lane)) = (&found, &mut lane)
             && !rewritten
         {
-            if !within.is_cluster() && lane.forward().speaks_for(&self.lower[..length], query.qtype) {
+            // What was looked up may have got the end of another zone.
+            self.lower[..length].copy_from_slice(query.name);
+            self.lower[..length].make_ascii_lowercase();
+            if lane.forward().speaks_for(&self.lower[..length], query.qtype, within) {
+                reply.authoritative = false;
                 return Resolved::Outside(length);
             }
             if within.kind == Kind::Primary && lane.forward().config.search.is_some() && wish.recursion_desired {

@@ -1,5 +1,6 @@
 //! What the server is authoritative for, and with which times and limits.
 
+use crate::interfaces;
 use crate::name::{MAX_NAME, Name, is_within};
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -34,6 +35,9 @@ pub enum ParseZoneError {
 
 /// A zone longer than this would have no room for `<label>.<service>.<namespace>.svc.` with a label of a dashed address.
 const MAX_ZONE: usize = MAX_NAME - 160;
+
+/// Most addresses of a name server that listens on all; nodes have one for each of their pods, sometimes.
+const MOST_NAME_SERVERS: usize = 8;
 
 /// Most other names that a zone may have: each query outside of them is compared with all.
 pub const MAX_ALIASES: usize = 15;
@@ -132,7 +136,8 @@ pub struct Config {
     /// The reverse zones whose unknown addresses are answered with NXDOMAIN. Known addresses outside of them are
     /// answered, too; unknown ones are refused.
     pub reverse_zones: Vec<Zone>,
-    /// The addresses of the zone's name server, `ns.dns.<zone>`.
+    /// The addresses of the zone's name server, `ns.dns.<zone>`. `0.0.0.0` and `::` stand for those of the interfaces
+    /// that others can reach, where there are no others.
     pub name_servers: Vec<IpAddr>,
 }
 
@@ -181,11 +186,16 @@ impl Config {
             .collect()
     }
 
-    /// The addresses that `ns.dns.<zone>` gets: as configured, else loopback, because a name server without any address
-    /// would make the zone look broken to those who follow its NS record.
+    /// The addresses that `ns.dns.<zone>` gets: as configured, where that is all of them, the interfaces', else loopback,
+    /// because a name server without any address would make the zone look broken to those who follow its NS record.
     pub(crate) fn name_server_addresses(&self) -> Vec<IpAddr> {
-        let concrete: Vec<_> = self.name_servers.iter().copied().filter(|a| !a.is_unspecified()).collect();
-        if concrete.is_empty() { vec![IpAddr::from([127, 0, 0, 1])] } else { concrete }
+        let (all, concrete): (Vec<IpAddr>, Vec<IpAddr>) =
+            self.name_servers.iter().copied().partition(IpAddr::is_unspecified);
+        if !concrete.is_empty() {
+            return concrete;
+        }
+        let own: Vec<_> = all.into_iter().flat_map(interfaces::reachable).take(MOST_NAME_SERVERS).collect();
+        if own.is_empty() { vec![IpAddr::from([127, 0, 0, 1])] } else { own }
     }
 }
 
@@ -218,6 +228,21 @@ mod tests {
         let many: Vec<String> = (0..=MAX_ALIASES).map(|n| format!("z{n}")).collect();
         let many: Vec<&str> = many.iter().map(String::as_str).collect();
         assert_eq!(with(&many), Err(ConfigError::TooManyAliases));
+    }
+
+    #[test]
+    fn a_name_server_has_addresses_that_others_can_reach() {
+        let with = |addresses: &[&str]| {
+            let name_servers = addresses.iter().map(|text| text.parse().unwrap()).collect();
+            Config { name_servers, ..Config::default() }.name_server_addresses()
+        };
+        let of = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect::<Vec<IpAddr>>();
+        assert_eq!(with(&[]), of(&["127.0.0.1"]));
+        assert_eq!(with(&["0.0.0.0", "10.96.0.10", "fd00::a"]), of(&["10.96.0.10", "fd00::a"]));
+        let any = with(&["0.0.0.0", "::"]);
+        let known: Vec<IpAddr> = of(&["0.0.0.0", "::"]).into_iter().flat_map(interfaces::addresses).collect();
+        assert!(!any.is_empty() && any.iter().all(|address| known.contains(address)), "{any:?}");
+        assert!(any == of(&["127.0.0.1"]) || any.iter().all(|address| !address.is_loopback()), "{any:?}");
     }
 
     #[test]

@@ -39,6 +39,9 @@ pub use network::{Network, ParseNetworkError};
 pub use rewrite::Rewrite;
 pub use upstream::TlsError;
 
+use crate::config::Zone;
+use crate::interfaces;
+use crate::zones::{Within, Zones};
 use cache::Cache;
 use clock::Clock;
 use engine::Job;
@@ -81,6 +84,12 @@ pub enum ForwardError {
          it, or write its address in the URL"
     )]
     Bootstrap(Target),
+    /// A rule for a zone of ours.
+    #[error(
+        "the rule for `{0}` can't apply: this server speaks for that zone itself. A rule for a zone within it can, as for \
+         `example.{0}`: for names there that the catalog does not know"
+    )]
+    OwnZone(Zone),
     /// A question would come back.
     #[error(
         "the upstream `{target}` is this server itself, which listens on {listen}: questions would go round in circles. \
@@ -130,6 +139,7 @@ impl Forward {
                 most_negative: config.max_negative_ttl,
             },
             concurrency: config.upstream_concurrency,
+            upstreams: Mutex::default(),
         });
         let stamps = Stamps::of(&config);
         let rules = Rules::open(&config.upstreams, &config.zones, config.policy, &shared)?;
@@ -175,11 +185,22 @@ impl Forward {
         if self.rewrites.is_empty() { None } else { self.rewrites.apply(wire) }
     }
 
-    /// Whether somebody said what to answer to a name of a reverse zone of ours that is not known: by a rule, or in a
-    /// file of hosts.
-    pub(crate) fn speaks_for(&self, wire: &[u8], qtype: u16) -> bool {
-        self.rules.is_explicit(wire)
-            || self.hosts.is_set() && self.hosts.answer(wire, qtype, self.shared.clock.now()).is_some()
+    /// Whether somebody said what to answer to a name of a zone of ours that is not known: by a rule for a zone within a
+    /// cluster's, or for any that a reverse name lies in; or in a file of hosts, of reverse names.
+    pub(crate) fn speaks_for(&self, wire: &[u8], qtype: u16, within: Within) -> bool {
+        let rule = self.rules.explicit(wire);
+        if within.is_cluster() {
+            return rule.is_some_and(|zone| zone.len() > wire.len() - within.apex_at);
+        }
+        rule.is_some() || self.hosts.is_set() && self.hosts.answer(wire, qtype, self.shared.clock.now()).is_some()
+    }
+
+    /// Refuses rules that could never apply: whatever lies in a zone of ours is ours to answer or to deny.
+    pub(crate) fn check_zones(&self, zones: &Zones) -> Result<(), ForwardError> {
+        match zones.clusters().find(|zone| self.rules.is_about(zone)) {
+            Some(zone) => Err(ForwardError::OwnZone(Zone(zone.clone()))),
+            None => Ok(()),
+        }
     }
 
     /// Looks at all files now instead of in a few seconds, for tests.
@@ -233,34 +254,19 @@ impl Forward {
         self.tallies.lock().clone()
     }
 
-    /// All upstreams; one that several rules ask comes once for each label.
+    /// All upstreams, each once.
     pub(crate) fn upstreams(&self) -> Vec<Arc<Upstream>> {
         let mut seen = HashSet::new();
         let all = self.rules.upstreams().into_iter().map(|(_, upstream)| upstream);
-        all.filter(|upstream| seen.insert(upstream.label().to_owned())).collect()
+        all.filter(|upstream| seen.insert(Arc::as_ptr(upstream))).collect()
     }
 }
 
 /// All addresses under which we can be reached: those that we listen on, and for all interfaces at once, theirs.
 fn own_addresses(listen: &[SocketAddr]) -> Vec<SocketAddr> {
-    let mut own = Vec::new();
-    for address in listen {
-        if !address.ip().is_unspecified() {
-            own.push(*address);
-            continue;
-        }
-        own.push(*address);
-        let interfaces = nix::ifaddrs::getifaddrs().into_iter().flatten();
-        for interface in interfaces.filter_map(|interface| interface.address) {
-            let ip = match (interface.as_sockaddr_in(), interface.as_sockaddr_in6()) {
-                (Some(v4), _) => IpAddr::V4(v4.ip()),
-                (_, Some(v6)) => IpAddr::V6(v6.ip()),
-                _ => continue,
-            };
-            if ip.is_ipv4() == address.is_ipv4() {
-                own.push(SocketAddr::new(ip, address.port()));
-            }
-        }
+    let mut own = listen.to_vec();
+    for address in listen.iter().filter(|address| address.ip().is_unspecified()) {
+        own.extend(interfaces::addresses(address.ip()).into_iter().map(|ip| SocketAddr::new(ip, address.port())));
     }
     own
 }

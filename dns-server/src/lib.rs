@@ -15,6 +15,7 @@ mod encode;
 pub mod explain;
 pub mod forward;
 mod index;
+mod interfaces;
 mod known;
 mod label;
 mod message;

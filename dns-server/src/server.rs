@@ -178,10 +178,12 @@ impl Server {
         Ok(server)
     }
 
-    /// Has it ask others for what is not ours. An upstream that is this server itself is refused.
+    /// Has it ask others for what is not ours. An upstream that is this server itself is refused, and so is a rule for a
+    /// zone of this server.
     pub fn forwarding(mut self, forward: Arc<Forward>) -> Result<Self, ForwardError> {
         let mut listen = self.udp_addresses.clone();
         listen.extend(&self.tcp_addresses);
+        forward.check_zones(&self.index.zones)?;
         forward.set_own(&listen)?;
         self.forward = Some(forward);
         Ok(self)

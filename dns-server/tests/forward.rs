@@ -489,6 +489,40 @@ async fn one_client_takes_its_share_only() {
 }
 
 #[tokio::test]
+async fn at_the_end_nobody_is_left_without_a_word() {
+    let gate = Arc::new(Semaphore::new(0));
+    let held = gate.clone();
+    let upstream = Upstream::start_async(move |seen| {
+        let held = held.clone();
+        Box::pin(async move {
+            if seen.name == NAME {
+                held.acquire().await.unwrap().forget();
+            }
+            vec![with(&seen, &[a(&seen.name, 0, [192, 0, 2, 1])])]
+        })
+    })
+    .await;
+    let server = Arc::new(Forwarding::start(asking(&[&upstream])));
+    let asked = server.clone();
+    let waiting = tokio::spawn(async move { asked.addresses(NAME).await });
+    while server.metric("fingerpost_forward_waiting") < 1.0 {
+        tokio::task::yield_now().await;
+    }
+    server.shut_down();
+    // Whoever was there before gets an answer, whoever comes after that there is none; both while the first one waits.
+    for n in 0.. {
+        let reply = server.resolve(&format!("n{n}.example."), RecordType::A).await;
+        if reply.metadata.response_code == ResponseCode::ServFail {
+            break;
+        }
+        assert!(n < 10_000, "it asks for ever");
+    }
+    gate.add_permits(1);
+    assert_eq!(waiting.await.unwrap(), ["192.0.2.1"]);
+    Arc::into_inner(server).unwrap().stop().await;
+}
+
+#[tokio::test]
 async fn zones_have_rules_of_their_own() {
     let answer = |last: u8| move |seen: &Seen| vec![with(seen, &[a(&seen.name, 60, [192, 0, 2, last])])];
     let (rest, corp, inner) =

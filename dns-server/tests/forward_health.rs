@@ -61,6 +61,50 @@ async fn an_upstream_is_down_until_it_answers_probes() {
 }
 
 #[tokio::test]
+async fn one_in_several_rules_is_one() {
+    let (down, up) = (resolver(1).await, resolver(2).await);
+    let zones = ["corp.example", "in.corp.example"].map(|zone| format!("{zone}={},{}", down.address, up.address));
+    let zones = zones.iter().map(|rule| rule.parse().unwrap()).collect();
+    let server = Forwarding::start(fingerpost_dns::forward::Config { zones, ..asking(&[&down, &up]) });
+    assert_eq!(server.forward.states().len(), 2);
+    let state =
+        || server.forward.states().into_iter().find(|state| state.upstream == down.address.to_string()).unwrap();
+    down.silence(true);
+    assert_eq!(server.addresses("a.corp.example.").await, ["192.0.2.2"]);
+    while state().healthy {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    // What one rule has found out, the others know.
+    let asked = down.seen().len();
+    for name in ["b.in.corp.example.", "www.example.", "c.corp.example."] {
+        assert_eq!(server.addresses(name).await, ["192.0.2.2"]);
+    }
+    assert_eq!(down.seen().len(), asked);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn who_speaks_for_a_zone_is_asked_for_that() {
+    // Whatever is outside of its zone gets no answer.
+    let corp = Upstream::start(|seen| match seen.name.ends_with("corp.example.") {
+        true => vec![with(seen, &[a(&seen.name, 0, [192, 0, 2, 1])])],
+        false => vec![],
+    })
+    .await;
+    corp.play_probes();
+    let rule = format!("corp.example={}", corp.address).parse().unwrap();
+    let server = Forwarding::start(fingerpost_dns::forward::Config { zones: vec![rule], ..asking(&[]) });
+    assert_eq!(server.addresses("a.corp.example.").await, ["192.0.2.1"]);
+    corp.silence(true);
+    assert_eq!(server.addresses("b.corp.example.").await.len(), 0);
+    until_healthy(&server, false).await;
+    corp.silence(false);
+    until_healthy(&server, true).await;
+    assert_eq!(server.addresses("c.corp.example.").await, ["192.0.2.1"]);
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn nobody_there_is_noticed_at_once() {
     let up = resolver(2).await;
     let gone = UdpSocket::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();

@@ -7,7 +7,7 @@ mod scripted;
 
 use common::{at, cluster_ip, external, headless, namespace, port};
 use fingerpost_dns::forward::{Config, Forward, ForwardError, Target};
-use fingerpost_dns::{Config as ZoneConfig, Index};
+use fingerpost_dns::{Config as ZoneConfig, Index, Listen, Server};
 use hickory_proto::op::{Message, ResponseCode};
 use hickory_proto::rr::RecordType;
 use http_body_util::{BodyExt, Full};
@@ -23,6 +23,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
 
 const NAME: &str = "www.example.com.";
 
@@ -107,7 +108,13 @@ async fn hosts_come_first_and_change() {
     let config = Config { hosts: vec![file.clone()], ..asking(&[&upstream]) };
     let server = Forwarding::with(config, cluster(), "127.0.0.1:0");
     assert_eq!(server.addresses("WWW.example.com.").await, ["10.9.0.1"]);
-    assert_eq!(server.resolve(NAME, RecordType::AAAA).await.answers.len(), 0);
+    // Whatever else is asked of a listed name, nobody else is.
+    for qtype in [RecordType::AAAA, RecordType::HTTPS, RecordType::MX] {
+        let reply = server.resolve("second.", qtype).await;
+        let soa = (reply.authorities[0].name.to_string(), reply.authorities[0].ttl);
+        assert_eq!((reply.metadata.response_code, reply.answers.len()), (ResponseCode::NoError, 0));
+        assert_eq!(soa, ("second.".to_owned(), 30));
+    }
     // Names of ours are ours.
     assert_eq!(server.addresses("db.prod.svc.cluster.local.").await, ["10.96.0.5"]);
     let reverse = server.resolve("1.0.9.10.in-addr.arpa.", RecordType::PTR).await;
@@ -148,6 +155,43 @@ async fn names_are_looked_up_as_others() {
     assert_eq!((negative.metadata.response_code, negative.authorities.len()), (ResponseCode::NXDomain, 1));
     assert_eq!(upstream.count("no.example.com."), 1);
     server.stop().await;
+}
+
+#[tokio::test]
+async fn a_zone_within_ours_may_have_a_rule() {
+    let other = Upstream::start(|seen| vec![with(seen, &[a(&seen.name, 60, [192, 0, 2, 7])])]).await;
+    let rule = |zone: &str| format!("{zone}={}", other.address).parse().unwrap();
+    let zones =
+        vec![rule("consul.cluster.local"), rule("prod.svc.cluster.local"), rule("consul.example.org"), rule("local")];
+    let aliased = || ZoneConfig { aliases: vec!["example.org".parse().unwrap()], ..ZoneConfig::default() };
+    let index = Index::new(aliased()).unwrap();
+    index.load_namespace(&namespace("prod"));
+    index.load_service(&cluster_ip("prod", "db", &["10.96.0.5"], &[]));
+    index.set_synced(at(1));
+    let server = Forwarding::with(Config { zones, ..asking(&[]) }, Arc::new(index), "127.0.0.1:0");
+    for name in ["web.Consul.cluster.local.", "consul.cluster.local.", "a.consul.example.org.", "x.local."] {
+        let reply = server.resolve(name, RecordType::A).await;
+        assert_eq!(lines(&reply), [format!("{name} A 192.0.2.7")]);
+        assert!(!reply.metadata.authoritative);
+    }
+    // What is known here goes first; of what is in no such zone, ours is the word.
+    assert_eq!(server.addresses("db.prod.svc.cluster.local.").await, ["10.96.0.5"]);
+    assert_eq!(server.addresses("other.prod.svc.cluster.local.").await, ["192.0.2.7"]);
+    for name in ["other.cluster.local.", "xconsul.cluster.local.", "a.prod.svc.example.org."] {
+        let reply = server.resolve(name, RecordType::A).await;
+        assert_eq!((reply.metadata.response_code, reply.answers.len()), (ResponseCode::NXDomain, 0), "{name}");
+        assert!(reply.metadata.authoritative);
+    }
+    server.stop().await;
+    // A rule for a zone that is ours could never apply.
+    for zone in ["cluster.local", "Example.org"] {
+        let forward = Forward::open(Config { zones: vec![rule(zone)], ..asking(&[]) }).unwrap();
+        let index = Arc::new(Index::new(aliased()).unwrap());
+        let listen = Listen { workers: 1, ..Listen::on(&["127.0.0.1:0".parse().unwrap()]) };
+        let server = Server::bind(index, listen, CancellationToken::new()).unwrap();
+        let error = server.forwarding(forward).unwrap_err();
+        assert!(matches!(error, ForwardError::OwnZone(_)) && error.to_string().contains("speaks for"), "{error}");
+    }
 }
 
 #[tokio::test]

@@ -131,6 +131,11 @@ impl Engine {
                 _ = &mut keeper => break Err(panicked()),
             }
         };
+        // Whoever asks from now on is told at once that there is no answer; what was handed over already is asked for.
+        jobs.close();
+        while let Some(job) = jobs.recv().await {
+            self.take(job, &mut asking);
+        }
         // Who waits may still get an answer.
         let _ = timeout(drain, async { while asking.join_next().await.is_some() {} }).await;
         asking.shutdown().await;

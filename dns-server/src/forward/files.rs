@@ -102,7 +102,7 @@ impl Stamps {
 impl Forward {
     /// Follows the files, until it is dropped.
     pub(crate) async fn keep(self: Arc<Self>) {
-        self.look_for_loops(self.rules.upstreams().into_iter().map(|(_, upstream)| upstream).collect());
+        self.look_for_loops(self.upstreams());
         let groups: Vec<_> = self.rules.groups().map(|(_, group)| Arc::clone(group)).collect();
         if self.stamps.is_empty() {
             return std::future::pending().await;

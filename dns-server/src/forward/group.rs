@@ -19,6 +19,8 @@ const EXPLORE: u32 = 20;
 /// The upstreams of a rule.
 #[derive(Debug)]
 pub(crate) struct Group {
+    /// Which of the rules' groups it is.
+    number: usize,
     targets: Vec<Target>,
     policy: Policy,
     shared: Arc<Shared>,
@@ -54,8 +56,14 @@ fn targets_of(path: &Path) -> Result<Vec<Target>, UpstreamFileError> {
 }
 
 impl Group {
-    pub(crate) fn open(targets: &[Target], policy: Policy, shared: &Arc<Shared>) -> Result<Self, UpstreamFileError> {
+    pub(crate) fn open(
+        number: usize,
+        targets: &[Target],
+        policy: Policy,
+        shared: &Arc<Shared>,
+    ) -> Result<Self, UpstreamFileError> {
         let group = Self {
+            number,
             targets: targets.to_vec(),
             policy,
             shared: Arc::clone(shared),
@@ -79,7 +87,7 @@ impl Group {
         })
     }
 
-    /// Reads its files again. Upstreams that stay keep their state; addresses of our own are left out. What has come is
+    /// Reads its files again. Upstreams that stay keep their state; addresses of our own are left out. What is new is
     /// returned.
     pub(crate) fn reload(&self, own: &[SocketAddr]) -> Result<Vec<Arc<Upstream>>, UpstreamFileError> {
         let mut wanted: Vec<Target> = Vec::new();
@@ -104,28 +112,21 @@ impl Group {
         }
         let mut seen = std::collections::HashSet::new();
         wanted.retain(|target| seen.insert(target.clone()));
-        let held = self.members();
-        let mut come = Vec::new();
-        let mut make = |target: &Target, bootstrap: &[Arc<Upstream>]| {
-            let kept = held.iter().find(|upstream| upstream.target() == target).cloned();
-            kept.or_else(|| {
-                let upstream = Upstream::new(target, &self.shared, bootstrap)?;
+        let (mut members, mut come) = (Vec::new(), Vec::new());
+        for (upstream, new) in wanted.iter().filter_map(|target| Upstream::of(target, &self.shared)) {
+            if new {
                 come.push(Arc::clone(&upstream));
-                Some(upstream)
-            })
-        };
-        // Those with an address first: they find the addresses of the others.
-        let mut members: Vec<(usize, Arc<Upstream>)> = Vec::new();
-        let is_named =
-            |target: &Target| matches!(target, Target::Https { host, .. } if host.parse::<std::net::IpAddr>().is_err());
-        for named in [false, true] {
-            let bootstrap: Vec<_> = members.iter().map(|(_, upstream)| Arc::clone(upstream)).collect();
-            for (place, target) in wanted.iter().enumerate().filter(|(_, target)| is_named(target) == named) {
-                members.extend(make(target, if named { &bootstrap } else { &[] }).map(|upstream| (place, upstream)));
             }
+            members.push(upstream);
         }
-        members.sort_by_key(|(place, _)| *place);
-        *self.members.write() = members.into_iter().map(|(_, upstream)| upstream).collect();
+        // Those with an address find the addresses of the others.
+        let (with_address, named): (Vec<_>, Vec<_>) =
+            members.iter().cloned().partition(|upstream: &Arc<Upstream>| upstream.address().is_some());
+        for upstream in named {
+            upstream.find_by(self.number, with_address.clone());
+        }
+        // The old ones are let go only now, so that what stays is the same upstream.
+        *self.members.write() = members.into();
         Ok(come)
     }
 

@@ -74,6 +74,13 @@ fn jittered(time: Duration) -> Duration {
     time.mul_f64(rand::rng().random_range(0.8..1.2))
 }
 
+/// What whoever is asked for the names in a zone has at hand: a resolver the root's name servers, a server that speaks for
+/// a zone its SOA. The latter may leave everything else without an answer.
+fn at_hand(zone: &[u8]) -> Key {
+    let qtype = if zone == [0] { kind::NS } else { kind::SOA };
+    Key::new(zone, qtype, false, false)
+}
+
 impl Forward {
     /// Looks after an upstream that has failed, until it answers.
     pub(crate) fn watch(self: &Arc<Self>, upstream: &Arc<Upstream>) {
@@ -88,12 +95,10 @@ impl Forward {
     }
 
     async fn wait_for(self: &Arc<Self>, upstream: &Arc<Upstream>) {
-        // The root's name servers: what every resolver has at hand.
-        let root = Key::new(&[0], kind::NS, false, false);
         let mut delay = FIRST;
         loop {
             let Some(zone) = self.zone_of(upstream) else { return };
-            if upstream.probe(&root, WITHIN).await.is_err() {
+            if upstream.probe(&at_hand(&zone), WITHIN).await.is_err() {
                 sleep(jittered(delay)).await;
                 delay = (delay * 2).min(LAST);
                 continue;
@@ -106,9 +111,11 @@ impl Forward {
         }
     }
 
-    /// The zone of the rule that asks an upstream; none where no rule does any more.
+    /// The zone of the rule that asks an upstream, the outermost if there are several; none where no rule does any more.
     fn zone_of(&self, upstream: &Arc<Upstream>) -> Option<Box<[u8]>> {
-        self.rules.upstreams().into_iter().find(|(_, member)| Arc::ptr_eq(member, upstream)).map(|(zone, _)| zone)
+        let of_rules = self.rules.upstreams().into_iter();
+        let zones = of_rules.filter(|(_, member)| Arc::ptr_eq(member, upstream)).map(|(zone, _)| zone);
+        zones.min_by_key(|zone| zone.len())
     }
 
     /// Whether what an upstream is asked comes back to us; none where it does not answer.

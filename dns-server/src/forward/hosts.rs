@@ -4,6 +4,7 @@ use crate::encode::{Rcode, Section};
 use crate::forward::clock::Moment;
 use crate::forward::entry::{Entry, LocalRecord};
 use crate::forward::key::Key;
+use crate::forward::local::nothing;
 use crate::message::kind;
 use crate::name::{self, Name};
 use hashbrown::HashMap;
@@ -69,24 +70,27 @@ impl Hosts {
         self.addresses.len()
     }
 
-    /// The answer to a question about a listed name or address. Other types than those in such files are asked elsewhere.
+    /// The answer to a question about a listed name or address. All of it is in the file: to other types there is no data,
+    /// and nobody else is asked, who may say that the name does not exist at all.
     pub(crate) fn answer(&self, key: &Key, now: Moment) -> Option<Entry> {
         let record = |rtype, data| LocalRecord { section: Section::Answer, owner_at: 0, rtype, ttl: TTL, data };
-        let records: Vec<_> = match key.qtype() {
-            kind::A | kind::AAAA => {
-                let addresses = self.addresses.get(key.name())?;
-                let of_type = addresses.iter().filter_map(|address| match (address, key.qtype()) {
-                    (IpAddr::V4(v4), kind::A) => Some(record(kind::A, v4.octets().to_vec())),
-                    (IpAddr::V6(v6), kind::AAAA) => Some(record(kind::AAAA, v6.octets().to_vec())),
-                    _ => None,
-                });
-                of_type.collect()
-            }
-            kind::PTR => vec![record(kind::PTR, self.names.get(key.name())?.wire().to_vec())],
-            _ => return None,
-        };
+        let (addresses, name) = (self.addresses.get(key.name()), self.names.get(key.name()));
+        if addresses.is_none() && name.is_none() {
+            return None;
+        }
+        let (any, qtype) = (key.qtype() == kind::ANY, key.qtype());
+        let mut records: Vec<_> = addresses
+            .into_iter()
+            .flatten()
+            .map(|address| match address {
+                IpAddr::V4(v4) => record(kind::A, v4.octets().to_vec()),
+                IpAddr::V6(v6) => record(kind::AAAA, v6.octets().to_vec()),
+            })
+            .collect();
+        records.extend(name.map(|name| record(kind::PTR, name.wire().to_vec())));
+        records.retain(|record| any || record.rtype == qtype);
         if records.is_empty() {
-            return Some(Entry::local(key, Rcode::NoError, &[], now));
+            return Some(nothing(key, key.name(), Rcode::NoError, TTL, now));
         }
         Some(Entry::local(key, Rcode::NoError, &records, now))
     }
@@ -109,7 +113,12 @@ mod tests {
         assert_eq!(answer("db.example", kind::A), Some(2));
         assert_eq!(answer("db.example", kind::AAAA), Some(1));
         assert_eq!(answer("db", kind::AAAA), Some(0));
-        assert_eq!(answer("db.example", kind::TXT), None);
+        for qtype in [kind::TXT, kind::PTR, kind::SRV, kind::NS] {
+            assert_eq!(answer("db.example", qtype), Some(0));
+        }
+        assert_eq!(answer("db.example", kind::ANY), Some(3));
+        assert_eq!(answer("5.0.0.10.in-addr.arpa", kind::A), Some(0));
+        assert_eq!(answer("x.db.example", kind::TXT), None);
         assert_eq!(answer("5.0.0.10.in-addr.arpa", kind::PTR), Some(1));
         assert_eq!(answer("7.0.0.10.in-addr.arpa", kind::PTR), None);
         assert_eq!(answer("y", kind::A), None);

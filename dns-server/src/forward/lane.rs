@@ -135,7 +135,7 @@ impl Lane {
                 let key = Key::from(key.as_slice());
                 let rcode = if zone.len() == name.len() { Rcode::NoError } else { Rcode::NxDomain };
                 self.tally.local.fetch_add(1, Relaxed);
-                return Found::Entry(Arc::new(local::nothing(&key, zone, rcode, now)), Age::Fresh(0));
+                return Found::Entry(Arc::new(local::nothing(&key, zone, rcode, local::TTL, now)), Age::Fresh(0));
             }
             Route::Refuse => {
                 self.tally.refused(Refusal::Rule);

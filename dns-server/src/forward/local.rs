@@ -12,8 +12,8 @@ use crate::name::{self, Name};
 use hashbrown::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// How long these answers hold, in seconds: they never change (RFC 6303 §3).
-const TTL: u32 = 10_800;
+/// How long answers about special names hold, in seconds: they never change (RFC 6303 §3).
+pub(crate) const TTL: u32 = 10_800;
 /// The SOA's data (RFC 6303 §3): the zone itself as server, which nobody is to ask, and nobody to write to.
 const NOBODY: &[u8] = b"\x06nobody\x07invalid\x00";
 
@@ -107,21 +107,21 @@ impl Specials {
         }
         // Below `localhost` everything is `localhost`, too; elsewhere nothing is but the zone itself.
         let exists = meaning == Meaning::Localhost || apex == 0;
-        Some(nothing(key, zone, if exists { Rcode::NoError } else { Rcode::NxDomain }, now))
+        Some(nothing(key, zone, if exists { Rcode::NoError } else { Rcode::NxDomain }, TTL, now))
     }
 }
 
-/// That there is nothing at a name in a zone of ours, or not that type.
-pub(crate) fn nothing(key: &Key, zone: &[u8], rcode: Rcode, now: Moment) -> Entry {
+/// That there is nothing at a name in a zone of ours, or not that type, for so many seconds.
+pub(crate) fn nothing(key: &Key, zone: &[u8], rcode: Rcode, ttl: u32, now: Moment) -> Entry {
     let apex = key.name().len().saturating_sub(zone.len());
     let mut data = zone.to_vec();
     data.extend_from_slice(NOBODY);
-    for number in [1, 3600, 1200, 604_800, TTL] {
+    for number in [1, 3600, 1200, 604_800, ttl] {
         data.extend_from_slice(&u32::to_be_bytes(number));
     }
     let at_apex = apex == 0 && key.qtype() == kind::SOA;
     let (section, rcode) = if at_apex { (Section::Answer, Rcode::NoError) } else { (Section::Authority, rcode) };
-    let record = LocalRecord { section, owner_at: apex, rtype: kind::SOA, ttl: TTL, data };
+    let record = LocalRecord { section, owner_at: apex, rtype: kind::SOA, ttl, data };
     Entry::local(key, rcode, &[record], now)
 }
 

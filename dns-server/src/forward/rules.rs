@@ -43,17 +43,17 @@ impl Rules {
         policy: Policy,
         shared: &Arc<Shared>,
     ) -> Result<Self, UpstreamFileError> {
-        let group = |targets: &[Target]| Group::open(targets, policy, shared).map(Arc::new);
+        let group = |number, targets: &[Target]| Group::open(number, targets, policy, shared).map(Arc::new);
         let mut rules = HashMap::default();
-        for ZoneRule { zone, action } in zones {
+        for (number, ZoneRule { zone, action }) in zones.iter().enumerate() {
             let rule = match action {
-                Action::Ask(targets) => Rule::Ask(group(targets)?),
+                Action::Ask(targets) => Rule::Ask(group(number, targets)?),
                 Action::Refuse => Rule::Refuse,
                 Action::None => Rule::Nothing,
             };
             rules.insert(zone.0.clone(), rule);
         }
-        let rest = if rest.is_empty() { None } else { Some(group(rest)?) };
+        let rest = if rest.is_empty() { None } else { Some(group(zones.len(), rest)?) };
         Ok(Self { zones: rules, rest, specials: Specials::new() })
     }
 
@@ -71,9 +71,14 @@ impl Rules {
         }
     }
 
-    /// Whether somebody wrote a rule that is about this name.
-    pub(crate) fn is_explicit(&self, wire: &[u8]) -> bool {
-        self.rule(wire).is_some()
+    /// The zone of the rule that is about this name, if somebody wrote one.
+    pub(crate) fn explicit<'a>(&'a self, wire: &'a [u8]) -> Option<&'a [u8]> {
+        self.rule(wire).map(|(zone, _)| zone)
+    }
+
+    /// Whether a rule is about just this zone.
+    pub(crate) fn is_about(&self, zone: &Name) -> bool {
+        self.zones.contains_key(zone)
     }
 
     /// What to do for a lower-case name.
@@ -105,7 +110,7 @@ impl Rules {
         zones.chain(self.rest.iter().map(|group| (&[0u8][..], group)))
     }
 
-    /// All upstreams, each with its rule's zone.
+    /// All upstreams, each with its rule's zone; one that several rules ask comes with each of them.
     pub(crate) fn upstreams(&self) -> Vec<(Box<[u8]>, Arc<Upstream>)> {
         let of_group = |(zone, group): (&[u8], &Arc<Group>)| {
             let zone: Box<[u8]> = zone.into();

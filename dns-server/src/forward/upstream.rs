@@ -13,12 +13,14 @@ use crate::forward::config::Target;
 use crate::forward::entry::{Entry, Lifetimes, Unfit};
 use crate::forward::key::Key;
 use crate::message::{HEADER, kind};
+use hashbrown::HashMap;
 use https::Https;
 use nix::errno::Errno;
+use parking_lot::Mutex;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 use stream::Stream;
 use tokio::sync::Semaphore;
@@ -46,6 +48,8 @@ pub(crate) struct Shared {
     pub(crate) lifetimes: Lifetimes,
     /// Questions that one upstream may be asked at a time.
     pub(crate) concurrency: usize,
+    /// All that some rule asks: one that is named in several is one upstream, with one state.
+    pub(crate) upstreams: Mutex<HashMap<Target, Weak<Upstream>, ahash::RandomState>>,
 }
 
 /// Why an upstream could not be asked.
@@ -164,16 +168,31 @@ impl Drop for InFlight<'_> {
 }
 
 impl Upstream {
-    /// `bootstrap` are those that can be asked for its address, where it has a name only. None for a file, which is no
-    /// upstream by itself.
-    pub(crate) fn new(target: &Target, shared: &Arc<Shared>, bootstrap: &[Arc<Upstream>]) -> Option<Arc<Self>> {
+    /// The upstream for a target, and whether it is new. None for a file, which is no upstream by itself.
+    pub(crate) fn of(target: &Target, shared: &Arc<Shared>) -> Option<(Arc<Self>, bool)> {
+        let mut all = shared.upstreams.lock();
+        if let Some(known) = all.get(target).and_then(Weak::upgrade) {
+            return Some((known, false));
+        }
+        let new = Self::new(target, shared)?;
+        all.retain(|_, upstream| upstream.strong_count() > 0);
+        all.insert(target.clone(), Arc::downgrade(&new));
+        Some((new, true))
+    }
+
+    /// Has the upstreams of a group asked for its address, where it has a name only.
+    pub(crate) fn find_by(&self, group: usize, others: Vec<Arc<Upstream>>) {
+        if let Way::Https(https) = &self.way {
+            https.find_by(group, others);
+        }
+    }
+
+    fn new(target: &Target, shared: &Arc<Shared>) -> Option<Arc<Self>> {
         let way = match target {
             Target::Udp(address) => Way::Udp(*address, Stream::plain(*address)),
             Target::Tcp(address) => Way::Stream(Stream::plain(*address)),
             Target::Tls { address, name } => Way::Stream(Stream::tls(*address, name.clone())),
-            Target::Https { host, port, path } => {
-                Way::Https(Https::new(host.clone(), *port, path.clone(), bootstrap.to_vec()))
-            }
+            Target::Https { host, port, path } => Way::Https(Https::new(host.clone(), *port, path.clone())),
             Target::File(_) => return None,
         };
         Some(Arc::new(Self {

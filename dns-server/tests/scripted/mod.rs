@@ -38,6 +38,8 @@ pub struct Upstream {
     seen: Arc<Mutex<Vec<Seen>>>,
     script: Arc<Mutex<Arc<Script>>>,
     silent: Arc<AtomicBool>,
+    /// Probes are for the script, too.
+    all: Arc<AtomicBool>,
     _tasks: JoinSet<()>,
 }
 
@@ -117,9 +119,9 @@ impl Upstream {
         let address = udp.local_addr().unwrap();
         let seen = Arc::new(Mutex::new(Vec::new()));
         let script: Arc<Mutex<Arc<Script>>> = Arc::new(Mutex::new(Arc::new(script)));
-        let silent = Arc::new(AtomicBool::new(false));
+        let (silent, all) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
         let mut tasks = JoinSet::new();
-        let (log, play, quiet) = (seen.clone(), script.clone(), silent.clone());
+        let (log, play, quiet, whole) = (seen.clone(), script.clone(), silent.clone(), all.clone());
         tasks.spawn(async move {
             let udp = Arc::new(udp);
             let mut answering = JoinSet::new();
@@ -130,7 +132,7 @@ impl Upstream {
                 if quiet.load(SeqCst) {
                     continue;
                 }
-                let answers = take(&packet[..length], false, &log, &play);
+                let answers = take(&packet[..length], false, &log, (&play, &whole));
                 let udp = udp.clone();
                 answering.spawn(async move {
                     for answer in answers.await {
@@ -139,17 +141,17 @@ impl Upstream {
                 });
             }
         });
-        let (log, play) = (seen.clone(), script.clone());
+        let (log, play, whole) = (seen.clone(), script.clone(), all.clone());
         tasks.spawn(async move {
             let mut connections = JoinSet::new();
             loop {
                 let (mut stream, _) = tcp.accept().await.unwrap();
-                let (log, play) = (log.clone(), play.clone());
+                let (log, play, whole) = (log.clone(), play.clone(), whole.clone());
                 connections.spawn(async move {
                     while let Ok(length) = stream.read_u16().await {
                         let mut packet = vec![0; usize::from(length)];
                         stream.read_exact(&mut packet).await.unwrap();
-                        for answer in take(&packet, true, &log, &play).await {
+                        for answer in take(&packet, true, &log, (&play, &whole)).await {
                             let framed = [&(answer.len() as u16).to_be_bytes()[..], &answer].concat();
                             stream.write_all(&framed).await.unwrap();
                         }
@@ -157,7 +159,7 @@ impl Upstream {
                 });
             }
         });
-        Self { address, seen, script, silent, _tasks: tasks }
+        Self { address, seen, script, silent, all, _tasks: tasks }
     }
 
     /// Does something else from now on.
@@ -166,6 +168,11 @@ impl Upstream {
             let answers = script(&seen);
             Box::pin(async move { answers })
         });
+    }
+
+    /// Leaves probes to the script, too.
+    pub fn play_probes(&self) {
+        self.all.store(true, SeqCst);
     }
 
     /// Answers nothing over UDP, not even probes, or does again.
@@ -184,13 +191,13 @@ impl Upstream {
     }
 }
 
-fn take(packet: &[u8], tcp: bool, log: &Mutex<Vec<Seen>>, play: &Mutex<Arc<Script>>) -> Answers {
+fn take(packet: &[u8], tcp: bool, log: &Mutex<Vec<Seen>>, (play, all): (&Mutex<Arc<Script>>, &AtomicBool)) -> Answers {
     let message = Message::from_vec(packet).unwrap();
     assert_eq!(message.metadata.message_type, MessageType::Query);
     let question = message.queries[0].clone();
     let seen = Seen { name: question.name().to_string(), qtype: question.query_type(), tcp, message };
     log.lock().push(seen.clone());
-    if is_probe(&seen) {
+    if is_probe(&seen) && !all.load(SeqCst) {
         let answer = negative(&seen, ResponseCode::NXDomain, Some(soa(".", 60, 60)));
         return Box::pin(async move { vec![answer] });
     }
@@ -240,8 +247,13 @@ impl Forwarding {
         Self { address, forward, index, shutdown, task: tokio::spawn(server.run()) }
     }
 
-    pub async fn stop(self) {
+    /// Begins to end.
+    pub fn shut_down(&self) {
         self.shutdown.cancel();
+    }
+
+    pub async fn stop(self) {
+        self.shut_down();
         tokio::time::timeout(20 * SECOND, self.task).await.unwrap().unwrap().unwrap();
     }
 

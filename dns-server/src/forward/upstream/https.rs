@@ -10,12 +10,14 @@ use hyper::client::conn::http2::SendRequest;
 use hyper::header::{ACCEPT, CONTENT_TYPE};
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use parking_lot::Mutex;
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpStream;
-use tokio::sync::Mutex;
+use tokio::sync::Mutex as AsyncMutex;
 
 const TYPE: &str = "application/dns-message";
 /// A DNS message is at most this long.
@@ -31,13 +33,19 @@ pub(super) struct Https {
     host: String,
     port: u16,
     path: String,
-    bootstrap: Vec<Arc<Upstream>>,
-    connection: Mutex<Option<SendRequest<Full<Bytes>>>>,
+    /// Who may know the address of its name, by the group that says so.
+    bootstrap: Mutex<BTreeMap<usize, Vec<Arc<Upstream>>>>,
+    connection: AsyncMutex<Option<SendRequest<Full<Bytes>>>>,
 }
 
 impl Https {
-    pub(super) fn new(host: String, port: u16, path: String, bootstrap: Vec<Arc<Upstream>>) -> Self {
-        Self { host, port, path, bootstrap, connection: Mutex::new(None) }
+    pub(super) fn new(host: String, port: u16, path: String) -> Self {
+        Self { host, port, path, bootstrap: Mutex::default(), connection: AsyncMutex::new(None) }
+    }
+
+    /// Takes note of who may know its address.
+    pub(super) fn find_by(&self, group: usize, others: Vec<Arc<Upstream>>) {
+        self.bootstrap.lock().insert(group, others);
     }
 
     /// Asks; the caller sets the time limit.
@@ -117,7 +125,8 @@ impl Https {
     }
 
     async fn bootstrap(&self, name: Name) -> Vec<IpAddr> {
-        for upstream in &self.bootstrap {
+        let others: Vec<Arc<Upstream>> = self.bootstrap.lock().values().flatten().cloned().collect();
+        for upstream in &others {
             let mut addresses = Vec::new();
             for qtype in [kind::A, kind::AAAA] {
                 let key = Key::new(name.wire(), qtype, false, false);
