@@ -155,6 +155,21 @@ async fn names_are_looked_up_as_others() {
     assert_eq!((negative.metadata.response_code, negative.authorities.len()), (ResponseCode::NXDomain, 1));
     assert_eq!(upstream.count("no.example.com."), 1);
     server.stop().await;
+    // Into our zones they lead everybody, out of them those who may ask.
+    let rewrites = rules.iter().map(|rule| rule.parse().unwrap()).collect();
+    let config = Config { rewrites, allow: Vec::new(), ..asking(&[&upstream]) };
+    let asked = upstream.seen().len();
+    let server = Forwarding::with(config, cluster(), "127.0.0.1:0");
+    let reply = server.resolve("db.example.", RecordType::A).await;
+    assert_eq!(lines(&reply), ["db.example. A 10.96.0.5"]);
+    assert!(!reply.metadata.recursion_available);
+    for name in ["www.old.example.", NAME] {
+        let reply = server.resolve(name, RecordType::A).await;
+        assert_eq!((reply.metadata.response_code, reply.answers.len()), (ResponseCode::Refused, 0), "{name}");
+    }
+    assert_eq!(upstream.seen().len(), asked);
+    assert_eq!(server.metric("fingerpost_forward_refused_total{reason=\"network\"}"), 2.0);
+    server.stop().await;
 }
 
 #[tokio::test]
