@@ -553,6 +553,10 @@ async fn zones_have_rules_of_their_own() {
     let rcode = async |name: &str, qtype| server.resolve(name, qtype).await.metadata.response_code;
     assert_eq!(rcode("x.ads.example.", RecordType::A).await, ResponseCode::NXDomain);
     assert_eq!(rcode("ads.example.", RecordType::A).await, ResponseCode::NoError);
+    // Nobody is to remember that for long: the rule may go.
+    let denied = server.resolve("x.ads.example.", RecordType::A).await;
+    let soa = &denied.authorities[0];
+    assert!(soa.ttl == 30 && soa.data.to_string().ends_with(" 30"), "{soa}");
     assert_eq!(rcode("x.secret.example.", RecordType::A).await, ResponseCode::Refused);
     // A reverse zone of ours, for what we don't know.
     assert_eq!(rcode("1.0.0.10.in-addr.arpa.", RecordType::PTR).await, ResponseCode::NoError);
