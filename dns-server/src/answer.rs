@@ -318,8 +318,7 @@ impl Answerer {
             checking_disabled: packet[3] & 0x10 != 0,
             recursion_desired: packet[2] & 0x01 != 0,
         };
-        let asking = lane.as_deref_mut().filter(|_| offered);
-        let rcode = match self.scratch.resolve(&self.index, &mut reply, query, asking, wish) {
+        let rcode = match self.scratch.resolve(&self.index, &mut reply, query, (lane.as_deref_mut(), offered), wish) {
             Resolved::Rcode(rcode) => rcode,
             Resolved::Later => return None,
             Resolved::Outside(length) => match lane {
@@ -360,7 +359,7 @@ impl Scratch {
         index: &Index,
         reply: &mut Reply<'_>,
         query: &Query<'_>,
-        mut lane: Option<&mut Lane>,
+        (lane, offered): (Option<&mut Lane>, bool),
         wish: Wish,
     ) -> Resolved {
         if query.edns.is_some_and(|edns| edns.version > 0) {
@@ -384,14 +383,16 @@ impl Scratch {
             self.lower[..length].copy_from_slice(&target);
             rewritten = true;
         }
+        // A name is what it is called for everybody; only asking others is for those who may.
+        let mut lane = lane.filter(|_| offered);
         let lower = &self.lower[..length];
 
         let synced = index.is_synced();
         let within = match index.zones.find(lower) {
             Some(within) => within,
             None if rewritten => {
-                let found = lane.map(|lane| lane.find(lower, wish));
-                return found.map_or(Resolved::Rcode(Rcode::Refused), |found| foreign(reply, QUESTION, found));
+                let Some(lane) = lane else { return Resolved::Outside(length) };
+                return foreign(reply, QUESTION, lane.find(lower, wish));
             }
             None if !zones::is_reverse(lower) => return Resolved::Outside(length),
             // Whether it is known can't be said yet.

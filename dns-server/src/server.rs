@@ -11,9 +11,10 @@ use crate::index::Index;
 use crate::metrics::Metrics;
 use crate::querylog::QueryLog;
 use crate::{tcp, udp};
+use nix::errno::Errno;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -118,6 +119,12 @@ impl BindError {
         };
         Self { protocol, address, reason, source }
     }
+
+    /// Whether all of IPv6 was meant, and the kernel has none, or has it switched off.
+    fn is_for_want_of_ipv6(&self) -> bool {
+        let errno = self.source.raw_os_error().map(Errno::from_raw);
+        self.address.ip() == Ipv6Addr::UNSPECIFIED && matches!(errno, Some(Errno::EAFNOSUPPORT | Errno::EADDRNOTAVAIL))
+    }
 }
 
 /// A server with its sockets bound.
@@ -158,10 +165,11 @@ impl Server {
         let mut streams = server.listen.tcp.clone();
         for &address in &server.listen.udp {
             let shared = (address.port() == 0).then(|| streams.iter().position(|tcp| *tcp == address)).flatten();
-            let (sockets, stream) = match shared {
-                Some(_) => bind_pair(address, workers)?,
-                None => (bind_udp(address, workers)?, None),
+            let bound = match shared {
+                Some(_) => bind_pair(address, workers),
+                None => bind_udp(address, workers).map(|sockets| (sockets, None)),
             };
+            let Some((sockets, stream)) = unless_without_ipv6(bound, &server.listen.udp)? else { continue };
             server.udp_addresses.extend(sockets.first().map(|bound| bound.address));
             server.udp.extend(sockets);
             if let Some(place) = shared {
@@ -170,7 +178,7 @@ impl Server {
             server.tcp.extend(stream);
         }
         for address in streams {
-            server.tcp.push(bind_tcp(address)?);
+            server.tcp.extend(unless_without_ipv6(bind_tcp(address), &server.listen.tcp)?);
         }
         for listener in &server.tcp {
             server.tcp_addresses.extend(listener.local_addr());
@@ -332,6 +340,18 @@ impl Drop for StopOnDrop {
     }
 }
 
+/// Leaves `[::]` out beside `0.0.0.0` where the kernel has no IPv6: one list of addresses is for all kinds of machines.
+fn unless_without_ipv6<T>(bound: Result<T, BindError>, all: &[SocketAddr]) -> Result<Option<T>, BindError> {
+    match bound {
+        Ok(bound) => Ok(Some(bound)),
+        Err(error) if error.is_for_want_of_ipv6() && all.iter().any(|other| other.ip() == Ipv4Addr::UNSPECIFIED) => {
+            tracing::warn!(address = %error.address, protocol = error.protocol, "this machine has no IPv6; serving without it");
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
 /// UDP and TCP on one port that is free for both.
 fn bind_pair(
     address: SocketAddr,
@@ -400,4 +420,25 @@ fn bind_tcp(address: SocketAddr) -> Result<std::net::TcpListener, BindError> {
         Ok(socket.into())
     };
     bind().map_err(|source| BindError::new("tcp", address, source))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_all_of_ipv6_beside_all_of_ipv4_may_be_missing() {
+        let both = ["0.0.0.0:53", "[::]:53"].map(|text| text.parse().unwrap());
+        let failed = |address: &str, errno: Errno| {
+            let error = BindError::new("udp", address.parse().unwrap(), io::Error::from(errno));
+            Err::<(), _>(error)
+        };
+        for errno in [Errno::EAFNOSUPPORT, Errno::EADDRNOTAVAIL] {
+            assert!(unless_without_ipv6(failed("[::]:53", errno), &both).unwrap().is_none());
+        }
+        assert!(unless_without_ipv6(Ok(()), &both).unwrap().is_some());
+        assert!(unless_without_ipv6(failed("[::]:53", Errno::EADDRINUSE), &both).is_err());
+        assert!(unless_without_ipv6(failed("[::]:53", Errno::EAFNOSUPPORT), &both[1..]).is_err());
+        assert!(unless_without_ipv6(failed("[::1]:53", Errno::EADDRNOTAVAIL), &both).is_err());
+    }
 }

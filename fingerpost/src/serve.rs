@@ -91,14 +91,8 @@ async fn serve(config: &ServeConfig, store: Arc<dyn Store>, started: Instant, en
     );
 
     // All sockets first: a taken port is told before anything is begun.
-    let mut listeners = Vec::new();
-    for address in &config.http_listen {
-        listeners.push(server::bind(*address, "--http-listen").await?);
-    }
-    let mut ops_listeners = Vec::new();
-    for address in &config.ops_listen {
-        ops_listeners.push(server::bind(*address, "--ops-listen").await?);
-    }
+    let listeners = server::bind(&config.http_listen, "--http-listen")?;
+    let ops_listeners = server::bind(&config.ops_listen, "--ops-listen")?;
     let ops_addresses: Vec<SocketAddr> = ops_listeners.iter().map(TcpListener::local_addr).collect::<Result<_, _>>()?;
     let http_addresses: Vec<SocketAddr> = listeners.iter().map(TcpListener::local_addr).collect::<Result<_, _>>()?;
     let query_log = config.names.query_log.clone().map(names::query_log).transpose()?;

@@ -1,7 +1,9 @@
 //! Serving HTTP, over TLS or plain: connections bounded in number and patience, and a drain at the end.
 
+mod bind;
 mod places;
 
+pub use bind::{BindError, bind};
 pub use places::ConnectionMetrics;
 pub(crate) use places::Place;
 
@@ -12,7 +14,6 @@ use axum::extract::Request;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use places::{Places, Room};
-use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -53,21 +54,6 @@ impl Default for ServerLimits {
             drain: Duration::from_secs(10),
         }
     }
-}
-
-/// The listening socket can't be had.
-#[derive(Debug, thiserror::Error)]
-#[error("can't listen for HTTP on {address}; is another process using it? Choose another with {flag}")]
-pub struct BindError {
-    address: SocketAddr,
-    flag: &'static str,
-    #[source]
-    source: io::Error,
-}
-
-/// Binds a listener to an address that `flag` gave.
-pub async fn bind(address: SocketAddr, flag: &'static str) -> Result<TcpListener, BindError> {
-    TcpListener::bind(address).await.map_err(|source| BindError { address, flag, source })
 }
 
 /// What is served.

@@ -134,8 +134,9 @@ impl Lane {
             Route::Nothing(zone) => {
                 let key = Key::from(key.as_slice());
                 let rcode = if zone.len() == name.len() { Rcode::NoError } else { Rcode::NxDomain };
+                let ttl = local::RULE_TTL.min(forward.config.max_negative_ttl);
                 self.tally.local.fetch_add(1, Relaxed);
-                return Found::Entry(Arc::new(local::nothing(&key, zone, rcode, local::TTL, now)), Age::Fresh(0));
+                return Found::Entry(Arc::new(local::nothing(&key, zone, rcode, ttl, now)), Age::Fresh(0));
             }
             Route::Refuse => {
                 self.tally.refused(Refusal::Rule);

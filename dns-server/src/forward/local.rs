@@ -13,7 +13,9 @@ use hashbrown::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// How long answers about special names hold, in seconds: they never change (RFC 6303 §3).
-pub(crate) const TTL: u32 = 10_800;
+const TTL: u32 = 10_800;
+/// How long it holds that a rule says that there is nothing: it may be taken back.
+pub(crate) const RULE_TTL: u32 = 30;
 /// The SOA's data (RFC 6303 §3): the zone itself as server, which nobody is to ask, and nobody to write to.
 const NOBODY: &[u8] = b"\x06nobody\x07invalid\x00";
 

@@ -33,10 +33,7 @@ pub(crate) async fn run(global: &GlobalArgs, args: ListenerArgs) -> Result<()> {
 
     let mut ends = Ends::register()?;
     let (stop, stop_ops) = (CancellationToken::new(), CancellationToken::new());
-    let mut listeners = Vec::new();
-    for address in &args.ops_listen {
-        listeners.push(server::bind(*address, "--ops-listen").await?);
-    }
+    let listeners = server::bind(&args.ops_listen, "--ops-listen")?;
     {
         let mut out = std::io::stdout().lock();
         for socket in &listeners {

@@ -25,7 +25,7 @@ async fn start(connections: usize, of_address: usize) -> (SocketAddr, Registry, 
     let (metrics, mut registry) = (ConnectionMetrics::default(), Registry::default());
     metrics.register(&mut registry);
     let limits = ServerLimits { connections, of_address, first_head: PATIENCE * 2, ..ServerLimits::default() };
-    let listener = bind(([127, 0, 0, 1], 0).into(), "--http-listen").await.unwrap();
+    let listener = bind(&[([127, 0, 0, 1], 0).into()], "--http-listen").unwrap().remove(0);
     let address = listener.local_addr().unwrap();
     let shutdown = CancellationToken::new();
     let serving = Serving { router, tls: None, limits, metrics };
