@@ -90,7 +90,7 @@ pub(crate) fn for_benchmark(name: &str) -> Result<Peers> {
         debian("dnsperf", "dnsperf")?;
         debian("knotd", "knot")?;
     }
-    if wanted(&["dns", "kubernetes"]) {
+    if wanted(&["dns", "forward", "kubernetes"]) {
         peers.push(("COREDNS_BIN", go::coredns()?));
     }
     if wanted(&["etcd", "sessions", "kubernetes"]) {
