@@ -25,6 +25,9 @@
 //! ```
 
 mod backoff;
+mod balance;
+mod client;
+mod endpoint;
 mod error;
 mod http;
 mod keeper;
@@ -33,7 +36,11 @@ mod registry;
 mod request;
 mod sse;
 mod status;
+mod subscribe;
+mod target;
 
+pub use client::{Client, ClientBuilder};
+pub use endpoint::{Endpoint, EndpointKey, Endpoints, Freshness};
 pub use error::Error;
 pub use fingerpost_catalog as catalog;
 pub use http::{HttpOptions, HttpRegistry, Token};
@@ -49,6 +56,9 @@ pub use status::{
     KubernetesStatus, MigrateReply, RemovedSource, ReplicaStatus, SessionsStatus, StatusDocument, StoreStatus,
     VersionDocument, WatchStatus,
 };
+
+pub use subscribe::{Change, Changes, ConnectionState, Subscription, Watch};
+pub use target::Target;
 
 /// What calls of this crate return.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
