@@ -2,7 +2,9 @@
 
 use crate::http::{HttpOptions, HttpRegistry, Token};
 use crate::subscribe::{ConnectionState, Subscriptions, Watch};
+use crate::register::Register;
 use crate::{Result, Target};
+use fingerpost_catalog::document::InstanceDocument;
 use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::sync::watch;
@@ -45,6 +47,11 @@ impl Client {
     /// [`subscribe`](Watch::subscribe).
     pub fn watch(&self, target: &str) -> Watch {
         Watch::new(Arc::clone(&self.subscriptions), target.parse::<Target>())
+    }
+
+    /// Registers an instance for as long as the guard lives; it begins with [`start`](Register::start).
+    pub fn register(&self, instance: InstanceDocument) -> Register {
+        Register::new(Arc::new(self.registry.clone()), instance)
     }
 
     /// How the client stands with the registry, now and whenever that changes. Only subscriptions keep a connection.

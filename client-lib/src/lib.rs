@@ -25,13 +25,17 @@
 //! ```
 
 mod backoff;
-mod balance;
+pub mod balance;
+#[cfg(feature = "blocking")]
+pub mod blocking;
 mod client;
 mod endpoint;
 mod error;
 mod http;
+mod integrations;
 mod keeper;
 mod paging;
+mod register;
 mod registry;
 mod request;
 mod sse;
@@ -45,7 +49,14 @@ pub use error::Error;
 pub use fingerpost_catalog as catalog;
 pub use http::{HttpOptions, HttpRegistry, Token};
 pub use keeper::{Keeper, KeeperOptions, Keeping};
+#[cfg(feature = "connect")]
+pub use integrations::connect;
+#[cfg(feature = "grpc")]
+pub use integrations::grpc;
+#[cfg(feature = "tower")]
+pub use integrations::tower;
 pub use paging::{all_instances, all_namespaces, all_services};
+pub use register::{HealthReport, Register, Registration, RegistrationState};
 pub use registry::Registry;
 pub use request::{
     BatchReply, Filter, Guard, ListRequest, Operation, ReplaceReply, SessionRequest, WatchEvent, WatchRequest, Written,
