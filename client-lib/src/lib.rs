@@ -25,6 +25,7 @@
 //! ```
 
 mod backoff;
+mod endpoint;
 mod error;
 mod http;
 mod keeper;
@@ -34,6 +35,7 @@ mod request;
 mod sse;
 mod status;
 
+pub use endpoint::{Endpoint, EndpointKey, Endpoints, Freshness};
 pub use error::Error;
 pub use fingerpost_catalog as catalog;
 pub use http::{HttpOptions, HttpRegistry, Token};
