@@ -3,7 +3,7 @@
 //! Each call goes to the endpoint that the [`Balancer`] picks; an endpoint that is drained gets no new calls, and those
 //! under way end in peace. Feature `grpc`.
 
-use super::tower::{Balanced, BalancedError, Judge};
+use super::tower::{Balanced, BalancedError, Judge, MakeService};
 use crate::balance::{Balancer, Outcome};
 use crate::{Client, Endpoint, Result, Subscription, Target};
 use std::future::Future;
@@ -16,7 +16,6 @@ use tonic::body::Body;
 use tonic::transport;
 
 type Configure = dyn Fn(transport::Endpoint) -> transport::Endpoint + Send + Sync;
-type Make = Arc<dyn Fn(&Endpoint, SocketAddr) -> transport::Channel + Send + Sync>;
 
 /// A gRPC channel to a service, to be given to generated clients in the place of `tonic::transport::Channel`. Cheap to
 /// clone; clones share connections.
@@ -58,19 +57,26 @@ impl Channel {
         port: Option<&str>,
         configure: impl Fn(transport::Endpoint) -> transport::Endpoint + Send + Sync + 'static,
     ) -> Self {
-        let configure: Box<Configure> = Box::new(configure);
-        let make: Make = Arc::new(move |_, address| {
-            let endpoint = transport::Endpoint::from_shared(format!("http://{address}"));
-            // An address makes a URI in any case; were it not so, the call would say which.
-            let endpoint = endpoint.unwrap_or_else(|_| transport::Endpoint::from_static("http://invalid"));
-            configure(endpoint).connect_lazy()
-        });
+        let make = Make(Arc::new(configure));
         Self { inner: Balanced::new(subscription, balancer, port, make).judge(JudgeReply) }
     }
 
     /// The balancer, for what it [knows](Balancer::report).
     pub fn balancer(&self) -> &Arc<Balancer> {
         self.inner.balancer()
+    }
+}
+
+/// Makes the channel to one endpoint, which connects with the first call.
+#[derive(Clone)]
+struct Make(Arc<Configure>);
+
+impl MakeService<transport::Channel> for Make {
+    fn make(&self, _: &Endpoint, address: SocketAddr) -> transport::Channel {
+        let endpoint = transport::Endpoint::from_shared(format!("http://{address}"));
+        // An address makes a URI in any case; were it not so, the call would say which.
+        let endpoint = endpoint.unwrap_or_else(|_| transport::Endpoint::from_static("http://invalid"));
+        (self.0)(endpoint).connect_lazy()
     }
 }
 

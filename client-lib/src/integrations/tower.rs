@@ -43,7 +43,7 @@ pub struct Discover<S, F> {
 }
 
 impl<S, F: FnMut(&Endpoint, SocketAddr) -> S> Discover<S, F> {
-    fn take(&mut self, change: &Change) {
+    fn note(&mut self, change: &Change) {
         let (endpoint, gone) = match change {
             Change::Added(endpoint) | Change::Updated { after: endpoint, .. } => (endpoint, false),
             Change::Removed(endpoint) => (endpoint, true),
@@ -75,7 +75,7 @@ impl<S: Unpin, F: FnMut(&Endpoint, SocketAddr) -> S + Unpin> Stream for Discover
                 return Poll::Ready(Some(Ok(change)));
             }
             match self.changes.poll_next_unpin(context) {
-                Poll::Ready(Some(change)) => self.take(&change),
+                Poll::Ready(Some(change)) => self.note(&change),
                 Poll::Ready(None) => return Poll::Ready(None),
                 Poll::Pending => return Poll::Pending,
             }
@@ -125,6 +125,18 @@ struct Services<S> {
     made: HashMap<EndpointKey, (SocketAddr, S)>,
 }
 
+/// Makes the service of one endpoint.
+pub trait MakeService<S> {
+    /// The service of `endpoint`, which is to be reached at `address`.
+    fn make(&self, endpoint: &Endpoint, address: SocketAddr) -> S;
+}
+
+impl<S, F: Fn(&Endpoint, SocketAddr) -> S> MakeService<S> for F {
+    fn make(&self, endpoint: &Endpoint, address: SocketAddr) -> S {
+        self(endpoint, address)
+    }
+}
+
 /// Every reply is a success.
 #[derive(Clone, Copy, Debug)]
 pub struct AllGood;
@@ -152,7 +164,7 @@ impl<S, M> Balanced<S, M, AllGood> {
     /// where it is.
     pub fn new(subscription: &Subscription, balancer: Balancer, port: Option<&str>, make: M) -> Self
     where
-        M: Fn(&Endpoint, SocketAddr) -> S,
+        M: MakeService<S>,
     {
         let balancer = subscription.balance(balancer);
         let services = Services { of: subscription.current(), made: HashMap::new() };
@@ -215,7 +227,7 @@ where
     S: tower::Service<Q> + Clone + Send + 'static,
     S::Future: Send,
     S::Error: Send,
-    M: Fn(&Endpoint, SocketAddr) -> S,
+    M: MakeService<S>,
     J: Judge<S::Response> + Clone + Send + 'static,
 {
     type Response = S::Response;
@@ -228,13 +240,13 @@ where
     }
 
     fn call(&mut self, request: Q) -> Self::Future {
-        let Some(pick) = self.shared.balancer.pick() else {
-            return Box::pin(std::future::ready(Err(self.shared.none())));
+        let pick = self.shared.balancer.pick();
+        let picked = pick.and_then(|pick| Some((pick.socket_addr(self.shared.port.as_deref())?, pick)));
+        let Some((address, pick)) = picked else {
+            let none = self.shared.none();
+            return Box::pin(async move { Err(none) });
         };
-        let Some(address) = pick.socket_addr(self.shared.port.as_deref()) else {
-            return Box::pin(std::future::ready(Err(self.shared.none())));
-        };
-        let service = self.shared.service(&pick, address, || (self.make)(&pick, address));
+        let service = self.shared.service(&pick, address, || self.make.make(&pick, address));
         let judge = self.judge.clone();
         Box::pin(async move {
             let replied = service.oneshot(request).await;

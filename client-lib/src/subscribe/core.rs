@@ -118,3 +118,9 @@ impl Drop for Core {
         self.shared.end(self.number);
     }
 }
+
+impl Observer for crate::balance::Balancer {
+    fn update(&self, endpoints: &Endpoints) {
+        Self::update(self, endpoints);
+    }
+}

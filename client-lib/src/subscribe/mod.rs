@@ -17,6 +17,5 @@ pub(crate) mod wire;
 
 pub use follower::ConnectionState;
 pub use start::Watch;
-pub(crate) use core::Observer;
 pub(crate) use start::Subscriptions;
 pub use subscription::{Change, Changes, Subscription};
