@@ -89,11 +89,7 @@ impl Client {
     }
 
     /// Registers an instance. `how` may change how that is done.
-    pub fn register(
-        &self,
-        instance: InstanceDocument,
-        how: impl FnOnce(Register) -> Register,
-    ) -> Result<Registration> {
+    pub fn register(&self, instance: InstanceDocument, how: impl FnOnce(Register) -> Register) -> Result<Registration> {
         let _entered = self.runtime.handle().ok_or(Error::NoRuntime)?.enter();
         let registration = how(self.client.register(instance)).start()?;
         Ok(Registration { registration, runtime: Arc::clone(&self.runtime) })

@@ -1,8 +1,8 @@
 //! The entry: where the registry is, and what can be had of it.
 
 use crate::http::{HttpOptions, HttpRegistry, Token};
-use crate::subscribe::{ConnectionState, Subscriptions, Watch};
 use crate::register::Register;
+use crate::subscribe::{ConnectionState, Subscriptions, Watch};
 use crate::{Result, Target};
 use fingerpost_catalog::document::InstanceDocument;
 use std::path::PathBuf;

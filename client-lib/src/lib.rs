@@ -48,13 +48,13 @@ pub use endpoint::{Endpoint, EndpointKey, Endpoints, Freshness};
 pub use error::Error;
 pub use fingerpost_catalog as catalog;
 pub use http::{HttpOptions, HttpRegistry, Token};
-pub use keeper::{Keeper, KeeperOptions, Keeping};
 #[cfg(feature = "connect")]
 pub use integrations::connect;
 #[cfg(feature = "grpc")]
 pub use integrations::grpc;
 #[cfg(feature = "tower")]
 pub use integrations::tower;
+pub use keeper::{Keeper, KeeperOptions, Keeping};
 pub use paging::{all_instances, all_namespaces, all_services};
 pub use register::{HealthReport, Register, Registration, RegistrationState};
 pub use registry::Registry;

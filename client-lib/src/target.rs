@@ -113,8 +113,19 @@ mod tests {
     #[test]
     fn refuses_what_names_nothing() {
         for text in [
-            "", "web", "prod/", "/web", "prod/web/x", "http://prod/web", "PROD_1/web", "prod/web?ports=1",
-            "prod/web?port=a&port=b", "fingerpost://me@prod/web", "prod:80/web", "prod/web#1", "prod/w eb",
+            "",
+            "web",
+            "prod/",
+            "/web",
+            "prod/web/x",
+            "http://prod/web",
+            "PROD_1/web",
+            "prod/web?ports=1",
+            "prod/web?port=a&port=b",
+            "fingerpost://me@prod/web",
+            "prod:80/web",
+            "prod/web#1",
+            "prod/w eb",
         ] {
             assert!(text.parse::<Target>().is_err(), "{text}");
         }

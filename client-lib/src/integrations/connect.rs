@@ -127,7 +127,10 @@ impl Resolver {
             endpoints.push(Arc::clone(pick.endpoint()));
         }
         if endpoints.is_empty() {
-            return Err(Error::Unavailable { detail: format!("{target} has no endpoint that works"), retry_after: None });
+            return Err(Error::Unavailable {
+                detail: format!("{target} has no endpoint that works"),
+                retry_after: None,
+            });
         }
         Ok(endpoints)
     }
@@ -238,7 +241,8 @@ mod tests {
     fn only_names_of_the_domain_are_services() {
         assert_eq!(target("web.prod.fingerpost").as_deref(), Some("prod/web"));
         assert_eq!(target("web.prod.fingerpost.").as_deref(), Some("prod/web"));
-        for name in ["web.prod", "fingerpost", "web.fingerpost", "a.web.prod.fingerpost", "notfingerpost", "x.example"] {
+        for name in ["web.prod", "fingerpost", "web.fingerpost", "a.web.prod.fingerpost", "notfingerpost", "x.example"]
+        {
             assert_eq!(target(name), None, "{name}");
         }
     }

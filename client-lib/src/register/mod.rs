@@ -5,8 +5,6 @@
 //! requests come, then a grace for those under way, then the end.
 
 mod task;
-#[cfg(test)]
-mod tests;
 
 use crate::{Error, KeeperOptions, Registry, Result};
 use fingerpost_catalog::document::{HealthDocument, InstanceDocument, NewSession};
@@ -135,7 +133,10 @@ impl Register {
 
 impl fmt::Debug for Register {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Register").field("instance", &self.instance).field("options", &self.options).finish_non_exhaustive()
+        f.debug_struct("Register")
+            .field("instance", &self.instance)
+            .field("options", &self.options)
+            .finish_non_exhaustive()
     }
 }
 

@@ -302,7 +302,9 @@ impl Follower {
             self.wire.next_endpoint();
         }
         match self.lost {
-            None => tracing::warn!(%error, subscriptions = self.entries.len(), "lost the registry; what is known stays"),
+            None => {
+                tracing::warn!(%error, subscriptions = self.entries.len(), "lost the registry; what is known stays")
+            }
             Some(_) => tracing::debug!(%error, "the registry can't be followed; trying again in {wait:?}"),
         }
         let since = *self.lost.get_or_insert_with(std::time::Instant::now);
@@ -343,7 +345,10 @@ impl Drop for Follower {
 
 /// Why nothing comes any more.
 fn ended() -> Error {
-    Error::Unavailable { detail: "the task that follows the registry has ended with its runtime".to_owned(), retry_after: None }
+    Error::Unavailable {
+        detail: "the task that follows the registry has ended with its runtime".to_owned(),
+        retry_after: None,
+    }
 }
 
 /// Half of a time to all of it again: who was told the same time must not come back together.

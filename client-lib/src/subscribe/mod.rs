@@ -16,6 +16,6 @@ mod view;
 pub(crate) mod wire;
 
 pub use follower::ConnectionState;
-pub use start::Watch;
 pub(crate) use start::Subscriptions;
+pub use start::Watch;
 pub use subscription::{Change, Changes, Subscription};

@@ -118,9 +118,8 @@ impl Subscriptions {
         }
         let cache = self.cache_dir.as_ref().map(|folder| cache::path(folder, &spec));
         let remembered = cache.as_deref().and_then(cache::read);
-        let empty = |endpoints, position| {
-            Endpoints::new(spec.namespace.as_str(), spec.service.as_str(), endpoints, position)
-        };
+        let empty =
+            |endpoints, position| Endpoints::new(spec.namespace.as_str(), spec.service.as_str(), endpoints, position);
         let first = match &remembered {
             None => empty(Vec::new(), None),
             Some(remembered) => {

@@ -112,7 +112,10 @@ impl std::fmt::Debug for Subscription {
 }
 
 fn ended() -> Error {
-    Error::Unavailable { detail: "the runtime on which the client follows the registry has ended".to_owned(), retry_after: None }
+    Error::Unavailable {
+        detail: "the runtime on which the client follows the registry has ended".to_owned(),
+        retry_after: None,
+    }
 }
 
 /// A difference between two snapshots.

@@ -184,7 +184,8 @@ pub(crate) fn endpoints(objects: &Objects, ports: &Arc<[Port]>, before: &[Arc<En
                 return Arc::clone(endpoint);
             }
             while before.next_if(|shown| shown.key() < key).is_some() {}
-            let same = |shown: &Endpoint| Arc::ptr_eq(shown.document(), endpoint.document()) && *shown.ports() == **ports;
+            let same =
+                |shown: &Endpoint| Arc::ptr_eq(shown.document(), endpoint.document()) && *shown.ports() == **ports;
             match before.next_if(|shown| shown.key() == key) {
                 Some(shown) if same(shown) => Arc::clone(shown),
                 _ => Arc::new(Endpoint::clone(endpoint).with_service_ports(Arc::clone(ports))),

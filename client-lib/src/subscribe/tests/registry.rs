@@ -247,11 +247,14 @@ impl Wire for FakeRegistry {
             })?;
             let (sender, receiver) = mpsc::channel(1);
             let (changes, asked) = mpsc::channel(8);
-            let stream =
-                Stream { registry: registry.clone(), replica, life, cut_after, pieces: 0, sender, asked };
+            let stream = Stream { registry: registry.clone(), replica, life, cut_after, pieces: 0, sender, asked };
             tokio::spawn(stream.run(wanted));
             let told = stream::unfold(receiver, |mut receiver| async move { Some((receiver.recv().await?, receiver)) });
-            Ok(Connection { endpoint: format!("fake {replica}"), told: told.boxed(), changes: Box::new(Changer(changes)) })
+            Ok(Connection {
+                endpoint: format!("fake {replica}"),
+                told: told.boxed(),
+                changes: Box::new(Changer(changes)),
+            })
         })
     }
 
@@ -393,9 +396,7 @@ impl Stream {
                     let matching = page.iter().filter(|(_, version)| matches(wanted, *version));
                     let puts = matching
                         .filter(|_| wants(wanted, Kind::Instance))
-                        .map(|(id, version)| {
-                            told(WatchEvent::Put { object: instance(id, *version), position: None })
-                        })
+                        .map(|(id, version)| told(WatchEvent::Put { object: instance(id, *version), position: None }))
                         .collect();
                     self.say(puts).await?;
                     tokio::task::yield_now().await;
@@ -435,9 +436,8 @@ impl Stream {
                         None => continue,
                     });
                 }
-                if let Some(
-                    WatchEvent::Put { position: last, .. } | WatchEvent::Delete { position: last, .. },
-                ) = events.last_mut()
+                if let Some(WatchEvent::Put { position: last, .. } | WatchEvent::Delete { position: last, .. }) =
+                    events.last_mut()
                 {
                     *last = Some(position);
                 }
