@@ -25,6 +25,7 @@
 //! ```
 
 mod backoff;
+pub mod balance;
 mod endpoint;
 mod error;
 mod http;
