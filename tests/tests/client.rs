@@ -160,11 +160,13 @@ async fn a_registration_lives_as_its_guard_does() {
     until(&mut web, |now| now.usable().count() == 1).await;
 
     // The registry loses everything: the guard brings the instance back.
+    let before = web.current().position().unwrap().epoch;
     let data = server.data.clone();
     server.kill();
     std::fs::remove_dir_all(&data).unwrap();
     let server = server.again_on_same_ports();
-    until(&mut web, |now| now.usable().count() == 1 && now.position().is_some()).await;
+    let is_new = |now: &Endpoints| now.position().is_some_and(|position| position.epoch != before);
+    until(&mut web, |now| now.usable().count() == 1 && is_new(now)).await;
     let mut state = registration.state();
     state.wait_for(|state| matches!(state, RegistrationState::Registered { trouble: None, .. })).await.unwrap();
 
