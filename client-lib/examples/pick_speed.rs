@@ -1,6 +1,6 @@
 //! What a pick costs with each policy: nanoseconds, and allocations.
 //!
-//! `cargo run --release -p fingerpost-client --example pick_speed [-- <endpoints>]`
+//! `cargo run --release -p fingerpost-client --example pick_speed [-- <endpoints> [<policy>]]`
 
 // The one place to count allocations is the allocator, and its trait is unsafe.
 #![allow(unsafe_code, reason = "a counting global allocator")]
@@ -109,10 +109,14 @@ fn main() {
         ("power of two, uneven", Policy::PowerOfTwo, |n| 1 + (n % 300) as u16),
         ("consistent hash", Policy::ConsistentHash, |_| 100),
     ];
+    let only = std::env::args().nth(2);
     for (name, policy, weight) in cases {
+        if only.as_deref().is_some_and(|only| only != name) {
+            continue;
+        }
         let balancer = Balancer::builder().policy(policy).build();
         let snapshot = endpoints(count, weight);
-        balancer.update(&snapshot);
+        balancer.update(&endpoints(count.saturating_sub(1), weight));
         let begin = Instant::now();
         balancer.update(&snapshot);
         let update = begin.elapsed();

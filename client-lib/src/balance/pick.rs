@@ -15,6 +15,9 @@ pub enum Outcome {
     Failure,
 }
 
+/// No time at which anything is picked.
+const ENDED: u64 = u64::MAX;
+
 /// An endpoint that was picked for one request, which counts as in flight until this is dropped.
 ///
 /// Say how the request ended, by [`success`](Pick::success) or [`failure`](Pick::failure): the time from the pick until
@@ -42,16 +45,16 @@ pub enum Outcome {
 #[must_use = "the request counts as in flight for as long as its pick lives"]
 pub struct Pick {
     entry: Arc<Entry>,
-    /// When it was picked, where that matters.
+    /// When it was picked, where that matters; [`ENDED`] once its end was told. Not a field of its own: of two words, a
+    /// pick is passed in registers.
     started: u64,
-    ended: bool,
 }
 
 impl Pick {
     /// The pick of an endpoint on which the request is counted already.
     #[inline]
     pub(super) fn new(entry: Arc<Entry>, started: u64) -> Self {
-        Self { entry, started, ended: false }
+        Self { entry, started }
     }
 
     /// The endpoint, to be kept for longer than the request.
@@ -72,8 +75,8 @@ impl Pick {
     /// The request ended.
     #[inline]
     pub fn finish(mut self, outcome: Outcome) {
-        self.ended = true;
-        self.entry.state.end(outcome, self.started);
+        let started = std::mem::replace(&mut self.started, ENDED);
+        self.entry.state.end(outcome, started);
     }
 }
 
@@ -88,7 +91,7 @@ impl Deref for Pick {
 impl Drop for Pick {
     #[inline]
     fn drop(&mut self) {
-        if !self.ended {
+        if self.started != ENDED {
             self.entry.state.abandon(self.started);
         }
         self.entry.state.release();

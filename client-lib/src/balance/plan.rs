@@ -42,6 +42,12 @@ impl Plan {
         &self.members
     }
 
+    /// Whether this snapshot is the one that it has already.
+    pub(super) fn is_of(&self, endpoints: &Endpoints) -> bool {
+        let same = |(member, endpoint): (&Member, &Arc<Endpoint>)| Arc::ptr_eq(&member.entry.endpoint, endpoint);
+        self.filled && self.members.len() == endpoints.len() && self.members.iter().zip(endpoints).all(same)
+    }
+
     /// Takes a snapshot over. What is known of an endpoint stays while it stays where it is: one of the same name at
     /// other addresses is another process.
     pub(super) fn update(&mut self, endpoints: &Endpoints, common: &Arc<Common>, now: u64) {

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 pub(super) const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// Mixes all bits into all bits, one to one (the finaliser of splitmix64).
+#[inline]
 pub(super) const fn mix(x: u64) -> u64 {
     let x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -35,6 +36,7 @@ pub(super) fn hash(bytes: &[u8]) -> u64 {
 }
 
 /// The place of `x` among `n` equal parts of all numbers.
+#[inline]
 pub(super) const fn scale(x: u64, n: usize) -> usize {
     ((x as u128 * n as u128) >> 64) as usize
 }

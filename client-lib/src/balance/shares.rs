@@ -10,10 +10,18 @@ use super::random::{GOLDEN, scale};
 /// Who gets which share.
 #[derive(Debug)]
 pub(super) enum Shares {
-    /// So many, all alike.
-    Even(usize),
+    /// All alike.
+    Even(Even),
     /// By weight.
     Uneven(Stretches),
+}
+
+/// So many endpoints that are all alike.
+#[derive(Debug)]
+pub(super) struct Even {
+    pub(super) count: usize,
+    /// 2⁶⁴ by the count, for a remainder without a division, which takes as long as all the rest of a pick.
+    inverse: u64,
 }
 
 /// The stretches of endpoints with different weights.
@@ -30,7 +38,7 @@ impl Shares {
     pub(super) fn new(weights: &[f64]) -> Self {
         let (least, most) = weights.iter().fold((f64::MAX, 0.0_f64), |(least, most), &w| (least.min(w), most.max(w)));
         if weights.len() < 2 || most - least <= most * 1e-9 {
-            return Self::Even(weights.len());
+            return Self::Even(Even::new(weights.len()));
         }
         Self::Uneven(Stretches::new(weights))
     }
@@ -39,7 +47,7 @@ impl Shares {
     #[inline]
     pub(super) fn find(&self, x: u64) -> usize {
         match self {
-            Self::Even(count) => scale(x, *count),
+            Self::Even(even) => scale(x, even.count),
             Self::Uneven(stretches) => stretches.find(x),
         }
     }
@@ -48,9 +56,21 @@ impl Shares {
     #[inline]
     pub(super) fn turn(&self, count: usize) -> usize {
         match self {
-            Self::Even(endpoints) => count.checked_rem(*endpoints).unwrap_or_default(),
+            Self::Even(even) => even.remainder(count as u32),
             Self::Uneven(stretches) => stretches.find((count as u64).wrapping_mul(GOLDEN)),
         }
+    }
+}
+
+impl Even {
+    fn new(count: usize) -> Self {
+        Self { count, inverse: (u64::MAX / count.max(1) as u64).wrapping_add(1) }
+    }
+
+    /// `turn` modulo the count (Lemire, "Faster remainder by direct computation").
+    #[inline]
+    fn remainder(&self, turn: u32) -> usize {
+        scale(self.inverse.wrapping_mul(u64::from(turn)), self.count)
     }
 }
 
@@ -110,9 +130,19 @@ mod tests {
     #[test]
     fn equal_weights_take_turns() {
         let shares = Shares::new(&[7.0; 5]);
-        assert!(matches!(shares, Shares::Even(5)));
+        assert!(matches!(shares, Shares::Even(Even { count: 5, .. })));
         assert_eq!(turns(&shares, 5, 3, 50), [10; 5]);
         assert_eq!(Shares::new(&[]).turn(3), 0);
+    }
+
+    #[test]
+    fn remainders_are_exact() {
+        for count in [1, 2, 3, 7, 64, 1000, 1001, 65_535, 1_000_003] {
+            let even = Even::new(count);
+            for turn in [0, 1, 999, 1000, 65_536, 123_456_789, u32::MAX - 1, u32::MAX] {
+                assert_eq!(even.remainder(turn), turn as usize % count, "{turn} by {count}");
+            }
+        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! What is counted: of each endpoint, for as long as it is in the snapshots, and of all together.
 
 use super::clock::Clock;
-use super::latency::Latency;
+use super::latency::{Decay, Latency};
 use super::options::Options;
 use super::pick::Outcome;
 use super::random::Random;
@@ -98,6 +98,7 @@ impl State {
         }
     }
 
+    #[inline]
     pub(super) fn in_flight(&self) -> u32 {
         self.in_flight.load(Relaxed)
     }
@@ -112,13 +113,14 @@ impl State {
     ///
     /// One that has not answered yet is free for a first request, and the last choice for a second.
     #[inline]
-    pub(super) fn cost(&self, now: u64, relief: f32) -> f32 {
+    pub(super) fn cost(&self, now: u64, decay: Decay, relief: f32) -> f32 {
         let in_flight = self.in_flight();
-        let latency = self.latency.get(now, in_flight == 0, self.common.options.decay);
-        let latency = if latency == 0.0 && in_flight > 0 { UNKNOWN } else { latency };
-        latency * (in_flight as f32).mul_add(relief, 1.0)
+        let latency = self.latency.get(now, in_flight == 0, decay);
+        let unknown = if (latency == 0.0) & (in_flight > 0) { UNKNOWN } else { 0.0 };
+        (latency + unknown) * (in_flight as f32 * relief + 1.0)
     }
 
+    #[inline]
     pub(super) fn failures(&self) -> u32 {
         self.failures.load(Relaxed)
     }

@@ -1,5 +1,6 @@
 //! What a pick reads: who may be asked, and how one of them is found. Made anew when any of that changes, never changed.
 
+use super::latency::Decay;
 use super::options::Policy;
 use super::random::{mix, scale};
 use super::ring::{Ring, place};
@@ -31,6 +32,7 @@ pub(super) struct Table {
     pub(super) slots: Box<[Slot]>,
     /// How many have a share.
     sharing: usize,
+    policy: Policy,
     choice: Choice,
     /// Too few work; these are all that there are.
     pub(super) panic: bool,
@@ -61,7 +63,12 @@ impl Table {
             state: Arc::clone(&entry.state),
             entry,
         };
-        Self { slots: endpoints.into_iter().map(slot).collect(), sharing, choice, panic }
+        Self { slots: endpoints.into_iter().map(slot).collect(), sharing, policy, choice, panic }
+    }
+
+    /// Whether it is too large for each thread to keep one.
+    pub(super) fn is_large(&self) -> bool {
+        matches!(self.choice, Choice::Ring(_))
     }
 
     /// Finds an endpoint and counts the request on it. `count` gives the number of this pick, where it is asked for.
@@ -108,7 +115,7 @@ impl Table {
 
     #[inline]
     fn draw(&self, shares: &Shares, common: &Common, now: u64, count: impl Fn() -> usize) -> usize {
-        match common.options.policy {
+        match self.policy {
             Policy::RoundRobin | Policy::Weighted => shares.turn(count()),
             Policy::PowerOfTwo => self.better_of_two(shares, common, now),
             Policy::Random | Policy::ConsistentHash => shares.find(common.random.next()),
@@ -118,17 +125,18 @@ impl Table {
     #[inline]
     fn better_of_two(&self, shares: &Shares, common: &Common, now: u64) -> usize {
         let (one, other) = match shares {
-            Shares::Even(count) => {
+            Shares::Even(even) => {
                 let random = common.random.next();
-                let one = scale(random, *count);
-                let other = scale(random << 32, count.saturating_sub(1));
+                let one = scale(random, even.count);
+                let other = scale(random << 32, even.count.saturating_sub(1));
                 // Never the same one twice.
-                (one, other + usize::from(other >= one && *count > 1))
+                (one, other + usize::from(other >= one && even.count > 1))
             }
             Shares::Uneven(_) => (shares.find(common.random.next()), shares.find(common.random.next())),
         };
+        let decay = common.options.decay;
         match (self.slots.get(one), self.slots.get(other)) {
-            (Some(a), Some(b)) if b.state.cost(now, b.relief) < a.state.cost(now, a.relief) => other,
+            (Some(a), Some(b)) if b.cost(now, decay) < a.cost(now, decay) => other,
             _ => one,
         }
     }
@@ -168,6 +176,12 @@ impl Table {
 }
 
 impl Slot {
+    /// What one more request here costs.
+    #[inline]
+    fn cost(&self, now: u64, decay: Decay) -> f32 {
+        self.state.cost(now, decay, self.relief)
+    }
+
     fn is_untried(&self, tried: &[EndpointKey]) -> bool {
         !tried.contains(self.entry.endpoint.key())
     }
