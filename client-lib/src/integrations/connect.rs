@@ -28,6 +28,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// How long a connection to one endpoint may take before the next is tried.
 const CONNECT: Duration = Duration::from_secs(2);
 
+/// Endpoints that are tried for one connection.
+const MOST_TRIED: usize = 8;
+
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Resolves `SERVICE.NAMESPACE.fingerpost`; every other name goes to the system. Cheap to clone; clones share
@@ -118,14 +121,15 @@ impl Resolver {
     /// The endpoints of a service in the order in which they should be tried.
     async fn endpoints(&self, target: &str) -> Result<Vec<Arc<Endpoint>>, Error> {
         let followed = self.follow(target).await?;
-        let mut tried: Vec<EndpointKey> = Vec::new();
-        let mut endpoints = Vec::new();
-        // Nobody tries more of them.
-        while endpoints.len() < 8 {
-            let Some(pick) = followed.balancer.pick_except(&tried) else { break };
-            tried.push(pick.key().clone());
+        let mut endpoints: Vec<Arc<Endpoint>> = Vec::new();
+        if let Some(pick) = followed.balancer.pick() {
             endpoints.push(Arc::clone(pick.endpoint()));
         }
+        // The others are only for where the first can't be connected to; they are not picked, so as to take nobody's turn.
+        let picked = endpoints.first().map(|endpoint| endpoint.key().clone());
+        let current = followed.subscription.current();
+        let others = current.usable().filter(|endpoint| Some(endpoint.key()) != picked.as_ref());
+        endpoints.extend(others.take(MOST_TRIED - 1).cloned());
         if endpoints.is_empty() {
             return Err(Error::Unavailable {
                 detail: format!("{target} has no endpoint that works"),
@@ -200,7 +204,7 @@ impl tower::Service<http::Uri> for Connector {
             let mut tried: Vec<EndpointKey> = Vec::new();
             let mut last: BoxError = format!("{target} has no endpoint that works").into();
             // Of an endpoint that can't be connected to nobody has lost a request yet.
-            while tried.len() < 8 {
+            while tried.len() < MOST_TRIED {
                 let Some(pick) = followed.balancer.pick_except(&tried) else { break };
                 tried.push(pick.key().clone());
                 for address in resolver.addresses(&[Arc::clone(pick.endpoint())], uri.port_u16()) {
