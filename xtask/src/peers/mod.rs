@@ -11,7 +11,7 @@ use std::path::PathBuf;
 
 const RNACOS: &str = "0.8.8";
 const CARGO_DENY: &str = "0.20.2";
-const CARGO_SEMVER_CHECKS: &str = "0.44.0";
+const CARGO_SEMVER_CHECKS: &str = "0.46.0";
 
 /// Where the peers are, by the environment variable that tells tests and benchmarks.
 #[derive(Default)]
