@@ -4,15 +4,14 @@ use crate::FpClient;
 use crate::call::{Failure, known, optional, required, run, string};
 use fingerpost_client::balance::{Balancer, Pick};
 use fingerpost_client::blocking::Subscription;
-use fingerpost_client::{Endpoints, Error, Freshness};
+use fingerpost_client::{Endpoints, Error, Freshness, LiveBalancer};
 use std::ffi::{CString, c_char};
-use std::sync::Arc;
 use std::time::Duration;
 
 /// A subscription to a service.
 pub struct FpSubscription {
     subscription: Subscription,
-    balancer: Arc<Balancer>,
+    balancer: LiveBalancer,
 }
 
 /// An endpoint that was picked for one request.

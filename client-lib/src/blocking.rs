@@ -14,7 +14,7 @@
 //! ```
 
 use crate::balance::Balancer;
-use crate::{ClientBuilder, Endpoints, Error, HttpRegistry, Register, Result};
+use crate::{ClientBuilder, Endpoints, Error, HttpRegistry, LiveBalancer, Register, Result};
 use fingerpost_catalog::document::InstanceDocument;
 use std::future::Future;
 use std::sync::Arc;
@@ -128,8 +128,9 @@ impl Subscription {
         self.runtime.wait(timeout, self.subscription.changed())
     }
 
-    /// A balancer that follows this subscription. Picking never waits.
-    pub fn balance(&self, balancer: Balancer) -> Arc<Balancer> {
+    /// A balancer that follows this subscription, and keeps it alive. Picking never waits. It must not outlive all of this
+    /// client's handles: without its thread nothing new comes.
+    pub fn balance(&self, balancer: Balancer) -> LiveBalancer {
         self.subscription.balance(balancer)
     }
 }

@@ -68,7 +68,7 @@ pub use status::{
     VersionDocument, WatchStatus,
 };
 
-pub use subscribe::{Change, Changes, ConnectionState, Subscription, Watch};
+pub use subscribe::{Change, Changes, ConnectionState, LiveBalancer, Subscription, Watch};
 pub use target::Target;
 
 /// What calls of this crate return.

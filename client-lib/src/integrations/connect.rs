@@ -7,7 +7,7 @@
 //! [`Balancer`](crate::balance::Balancer). Feature `connect`.
 
 use crate::balance::Balancer;
-use crate::{Client, Endpoint, EndpointKey, Error, Subscription, Target};
+use crate::{Client, Endpoint, EndpointKey, Error, LiveBalancer, Target};
 use hyper_util::rt::TokioIo;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use std::collections::HashMap;
@@ -57,13 +57,7 @@ struct Inner {
     /// Which port is meant where the URL names none.
     port: Option<String>,
     balancer: Box<dyn Fn() -> Balancer + Send + Sync>,
-    services: Mutex<HashMap<String, Followed>>,
-}
-
-#[derive(Clone)]
-struct Followed {
-    subscription: Subscription,
-    balancer: Arc<Balancer>,
+    services: Mutex<HashMap<String, LiveBalancer>>,
 }
 
 impl Resolver {
@@ -93,7 +87,7 @@ impl Resolver {
         Connector { resolver: self.clone() }
     }
 
-    async fn follow(&self, target: &str) -> Result<Followed, Error> {
+    async fn follow(&self, target: &str) -> Result<LiveBalancer, Error> {
         let followed = {
             let mut services = self.inner.services.lock().unwrap_or_else(PoisonError::into_inner);
             match services.get(target) {
@@ -104,16 +98,15 @@ impl Resolver {
                 }
                 None => {
                     let subscription = self.inner.client.watch(target).subscribe()?;
-                    let balancer = subscription.balance((self.inner.balancer)());
-                    let followed = Followed { subscription, balancer };
+                    let followed = subscription.balance((self.inner.balancer)());
                     services.insert(target.to_owned(), followed.clone());
                     followed
                 }
             }
         };
-        if followed.subscription.current().is_empty() {
+        if followed.subscription().current().is_empty() {
             // Once it is known, and there is nothing, that is the answer.
-            let _ = tokio::time::timeout(PATIENCE, followed.subscription.synced()).await;
+            let _ = tokio::time::timeout(PATIENCE, followed.subscription().synced()).await;
         }
         Ok(followed)
     }
@@ -122,12 +115,12 @@ impl Resolver {
     async fn endpoints(&self, target: &str) -> Result<Vec<Arc<Endpoint>>, Error> {
         let followed = self.follow(target).await?;
         let mut endpoints: Vec<Arc<Endpoint>> = Vec::new();
-        if let Some(pick) = followed.balancer.pick() {
+        if let Some(pick) = followed.pick() {
             endpoints.push(Arc::clone(pick.endpoint()));
         }
         // The others are only for where the first can't be connected to; they are not picked, so as to take nobody's turn.
         let picked = endpoints.first().map(|endpoint| endpoint.key().clone());
-        let current = followed.subscription.current();
+        let current = followed.subscription().current();
         let others = current.usable().filter(|endpoint| Some(endpoint.key()) != picked.as_ref());
         endpoints.extend(others.take(MOST_TRIED - 1).cloned());
         if endpoints.is_empty() {
@@ -205,7 +198,7 @@ impl tower::Service<http::Uri> for Connector {
             let mut last: BoxError = format!("{target} has no endpoint that works").into();
             // Of an endpoint that can't be connected to nobody has lost a request yet.
             while tried.len() < MOST_TRIED {
-                let Some(pick) = followed.balancer.pick_except(&tried) else { break };
+                let Some(pick) = followed.pick_except(&tried) else { break };
                 tried.push(pick.key().clone());
                 for address in resolver.addresses(&[Arc::clone(pick.endpoint())], uri.port_u16()) {
                     match tokio::time::timeout(CONNECT, TcpStream::connect(address)).await {

@@ -62,7 +62,7 @@ impl Channel {
     }
 
     /// The balancer, for what it [knows](Balancer::report).
-    pub fn balancer(&self) -> &Arc<Balancer> {
+    pub fn balancer(&self) -> &Balancer {
         self.inner.balancer()
     }
 }

@@ -4,7 +4,7 @@
 //! has. Feature `tower`.
 
 use crate::balance::{Balancer, Outcome};
-use crate::{Change, Changes, Endpoint, EndpointKey, Endpoints, Subscription};
+use crate::{Change, Changes, Endpoint, EndpointKey, Endpoints, LiveBalancer, Subscription};
 use futures_util::{Stream, StreamExt};
 use std::collections::{HashMap, VecDeque};
 use std::convert::Infallible;
@@ -113,8 +113,7 @@ pub struct Balanced<S, M, J = AllGood> {
 }
 
 struct Shared<S> {
-    subscription: Subscription,
-    balancer: Arc<Balancer>,
+    balancer: LiveBalancer,
     port: Option<String>,
     services: Mutex<Services<S>>,
 }
@@ -168,12 +167,7 @@ impl<S, M> Balanced<S, M, AllGood> {
     {
         let balancer = subscription.balance(balancer);
         let services = Services { of: subscription.current(), made: HashMap::new() };
-        let shared = Shared {
-            subscription: subscription.clone(),
-            balancer,
-            port: port.map(str::to_owned),
-            services: Mutex::new(services),
-        };
+        let shared = Shared { balancer, port: port.map(str::to_owned), services: Mutex::new(services) };
         Self { shared: Arc::new(shared), make, judge: AllGood }
     }
 }
@@ -185,7 +179,7 @@ impl<S, M, J> Balanced<S, M, J> {
     }
 
     /// The balancer, for what it [knows](Balancer::report).
-    pub fn balancer(&self) -> &Arc<Balancer> {
+    pub fn balancer(&self) -> &Balancer {
         &self.shared.balancer
     }
 }
@@ -194,7 +188,7 @@ impl<S: Clone> Shared<S> {
     /// The service of an endpoint, made where there is none yet.
     fn service(&self, endpoint: &Endpoint, address: SocketAddr, make: impl FnOnce() -> S) -> S {
         let mut services = self.services.lock().unwrap_or_else(PoisonError::into_inner);
-        let current = self.subscription.current();
+        let current = self.balancer.subscription().current();
         if !Arc::ptr_eq(&services.of, &current) {
             services.made.retain(|key, (at, _)| {
                 current.get(key).is_some_and(|now| now.socket_addr(self.port.as_deref()) == Some(*at))
@@ -212,7 +206,7 @@ impl<S: Clone> Shared<S> {
     }
 
     fn none<E>(&self) -> BalancedError<E> {
-        let current = self.subscription.current();
+        let current = self.balancer.subscription().current();
         BalancedError::NoEndpoint {
             namespace: current.namespace().to_owned(),
             service: current.service().to_owned(),
@@ -264,7 +258,7 @@ impl<S, M: Clone, J: Clone> Clone for Balanced<S, M, J> {
 
 impl<S, M, J> std::fmt::Debug for Balanced<S, M, J> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Balanced").field("of", &self.shared.subscription).finish_non_exhaustive()
+        f.debug_struct("Balanced").field("of", self.shared.balancer.subscription()).finish_non_exhaustive()
     }
 }
 

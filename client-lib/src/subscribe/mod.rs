@@ -18,4 +18,4 @@ pub(crate) mod wire;
 pub use follower::ConnectionState;
 pub(crate) use start::Subscriptions;
 pub use start::Watch;
-pub use subscription::{Change, Changes, Subscription};
+pub use subscription::{Change, Changes, LiveBalancer, Subscription};

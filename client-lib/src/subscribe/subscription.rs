@@ -8,6 +8,7 @@ use crate::{Error, Result};
 use futures_util::stream::{self, BoxStream};
 use futures_util::{Stream, StreamExt};
 use std::collections::VecDeque;
+use std::ops::Deref;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -96,18 +97,40 @@ impl Subscription {
         Changes { steps: steps.boxed(), ready: VecDeque::new() }
     }
 
-    /// A balancer that follows this subscription, for as long as the balancer lives.
-    pub fn balance(&self, balancer: Balancer) -> Arc<Balancer> {
+    /// A balancer that knows of each snapshot before anybody is told of it. It keeps the subscription alive.
+    pub fn balance(&self, balancer: Balancer) -> LiveBalancer {
         let balancer = Arc::new(balancer);
         let observer: Arc<dyn Observer> = Arc::clone(&balancer) as Arc<dyn Observer>;
         self.core.observe(&observer);
-        balancer
+        LiveBalancer { balancer, subscription: self.clone() }
     }
 }
 
 impl std::fmt::Debug for Subscription {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Subscription").field("of", &self.core.spec).finish_non_exhaustive()
+    }
+}
+
+/// A [`Balancer`] over the endpoints of a [`Subscription`], which it keeps alive. Cheap to clone; clones share it.
+#[derive(Clone, Debug)]
+pub struct LiveBalancer {
+    balancer: Arc<Balancer>,
+    subscription: Subscription,
+}
+
+impl LiveBalancer {
+    /// What it follows.
+    pub fn subscription(&self) -> &Subscription {
+        &self.subscription
+    }
+}
+
+impl Deref for LiveBalancer {
+    type Target = Balancer;
+
+    fn deref(&self) -> &Balancer {
+        &self.balancer
     }
 }
 
