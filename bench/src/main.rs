@@ -2,6 +2,7 @@
 //!
 //! `cargo xtask bench NAME` builds what is measured, finds the peers and calls this program.
 
+mod client;
 mod dns;
 mod etcd;
 mod forward;
@@ -27,6 +28,8 @@ struct Arguments {
 enum Bench {
     /// Registering and listing over HTTP, beside r-nacos.
     Registry(registry::Options),
+    /// Ten thousand subscribers, and clients that come back all at once.
+    Client(client::Options),
     /// One change to a thousand watchers.
     Watch(watch::Options),
     /// Writes over etcd beside direct puts, their way to another replica's DNS, and how soon a replica is ready.
@@ -49,6 +52,7 @@ fn main() -> anyhow::Result<()> {
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
         match bench {
             Bench::Registry(options) => runtime.block_on(registry::run(options)),
+            Bench::Client(options) => runtime.block_on(client::run(options)),
             Bench::Watch(options) => runtime.block_on(watch::run(options)),
             Bench::Etcd(options) => runtime.block_on(etcd::run(options)),
             Bench::Sessions(options) => runtime.block_on(sessions::run(options)),
@@ -60,7 +64,7 @@ fn main() -> anyhow::Result<()> {
     };
     match Arguments::parse().bench {
         Bench::All => {
-            for name in ["registry", "watch", "dns", "forward", "etcd", "sessions", "kubernetes"] {
+            for name in ["registry", "watch", "client", "dns", "forward", "etcd", "sessions", "kubernetes"] {
                 one(defaults(name)?.bench)?;
             }
             Ok(())

@@ -155,7 +155,8 @@ impl Fingerpost {
         Self::start_at(folder, http, &[flags, &["--advertise-url", &url]].concat())
     }
 
-    fn start_at(folder: &Path, http: SocketAddr, flags: &[&str]) -> Result<Self> {
+    /// At an address of the caller's.
+    pub(crate) fn start_at(folder: &Path, http: SocketAddr, flags: &[&str]) -> Result<Self> {
         let dns = SocketAddr::from(([127, 0, 0, 1], free_port()?));
         let mut process = Process::start(
             "fingerpost",

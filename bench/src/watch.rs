@@ -14,13 +14,13 @@ use tokio::sync::{Barrier, mpsc};
 pub(crate) struct Options {
     /// Watchers, each on its own connection.
     #[arg(long, default_value_t = 1000)]
-    watchers: usize,
+    pub(crate) watchers: usize,
     /// Changes.
     #[arg(long, default_value_t = 200)]
-    changes: usize,
+    pub(crate) changes: usize,
     /// Milliseconds between changes.
     #[arg(long, default_value_t = 50)]
-    every: u64,
+    pub(crate) every: u64,
 }
 
 async fn watch(

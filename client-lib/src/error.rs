@@ -4,7 +4,7 @@ use fingerpost_catalog::document::ProblemDocument;
 use std::time::Duration;
 
 /// Why a call failed. Each message says what was wrong and, where there is one, the way out.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// The object does not exist (404).
@@ -149,6 +149,9 @@ pub enum Error {
         /// What is wrong with it.
         detail: String,
     },
+    /// It needs a tokio runtime, and was called without one.
+    #[error("this needs a tokio runtime: call it in a task, or within `Runtime::enter`")]
+    NoRuntime,
     /// The endpoint is another machine over plain HTTP, and everybody on the way could read the token.
     #[error("the token would go to `{endpoint}` in the clear; write https://")]
     ClearText {
@@ -194,6 +197,7 @@ impl Error {
             | Self::Forbidden { .. }
             | Self::Credentials { .. }
             | Self::Endpoint { .. }
+            | Self::NoRuntime
             | Self::ClearText { .. } => false,
         }
     }

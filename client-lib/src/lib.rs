@@ -25,20 +25,38 @@
 //! ```
 
 mod backoff;
+pub mod balance;
+#[cfg(feature = "blocking")]
+pub mod blocking;
+mod client;
+mod endpoint;
 mod error;
 mod http;
+mod integrations;
 mod keeper;
 mod paging;
+mod register;
 mod registry;
 mod request;
 mod sse;
 mod status;
+mod subscribe;
+mod target;
 
+pub use client::{Client, ClientBuilder};
+pub use endpoint::{Endpoint, EndpointKey, Endpoints, Freshness};
 pub use error::Error;
 pub use fingerpost_catalog as catalog;
 pub use http::{HttpOptions, HttpRegistry, Token};
+#[cfg(feature = "connect")]
+pub use integrations::connect;
+#[cfg(feature = "grpc")]
+pub use integrations::grpc;
+#[cfg(feature = "tower")]
+pub use integrations::tower;
 pub use keeper::{Keeper, KeeperOptions, Keeping};
 pub use paging::{all_instances, all_namespaces, all_services};
+pub use register::{HealthReport, Register, Registration, RegistrationState};
 pub use registry::Registry;
 pub use request::{
     BatchReply, Filter, Guard, ListRequest, Operation, ReplaceReply, SessionRequest, WatchEvent, WatchRequest, Written,
@@ -49,6 +67,9 @@ pub use status::{
     KubernetesStatus, MigrateReply, RemovedSource, ReplicaStatus, SessionsStatus, StatusDocument, StoreStatus,
     VersionDocument, WatchStatus,
 };
+
+pub use subscribe::{Change, Changes, ConnectionState, LiveBalancer, Subscription, Watch};
+pub use target::Target;
 
 /// What calls of this crate return.
 pub type Result<T, E = Error> = std::result::Result<T, E>;

@@ -49,3 +49,11 @@ pub(crate) fn torture(minutes: u64, seed: Option<u64>) -> Result<()> {
     }
     command.checked()
 }
+
+/// What the client library promises is what its users build on; a break of it needs another major version.
+pub(crate) fn semver(since: &str) -> Result<()> {
+    let program = peers::cargo_semver_checks()?;
+    run::command(program)
+        .args(["semver-checks", "--package", "fingerpost-client", "--all-features", "--baseline-rev", since])
+        .checked()
+}

@@ -35,7 +35,7 @@ enum Task {
     Lint,
     /// What CI runs: lints, then tests.
     Ci,
-    /// Run a benchmark beside its peers: registry, watch, catalog, dns, forward, etcd, sessions, kubernetes, or all.
+    /// Run a benchmark beside its peers: registry, watch, client, catalog, dns, forward, etcd, sessions, kubernetes, or all.
     Bench {
         /// Which one.
         name: String,
@@ -53,6 +53,12 @@ enum Task {
         /// Where all chance comes from; a run says its own.
         #[arg(long)]
         seed: Option<u64>,
+    },
+    /// Whether the client library still keeps what a released version promised (builds cargo-semver-checks, if need be).
+    Semver {
+        /// The released version to compare with: a tag or commit.
+        #[arg(long)]
+        since: String,
     },
     /// Run a fuzz target for a while (needs a nightly toolchain and cargo-fuzz).
     Fuzz {
@@ -85,6 +91,7 @@ fn main() -> anyhow::Result<()> {
             .envs(peers::for_tests()?.environment())
             .checked(),
         Task::Torture { minutes, seed } => checks::torture(minutes, seed),
+        Task::Semver { since } => checks::semver(&since),
         Task::Fuzz { target, seconds } => run::command("cargo")
             .args(["+nightly", "fuzz", "run", &target, "--"])
             .arg(format!("-max_total_time={seconds}"))
@@ -99,6 +106,10 @@ fn bench(name: &str, arguments: &[String]) -> anyhow::Result<()> {
             .args(["run", "--release", "--package", "fingerpost-catalog", "--example", "million", "--"])
             .args(arguments.iter().filter(|_| name == "catalog"))
             .checked()?;
+    }
+    if matches!(name, "client" | "all") {
+        // It counts allocations, too.
+        run::cargo(["run", "--release", "--package", "fingerpost-client", "--example", "pick_speed"])?;
     }
     if name == "catalog" {
         return Ok(());

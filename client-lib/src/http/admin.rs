@@ -61,7 +61,7 @@ impl HttpRegistry {
     /// All records as JSON lines, in the portions in which they arrive. The stream has come to its end whole only if no
     /// item is an error.
     pub async fn export(&self) -> Result<BoxStream<'static, Result<Bytes>>> {
-        let (response, url) = self.open(&Call::new(Method::GET, ["v1", "export"])).await?;
+        let (response, url, _) = self.open(&Call::new(Method::GET, ["v1", "export"])).await?;
         if !response.status().is_success() {
             return Err(self.refusal(response, &url).await);
         }

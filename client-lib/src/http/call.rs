@@ -27,6 +27,8 @@ pub(super) struct Call {
     all_or_nothing: bool,
     /// Whether it may be repeated whatever became of it, although it is no GET.
     harmless: bool,
+    /// Only this endpoint can take it.
+    at: Option<Url>,
 }
 
 /// A complete reply of a status below 300.
@@ -48,7 +50,14 @@ impl Call {
             timeout: None,
             all_or_nothing: true,
             harmless: false,
+            at: None,
         }
+    }
+
+    /// Goes to this endpoint and no other.
+    pub(super) fn at(mut self, endpoint: Url) -> Self {
+        self.at = Some(endpoint);
+        self
     }
 
     pub(super) fn query(mut self, name: &'static str, value: Option<impl ToString>) -> Self {
@@ -208,7 +217,7 @@ impl HttpRegistry {
 
     async fn attempt(&self, call: &Call, deadline: Instant) -> Result<Reply, Failure> {
         let fatal = |error| Failure { error, again: false, elsewhere: false, renewed: false };
-        let url = call.url(self.endpoint()).map_err(fatal)?;
+        let url = call.url(call.at.as_ref().unwrap_or_else(|| self.endpoint())).map_err(fatal)?;
         let timeout = deadline.saturating_duration_since(Instant::now());
         let (client, authorization) = self.transport();
         let mut request =
@@ -310,15 +319,20 @@ impl HttpRegistry {
 
 impl HttpRegistry {
     /// Opens a stream: asks the endpoints in turn until one can be reached. What it replies is the caller's to judge.
-    pub(super) async fn open(&self, call: &Call) -> Result<(Response, Url)> {
+    /// Returns which endpoint it is, too.
+    pub(super) async fn open(&self, call: &Call) -> Result<(Response, Url, Url)> {
         let mut others = self.inner.endpoints.len() - 1;
         let mut renewed = false;
         loop {
-            let url = call.url(self.endpoint())?;
+            let endpoint = self.endpoint().clone();
+            let url = call.url(&endpoint)?;
             let (client, authorization) = self.transport();
             let mut request = client.request(call.method.clone(), url.clone()).headers(call.headers.clone());
             if let Some(authorization) = &authorization {
                 request = request.header(AUTHORIZATION, authorization);
+            }
+            if let Some(body) = &call.body {
+                request = request.body(body.clone());
             }
             let broken = |reason| Error::Broken { url: origin(&url), reason };
             match tokio::time::timeout(self.inner.options.timeout, request.send()).await {
@@ -329,7 +343,7 @@ impl HttpRegistry {
                 {
                     renewed = true;
                 }
-                Ok(Ok(response)) => return Ok((response, url)),
+                Ok(Ok(response)) => return Ok((response, url, endpoint)),
                 Ok(Err(error)) if error.is_connect() && others > 0 => {
                     others -= 1;
                     self.inner.current.fetch_add(1, Ordering::Relaxed);

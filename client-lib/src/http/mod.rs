@@ -2,6 +2,8 @@
 
 mod admin;
 mod call;
+mod events;
+mod many;
 #[cfg(test)]
 mod tests;
 mod token;
@@ -31,9 +33,11 @@ pub struct HttpOptions {
     pub timeout: Duration,
     /// How long a renewal of sessions may take before the next endpoint is asked. Default: 2 s; a session's time is short.
     pub renewal_timeout: Duration,
-    /// How long a watch, an export or an import may stand still before its connection counts as broken. Default: 60 s;
-    /// the registry sends a bookmark more often than that.
+    /// How long an export or an import may stand still before its connection counts as broken. Default: 60 s.
     pub idle_timeout: Duration,
+    /// How often the registry is asked to say something on a watch on which nothing happens, in whole seconds from 1 to
+    /// 60. Default: 3 s. A watch that is silent for three times that counts as broken.
+    pub heartbeat: Duration,
     /// Most bytes of a reply. Default: 32 MiB.
     pub max_reply: usize,
     /// Most bytes of a watch event. Default: 4 MiB.
@@ -64,6 +68,7 @@ impl Default for HttpOptions {
             timeout: Duration::from_secs(15),
             renewal_timeout: Duration::from_secs(2),
             idle_timeout: Duration::from_secs(60),
+            heartbeat: Duration::from_secs(3),
             max_reply: 32 << 20,
             max_event: 4 << 20,
             attempts: 4,
@@ -74,6 +79,17 @@ impl Default for HttpOptions {
             key: None,
             allow_insecure: false,
         }
+    }
+}
+
+impl HttpOptions {
+    fn heartbeat_seconds(&self) -> u64 {
+        self.heartbeat.as_secs().clamp(1, 60)
+    }
+
+    /// How long a watch may be silent.
+    fn silence(&self) -> Duration {
+        Duration::from_secs(3 * self.heartbeat_seconds())
     }
 }
 

@@ -6,7 +6,7 @@ use super::objects::reply;
 use super::params::{self, Params, Path};
 use super::problem::Problem;
 use super::{App, AppState};
-use crate::watch::{Filter, Subscribe, WatchStream};
+use crate::watch::{Filter, StreamLimits, Subscribe, WatchStream};
 use axum::body::Body;
 use axum::extract::{RawQuery, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -16,6 +16,7 @@ use fingerpost_catalog::document::ProblemDocument;
 use fingerpost_catalog::{Kind, Position};
 use serde::{Deserialize, Serialize};
 use std::convert::Infallible;
+use std::time::Duration;
 
 /// One subscription of a stream of many.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, utoipa::ToSchema)]
@@ -43,8 +44,13 @@ pub(crate) struct SubscriptionDocument {
 
 /// Subscriptions of a new stream.
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
 pub(crate) struct WatchMany {
     subscriptions: Vec<SubscriptionDocument>,
+    /// A bookmark is sent after so many idle seconds, 1 to 60; absent: 15. A client that must notice soon that a
+    /// connection is dead asks for a short time.
+    #[serde(default)]
+    heartbeat_seconds: Option<u64>,
 }
 
 /// A change to a running stream.
@@ -110,6 +116,16 @@ fn events(stream: WatchStream) -> Response {
     response
 }
 
+/// The limits of a stream whose client asked for a bookmark after so many idle seconds.
+fn limits(app: &App, heartbeat: Option<u64>, wrong: impl FnOnce(&str) -> Problem) -> Result<StreamLimits, Problem> {
+    let limits = app.api.stream_limits;
+    match heartbeat {
+        None => Ok(limits),
+        Some(seconds @ 1..=60) => Ok(StreamLimits { bookmark: Duration::from_secs(seconds), ..limits }),
+        Some(_) => Err(wrong("it is 1 to 60 seconds")),
+    }
+}
+
 fn too_many(error: crate::watch::TooManyStreams) -> Problem {
     Problem::new(StatusCode::SERVICE_UNAVAILABLE, error).retry_after(5)
 }
@@ -123,6 +139,8 @@ fn too_many(error: crate::watch::TooManyStreams) -> Problem {
         ("health" = Option<String>, Query, description = "Effective healths of instances, as `passing,warning`."),
         ("source" = Option<String>, Query, description = "Only what this source declares."),
         ("position" = Option<String>, Query, description = "Resume after this position, as `Last-Event-ID` does."),
+        ("heartbeatSeconds" = Option<u64>, Query, description = "A bookmark is sent after so many idle seconds, 1 to \
+            60; absent: 15."),
         ("Last-Event-ID" = Option<String>, Header, description = "Resume after this event.")),
     responses((status = 200, content_type = "text/event-stream", body = String,
             description = "Events `put` and `delete` (data: kind and object), `synced`, `bookmark` (data: revision), \
@@ -154,6 +172,7 @@ pub(crate) async fn watch(
     let (selector, health) = (given.selector()?, given.health()?);
     let source = given.parse("source")?;
     let asked: Option<Position> = given.parse("position")?;
+    let heartbeat = given.parse("heartbeatSeconds")?;
     given.finish()?;
     let position = match headers.get("last-event-id").map(HeaderValue::to_str) {
         None => asked,
@@ -165,8 +184,9 @@ pub(crate) async fn watch(
     };
     let filter = Filter { kind, namespace, service, selector, health, source };
     let subscribe = Subscribe { id: String::new(), filter, position };
+    let limits = limits(&app, heartbeat, |detail| Problem::parameter("heartbeatSeconds", detail))?;
     let api = &app.api;
-    let stream = WatchStream::single(&api.hub, &api.live, api.stream_limits, subscribe, api.shutdown.clone());
+    let stream = WatchStream::single(&api.hub, &api.live, limits, subscribe, api.shutdown.clone());
     Ok(events(stream.map_err(too_many)?))
 }
 
@@ -182,8 +202,9 @@ pub(crate) async fn watch_many(State(app): AppState, headers: HeaderMap, body: B
     let asked: WatchMany = body::json(&body::read(body, MAX_BODY).await?)?;
     limit(&app, asked.subscriptions.len(), "/subscriptions")?;
     let subscriptions = parse_all(asked.subscriptions, "subscriptions")?;
+    let limits = limits(&app, asked.heartbeat_seconds, |detail| Problem::body("/heartbeatSeconds", detail))?;
     let api = &app.api;
-    let stream = WatchStream::multiplexed(&api.hub, &api.live, api.stream_limits, subscriptions, api.shutdown.clone());
+    let stream = WatchStream::multiplexed(&api.hub, &api.live, limits, subscriptions, api.shutdown.clone());
     Ok(events(stream.map_err(too_many)?))
 }
 

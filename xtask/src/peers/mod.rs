@@ -11,6 +11,7 @@ use std::path::PathBuf;
 
 const RNACOS: &str = "0.8.8";
 const CARGO_DENY: &str = "0.20.2";
+const CARGO_SEMVER_CHECKS: &str = "0.46.0";
 
 /// Where the peers are, by the environment variable that tells tests and benchmarks.
 #[derive(Default)]
@@ -66,6 +67,11 @@ fn crates_io(program: &'static str, version: &str) -> Result<PathBuf> {
 /// The dependency checker of the lints.
 pub(crate) fn cargo_deny() -> Result<PathBuf> {
     crates_io("cargo-deny", CARGO_DENY)
+}
+
+/// Finds what breaks users of a library.
+pub(crate) fn cargo_semver_checks() -> Result<PathBuf> {
+    crates_io("cargo-semver-checks", CARGO_SEMVER_CHECKS)
 }
 
 /// What tests run against.

@@ -71,7 +71,7 @@ async fn watches_resume_where_a_position_was_whole() {
         ]
     );
     let asked = seen.lock().unwrap().clone();
-    let path = "GET /v1/watch?kind=namespace";
+    let path = "GET /v1/watch?kind=namespace&heartbeatSeconds=3";
     assert_eq!(
         asked,
         [
