@@ -79,6 +79,7 @@ pub(crate) fn for_tests() -> Result<Peers> {
     debian("dig", "bind9-dnsutils")?;
     debian("curl", "curl")?;
     debian("faketime", "faketime")?;
+    debian("python3", "python3")?;
     let (etcd, etcdctl) = go::etcd()?;
     Ok(Peers(vec![
         ("ETCD_BIN", etcd),
