@@ -6,41 +6,16 @@
 #![allow(unsafe_code, reason = "a counting global allocator")]
 #![allow(clippy::unwrap_used, reason = "a measurement that goes wrong has to stop")]
 
+mod heap;
+
 use fingerpost_catalog::{
     Change, ChangeSet, Check, CheckResult, Conditions, Epoch, Health, HealthSet, Instance, InstanceKey, InstanceQuery,
     Key, Pod, Port, Position, Protocol, Record, Replica, Report, Selector, Service, Source,
 };
-use std::alloc::{GlobalAlloc, Layout, System};
+use heap::Heap;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
-
-struct Counting;
-
-static HELD: AtomicUsize = AtomicUsize::new(0);
-
-// SAFETY: everything is passed on to the system's allocator as it is.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        HELD.fetch_add(layout.size(), Ordering::Relaxed);
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        HELD.fetch_sub(layout.size(), Ordering::Relaxed);
-        unsafe { System.dealloc(pointer, layout) }
-    }
-
-    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        HELD.fetch_add(size, Ordering::Relaxed);
-        HELD.fetch_sub(layout.size(), Ordering::Relaxed);
-        unsafe { System.realloc(pointer, layout, size) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
 
 const NAMESPACES: u32 = 100;
 
@@ -125,14 +100,13 @@ fn resident() -> usize {
 /// Loads a world and reports what it holds.
 fn measure_memory(world: &World, what: &str) -> Replica {
     let mut replica = Replica::new("main");
-    let (held, resident_before, start) = (HELD.load(Ordering::Relaxed), resident(), Instant::now());
+    let (before, resident_before, start) = (Heap::now(), resident(), Instant::now());
     world.load(&mut replica);
     let elapsed = start.elapsed();
-    let per_instance = |bytes: usize| bytes as f64 / f64::from(world.instances);
     println!(
-        "{what}: {:.0} bytes of heap per instance ({:.0} resident); loaded in {elapsed:.1?}, records made meanwhile",
-        per_instance(HELD.load(Ordering::Relaxed) - held),
-        per_instance(resident().saturating_sub(resident_before)),
+        "{what}: {} of heap per instance, {:.0} resident; loaded in {elapsed:.1?}, records made meanwhile",
+        (Heap::now() - before).each(world.instances),
+        resident().saturating_sub(resident_before) as f64 / f64::from(world.instances),
     );
     replica
 }
