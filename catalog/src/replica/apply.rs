@@ -1,8 +1,8 @@
 //! Transactions: how the replica finds out what a set of changes did to the merged view.
 //!
 //! Whatever changes an instance's view first *touches* it, which takes down the view as it was. When all changes are
-//! in, [`Replica::finish`] compares what was touched with what it has become. Services and namespaces keep their merged
-//! views anyway; for them it is enough to note which ones to merge anew.
+//! in, [`Replica::finish`] compares what was touched with what it has become. Services are touched likewise; namespaces,
+//! of which there are few, keep their merged views anyway, so it is enough to note which ones to merge anew.
 
 use super::Replica;
 use super::entry::Marks;
@@ -19,7 +19,7 @@ pub(super) struct Transaction {
     ignore_revisions: bool,
     touched: Vec<(u32, Option<Arc<InstanceView>>)>,
     reshadow: Vec<u32>,
-    groups: Vec<u32>,
+    groups: Vec<(u32, Option<Arc<ServiceView>>)>,
     namespaces: Vec<u32>,
     sessions: Vec<SessionChange>,
 }
@@ -81,10 +81,12 @@ impl Replica {
         }
     }
 
-    /// The merged service, or whether it exists, may change.
+    /// The merged service, or whether it exists, is about to change.
     pub(super) fn touch_group(&mut self, transaction: &mut Transaction, group: u32) {
         if !std::mem::replace(&mut self.groups[group].dirty, true) {
-            transaction.groups.push(group);
+            let before = || self.merge_service(&self.groups[group]).map(Arc::new);
+            let before = if transaction.observed { before() } else { None };
+            transaction.groups.push((group, before));
         }
     }
 
@@ -109,8 +111,8 @@ impl Replica {
             self.settle(&transaction, instance, before, &mut instances);
         }
         let mut services = Vec::new();
-        for group in std::mem::take(&mut transaction.groups) {
-            self.settle_group(&mut transaction, group, &mut services);
+        for (group, before) in std::mem::take(&mut transaction.groups) {
+            self.settle_group(&mut transaction, group, before, &mut services);
         }
         let mut changes = Vec::new();
         for namespace in std::mem::take(&mut transaction.namespaces) {
@@ -167,26 +169,32 @@ impl Replica {
         }
     }
 
-    fn settle_group(&mut self, transaction: &mut Transaction, handle: u32, changes: &mut Vec<ViewChange>) {
-        self.groups[handle].dirty = false;
-        let after = self.merge_service(&self.groups[handle]).map(Arc::new);
-        let group = &mut self.groups[handle];
-        let namespace = group.namespace;
-        let before = std::mem::replace(&mut group.view, after.clone());
+    fn settle_group(
+        &mut self,
+        transaction: &mut Transaction,
+        handle: u32,
+        before: Option<Arc<ServiceView>>,
+        changes: &mut Vec<ViewChange>,
+    ) {
+        let after = if transaction.observed { self.merge_service(&self.groups[handle]) } else { None };
         let same = match (&before, &after) {
-            (None, None) => true,
             (Some(before), Some(after)) if transaction.ignore_revisions => {
-                ServiceView { revision: after.revision, ..(**before).clone() } == **after
+                ServiceView { revision: after.revision, ..(**before).clone() } == *after
             }
-            (before, after) => before == after,
+            (before, after) => before.as_deref() == after.as_ref(),
         };
-        self.services = self.services + usize::from(after.is_some()) - usize::from(before.is_some());
-        if !same {
+        let group = &mut self.groups[handle];
+        group.dirty = false;
+        let counted = group.name.is_some() && group.exists();
+        let was_counted = std::mem::replace(&mut group.counted, counted);
+        self.services = self.services + usize::from(counted) - usize::from(was_counted);
+        if !same || !transaction.observed {
             group.version = self.tick;
-            if transaction.observed {
-                changes.push(ViewChange::Service { before, after });
-            }
         }
+        if !same {
+            changes.push(ViewChange::Service { before, after: after.map(Arc::new) });
+        }
+        let namespace = group.namespace;
         if !group.exists() {
             self.remove_group(handle);
         }

@@ -42,7 +42,7 @@ impl Replica {
             entry.marks.has(Marks::COUNTED)
                 && (self.groups[entry.group].checks.is_some()
                     || !own_checks(entry).is_empty()
-                    || entry.parts.as_ref().is_some_and(|parts| !parts.checks.is_empty()))
+                    || entry.parts().is_some_and(|parts| !parts.checks.is_empty()))
         };
         let found = (from..end).filter(concerned).map(|handle| self.checked(handle)).collect();
         (found, (end < all.end).then_some(end))
@@ -63,13 +63,14 @@ impl Replica {
         let entry = &self.entries[handle];
         let group = &self.groups[entry.group];
         let checks: Vec<Check> = self.checks_of(entry).cloned().collect();
-        let results = entry.parts.as_ref().map_or(&[][..], |parts| &parts.checks);
+        let results = entry.parts().map_or(&[][..], |parts| &parts.checks);
         let stray =
             results.iter().map(|(name, _)| name).filter(|name| checks.iter().all(|check| *check.name != ***name));
-        let service_ports = || group.view.as_ref().map(|view| view.ports.clone()).unwrap_or_default();
+        let declared = || group.declarations.first();
+        let service_ports = || declared().map(|declaration| declaration.value.unpack().ports).unwrap_or_default();
         CheckedInstance {
             key: self.key_of(handle),
-            addresses: entry.addresses.iter().map(|&handle| self.addresses.address(handle)).collect(),
+            addresses: entry.addresses().iter().map(|&handle| self.addresses.address(handle)).collect(),
             ports: self.ports.get(entry.ports).map_or_else(service_ports, <[_]>::to_vec),
             stray: stray.cloned().collect(),
             checks,

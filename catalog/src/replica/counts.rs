@@ -44,6 +44,11 @@ impl Counts {
         }
     }
 
+    /// The source in the one copy that everything refers to: every key that is read from a store brings a copy of its own.
+    pub(super) fn shared(&self, source: &Source) -> Source {
+        self.sources.get_key_value(source).map_or(source, |(known, _)| known).clone()
+    }
+
     /// One instance more of a source.
     pub(super) fn add_instance(&mut self, source: &Source, sessionless: bool) {
         self.of(source, |stats| {

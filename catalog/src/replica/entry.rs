@@ -1,14 +1,14 @@
 //! What the replica keeps of one instance: a compact form of its record and of its parts, from which record and view
 //! are made on demand.
 //!
-//! A million of them have to fit, so whatever instances share is a handle, and whatever few instances have is behind
-//! one pointer.
+//! A million of them have to fit. Whatever instances share is a handle, whatever few instances have is behind one
+//! pointer, and the rest is [packed](super::details) into one piece of memory.
 
+use super::details::Details;
 use super::interner::NONE;
-use super::pod::PackedPod;
 use crate::Health;
 use crate::check::Check;
-use crate::object::{Attachment, CheckResult, Conditions, Drain, Instance, Report};
+use crate::object::{CheckResult, Conditions, Drain, Instance};
 use serde_json::{Map, Value};
 use smallvec::SmallVec;
 use std::sync::Arc;
@@ -20,10 +20,11 @@ pub(super) type Addresses = SmallVec<[u32; 4]>;
 
 #[derive(Debug)]
 pub(super) struct Entry {
-    pub(super) id: Arc<str>,
-    /// What its source declares.
-    pub(super) labels: Pairs,
-    pub(super) addresses: Addresses,
+    pub(super) details: Details,
+    /// The addresses, then the label pairs that its source declares.
+    handles: SmallVec<[u32; 4]>,
+    /// How many of the handles are addresses.
+    addresses: u32,
     /// Of the instance's own record.
     pub(super) revision: u64,
     pub(super) group: u32,
@@ -32,22 +33,19 @@ pub(super) struct Entry {
     pub(super) zone: u32,
     pub(super) node: u32,
     pub(super) session: u32,
-    pub(super) weight: Option<u16>,
     pub(super) conditions: PackedConditions,
     /// The effective health, as of the end of the last transaction.
     pub(super) health: Health,
     pub(super) marks: Marks,
-    pub(super) extra: Option<Box<Extra>>,
-    pub(super) parts: Option<Box<Parts>>,
-    pub(super) shadow: Option<Box<Shadow>>,
+    more: Option<Box<More>>,
 }
 
 impl Default for Entry {
     fn default() -> Self {
         Self {
-            id: Arc::default(),
-            labels: Pairs::new(),
-            addresses: Addresses::new(),
+            details: Details::default(),
+            handles: SmallVec::new(),
+            addresses: 0,
             revision: 0,
             group: NONE,
             source: NONE,
@@ -55,14 +53,86 @@ impl Default for Entry {
             zone: NONE,
             node: NONE,
             session: NONE,
-            weight: None,
             conditions: PackedConditions::default(),
             health: Health::Passing,
             marks: Marks::default(),
-            extra: None,
-            parts: None,
-            shadow: None,
+            more: None,
         }
+    }
+}
+
+/// What few instances have.
+#[derive(Clone, PartialEq, Debug, Default)]
+struct More {
+    parts: Parts,
+    shadow: Option<Box<Shadow>>,
+    rare: Option<Box<Rare>>,
+}
+
+impl Entry {
+    pub(super) fn new(id: &str, group: u32, source: u32) -> Self {
+        Self { details: Details::of_id(id), group, source, ..Self::default() }
+    }
+
+    pub(super) fn addresses(&self) -> &[u32] {
+        self.handles.split_at_checked(self.addresses as usize).unwrap_or_default().0
+    }
+
+    /// The label pairs that its source declares.
+    pub(super) fn labels(&self) -> &[u32] {
+        self.handles.split_at_checked(self.addresses as usize).unwrap_or_default().1
+    }
+
+    pub(super) fn set_lists(&mut self, addresses: &[u32], labels: &[u32]) {
+        let handles: SmallVec<[u32; 16]> = addresses.iter().chain(labels).copied().collect();
+        self.handles = SmallVec::from_slice(&handles);
+        self.addresses = u32::try_from(addresses.len()).unwrap_or(u32::MAX);
+    }
+
+    /// The separately written parts of its health, where it has any.
+    pub(super) fn parts(&self) -> Option<&Parts> {
+        self.more.as_ref().map(|more| &more.parts).filter(|parts| !parts.is_empty())
+    }
+
+    pub(super) fn parts_mut(&mut self) -> Option<&mut Parts> {
+        self.more.as_mut().map(|more| &mut more.parts).filter(|parts| !parts.is_empty())
+    }
+
+    /// Changes its parts, of which it may have none before or after.
+    pub(super) fn change_parts<T>(&mut self, change: impl FnOnce(&mut Parts) -> T) -> T {
+        self.change_more(|more| change(&mut more.parts))
+    }
+
+    pub(super) fn shadow(&self) -> Option<&Shadow> {
+        self.more.as_ref()?.shadow.as_deref()
+    }
+
+    /// Sets the shadow, and gives the former one.
+    pub(super) fn replace_shadow(&mut self, shadow: Option<Box<Shadow>>) -> Option<Box<Shadow>> {
+        if self.more.is_none() && shadow.is_none() {
+            return None;
+        }
+        self.change_more(|more| std::mem::replace(&mut more.shadow, shadow))
+    }
+
+    /// The fields that few instances have.
+    pub(super) fn rare(&self) -> Option<&Rare> {
+        self.more.as_ref()?.rare.as_deref()
+    }
+
+    pub(super) fn set_rare(&mut self, rare: Option<Rare>) {
+        if self.rare() != rare.as_ref() {
+            self.change_more(|more| more.rare = rare.map(Box::new));
+        }
+    }
+
+    fn change_more<T>(&mut self, change: impl FnOnce(&mut More) -> T) -> T {
+        let more = self.more.get_or_insert_default();
+        let result = change(more);
+        if **more == More::default() {
+            self.more = None;
+        }
+        result
     }
 }
 
@@ -101,52 +171,33 @@ impl Marks {
     }
 }
 
-/// The fields that not all instances have.
-#[derive(Clone, PartialEq, Debug, Default)]
-pub(super) struct Extra {
-    pub(super) pod: Option<PackedPod>,
-    pub(super) report: Option<Box<Report>>,
-    pub(super) rare: Option<Box<Rare>>,
-}
-
 /// The fields that few instances have.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub(super) struct Rare {
-    pub(super) hostname: Option<Box<str>>,
-    pub(super) attachment: Option<Box<Attachment>>,
     pub(super) checks: Box<[Check]>,
-    pub(super) unknown: Unknown,
+    unknown: Unknown,
+    report_unknown: Unknown,
 }
 
-impl Extra {
-    pub(super) fn pack(instance: &Instance, id: &str) -> Self {
-        let rare = Rare {
-            hostname: instance.hostname.as_deref().map(Into::into),
-            attachment: instance.attachment.clone().map(Box::new),
-            checks: instance.checks.as_slice().into(),
-            unknown: Unknown::pack(&instance.unknown),
-        };
-        Self {
-            pod: instance.pod.as_ref().map(|pod| PackedPod::pack(pod, id)),
-            report: instance.report.clone().map(Box::new),
-            rare: (rare != Rare::default()).then(|| Box::new(rare)),
-        }
+impl Rare {
+    /// None where the instance has none of them.
+    pub(super) fn pack(instance: &Instance) -> Option<Self> {
+        let Instance { checks, unknown, report, .. } = instance;
+        let report_unknown = report.as_ref().map(|report| &report.unknown).filter(|unknown| !unknown.is_empty());
+        (!checks.is_empty() || !unknown.is_empty() || report_unknown.is_some()).then(|| Self {
+            checks: checks.as_slice().into(),
+            unknown: Unknown::pack(unknown),
+            report_unknown: report_unknown.map(Unknown::pack).unwrap_or_default(),
+        })
     }
 
     /// Fills in what was packed.
-    pub(super) fn unpack(&self, instance: &mut Instance, id: &str) {
-        instance.pod = self.pod.as_ref().map(|pod| pod.unpack(id));
-        instance.report = self.report.as_deref().cloned();
-        if let Some(Rare { hostname, attachment, checks, unknown }) = self.rare.as_deref() {
-            instance.hostname = hostname.as_deref().map(str::to_owned);
-            instance.attachment = attachment.as_deref().cloned();
-            instance.checks = checks.to_vec();
-            instance.unknown = unknown.unpack();
+    pub(super) fn unpack(&self, instance: &mut Instance) {
+        instance.checks = self.checks.to_vec();
+        instance.unknown = self.unknown.unpack();
+        if let Some(report) = &mut instance.report {
+            report.unknown = self.report_unknown.unpack();
         }
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.pod.is_none() && self.report.is_none() && self.rare.is_none()
     }
 }
 
@@ -285,7 +336,7 @@ impl Parts {
 }
 
 /// The entry's size is what a million instances cost most; growing it should be a decision.
-const _: () = assert!(size_of::<Entry>() <= 136);
+const _: () = assert!(size_of::<Entry>() <= 88);
 
 #[cfg(test)]
 mod tests {

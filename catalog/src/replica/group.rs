@@ -1,15 +1,13 @@
 //! Groups: a service, or a namespace's instances of no service, with its declarations, members and merged view.
 
-use super::entry::Entry;
+use super::declared::PackedService;
 use super::interner::NONE;
 use super::order::Order;
-use super::slab::Slab;
 use crate::check::Check;
-use crate::object::{Namespace, Service};
-use crate::view::{NamespaceView, ServiceView};
+use crate::object::{AllCritical, Namespace};
+use crate::view::NamespaceView;
 use crate::{Rank, Source};
-use ahash::RandomState;
-use hashbrown::HashTable;
+use smallvec::SmallVec;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -24,13 +22,13 @@ pub(super) struct Declaration<T> {
     pub(super) seen: bool,
 }
 
-/// All declarations of one object, highest rank first.
+/// All declarations of one object, highest rank first; nearly always one.
 #[derive(Debug)]
-pub(super) struct Declarations<T>(Vec<Declaration<T>>);
+pub(super) struct Declarations<T>(SmallVec<[Declaration<T>; 1]>);
 
 impl<T> Default for Declarations<T> {
     fn default() -> Self {
-        Self(Vec::new())
+        Self(SmallVec::new())
     }
 }
 
@@ -84,22 +82,23 @@ pub(super) struct Group {
     pub(super) namespace: u32,
     /// None for the instances of no service.
     pub(super) name: Option<Arc<str>>,
-    pub(super) declarations: Declarations<Service>,
-    /// As it was at the end of the last transaction; none while the service does not exist, and for no service.
-    pub(super) view: Option<Arc<ServiceView>>,
-    /// Members by source and id; with those that the transaction under way has removed.
-    members: HashTable<u32>,
+    pub(super) declarations: Declarations<PackedService>,
+    /// The members that exist, in the order of their keys.
     pub(super) order: Order,
     /// Members of each rank.
     ranks: [u32; 4],
     /// The change that touched it last; see [`Replica::service_version`](super::Replica::service_version).
     pub(super) version: u64,
+    /// Of the highest-ranked declaration, as the next three.
     pub(super) publish_not_ready: bool,
     pub(super) answer_unknown: bool,
-    /// Of the highest-ranked declaration, where it has any.
+    pub(super) all_critical: AllCritical,
+    /// None where there are none.
     pub(super) checks: Option<Arc<[Check]>>,
     /// In the list of groups that the transaction under way has to look at.
     pub(super) dirty: bool,
+    /// Counted as an existing service.
+    pub(super) counted: bool,
 }
 
 impl Default for Group {
@@ -108,15 +107,15 @@ impl Default for Group {
             namespace: NONE,
             name: None,
             declarations: Declarations::default(),
-            view: None,
-            members: HashTable::new(),
             order: Order::default(),
             ranks: [0; 4],
             version: 0,
             publish_not_ready: false,
             answer_unknown: false,
+            all_critical: AllCritical::None,
             checks: None,
             dirty: false,
+            counted: false,
         }
     }
 }
@@ -124,23 +123,6 @@ impl Default for Group {
 impl Group {
     pub(super) fn new(namespace: u32, name: Option<Arc<str>>) -> Self {
         Self { namespace, name, ..Self::default() }
-    }
-
-    pub(super) fn find(&self, hasher: &RandomState, entries: &Slab<Entry>, source: u32, id: &str) -> Option<u32> {
-        let is = |&handle: &u32| entries[handle].source == source && *entries[handle].id == *id;
-        self.members.find(hasher.hash_one((source, id)), is).copied()
-    }
-
-    pub(super) fn add_member(&mut self, hasher: &RandomState, entries: &Slab<Entry>, handle: u32) {
-        let hash = |handle: u32| hasher.hash_one((entries[handle].source, &*entries[handle].id));
-        self.members.insert_unique(hash(handle), handle, |&handle| hash(handle));
-    }
-
-    pub(super) fn remove_member(&mut self, hasher: &RandomState, entry: &Entry, handle: u32) {
-        let hash = hasher.hash_one((entry.source, &*entry.id));
-        if let Ok(found) = self.members.find_entry(hash, |&other| other == handle) {
-            found.remove();
-        }
     }
 
     pub(super) fn count_rank(&mut self, rank: Rank, difference: i32) {
@@ -156,6 +138,11 @@ impl Group {
     /// Whether members of several ranks may know the same address. Instances of no service never speak for each other.
     pub(super) fn is_mixed(&self) -> bool {
         self.name.is_some() && self.ranks.iter().filter(|&&count| count > 0).count() > 1
+    }
+
+    /// Whether nothing but this member makes it exist.
+    pub(super) fn hangs_on(&self, member: u32) -> bool {
+        self.declarations.is_empty() && self.len() == 1 && self.order.first() == Some(member)
     }
 
     /// Whether anything makes it exist.

@@ -1,12 +1,12 @@
 //! From compact entries to records and views: the inverse of [`write`](super::write), and the derivation of health.
 
 use super::Replica;
-use super::entry::{Entry, Part};
+use super::entry::{Entry, Part, Parts};
 use super::interner::NONE;
 use crate::check::Check;
 use crate::health::{HealthParts, PartState, SessionState};
 use crate::labels::Labels;
-use crate::object::{Instance, Report};
+use crate::object::Instance;
 use crate::record::InstanceKey;
 use crate::view::InstanceView;
 use crate::{Health, Timestamp};
@@ -28,7 +28,7 @@ impl Replica {
             namespace: self.namespaces[group.namespace].name.clone(),
             service: group.name.clone(),
             source: self.sources.get(entry.source).source.clone(),
-            id: entry.id.clone(),
+            id: entry.details.id().into(),
         }
     }
 
@@ -44,24 +44,24 @@ impl Replica {
     /// The instance exactly as it was put.
     pub(super) fn instance_of(&self, entry: &Entry) -> Instance {
         let mut instance = self.unlabelled(entry);
-        instance.labels = self.labels_of(entry.labels.iter().copied());
+        instance.labels = self.labels_of(entry.labels().iter().copied());
         instance
     }
 
     fn unlabelled(&self, entry: &Entry) -> Instance {
         let text = |handle: u32| self.texts.get(handle).map(str::to_owned);
         let mut instance = Instance {
-            addresses: entry.addresses.iter().map(|&handle| self.addresses.address(handle)).collect(),
+            addresses: entry.addresses().iter().map(|&handle| self.addresses.address(handle)).collect(),
             ports: self.ports.get(entry.ports).map(<[_]>::to_vec).unwrap_or_default(),
-            weight: entry.weight,
             zone: text(entry.zone),
             node: text(entry.node),
             conditions: entry.conditions.unpack(),
             session: (entry.session != NONE).then(|| self.sessions.get(entry.session).id.to_string()),
             ..Instance::default()
         };
-        if let Some(extra) = &entry.extra {
-            extra.unpack(&mut instance, &entry.id);
+        entry.details.unpack(&mut instance);
+        if let Some(rare) = entry.rare() {
+            rare.unpack(&mut instance);
         }
         instance
     }
@@ -69,9 +69,9 @@ impl Replica {
     pub(super) fn instance_view(&self, handle: u32, labels: LabelsOf) -> InstanceView {
         let entry = &self.entries[handle];
         let mut instance = self.unlabelled(entry);
-        let shadow = entry.shadow.as_deref();
+        let shadow = entry.shadow();
         let adopted = shadow.filter(|_| labels == LabelsOf::Endpoint).map_or(&[][..], |shadow| &shadow.adopted);
-        instance.labels = self.labels_of(entry.labels.iter().chain(adopted).copied());
+        instance.labels = self.labels_of(entry.labels().iter().chain(adopted).copied());
         let effective = self.effective_health(entry);
         let answer_unknown = self.groups[entry.group].answer_unknown;
         let report = instance.report.as_ref();
@@ -86,11 +86,11 @@ impl Replica {
                 Health::Unknown => answer_unknown,
                 Health::Critical => false,
             },
-            panic_answerable: entry.parts.as_ref().is_none_or(|parts| parts.drain.is_none()),
+            panic_answerable: entry.parts().is_none_or(|parts| parts.drain.is_none()),
             shadowed: shadow
                 .map(|shadow| shadow.addresses.iter().map(|&handle| self.addresses.address(handle)).collect())
                 .unwrap_or_default(),
-            revision: entry.revision.max(entry.parts.as_ref().map_or(0, |parts| parts.revision())),
+            revision: entry.revision.max(entry.parts().map_or(0, Parts::revision)),
         }
     }
 
@@ -121,7 +121,7 @@ impl Replica {
     /// The worst of its checks. Instances without any, nearly all in most registries, cost two looks.
     fn checks_health(&self, entry: &Entry) -> Option<Health> {
         let result = |check: &Check| {
-            let parts = entry.parts.as_deref()?;
+            let parts = entry.parts()?;
             Some(parts.checks[parts.check(&check.name).ok()?].1.health)
         };
         self.checks_of(entry).map(|check| result(check).unwrap_or(Health::Unknown)).max()
@@ -130,10 +130,10 @@ impl Replica {
     /// The worst of all parts, without making them.
     pub(super) fn effective_health(&self, entry: &Entry) -> Health {
         let conditions = self.is_held_back(entry).then_some(Health::Critical);
-        let drain = entry.parts.as_ref().and_then(|parts| parts.drain.as_ref()).map(|drain| drain.health);
+        let drain = entry.parts().and_then(|parts| parts.drain.as_ref()).map(|drain| drain.health);
         conditions
             .max(self.session_health(entry))
-            .max(report_of(entry).map(|report| report.health))
+            .max(entry.details.report().map(|(health, _)| health))
             .max(drain)
             .max(self.checks_health(entry))
             .unwrap_or_default()
@@ -155,10 +155,8 @@ impl Replica {
             session,
             ..HealthParts::default()
         };
-        if let Some(report) = report_of(entry) {
-            made.reported = Some(state(report.health, &report.note));
-        }
-        let parts = entry.parts.as_deref();
+        made.reported = entry.details.report().map(|(health, note)| state(health, note));
+        let parts = entry.parts();
         made.drain = parts.and_then(|parts| parts.drain.as_deref()).map(noted);
         for check in self.checks_of(entry) {
             let result = parts.and_then(|parts| Some(&parts.checks[parts.check(&check.name).ok()?].1));
@@ -174,11 +172,5 @@ const NOT_RUN: &str = "has not run yet";
 
 /// What it declares of its own.
 pub(super) fn own_checks(entry: &Entry) -> &[Check] {
-    let rare = entry.extra.as_ref().and_then(|extra| extra.rare.as_deref());
-    rare.map_or(&[], |rare| &rare.checks)
-}
-
-/// What the instance's source reported last.
-fn report_of(entry: &Entry) -> Option<&Report> {
-    entry.extra.as_ref()?.report.as_deref()
+    entry.rare().map_or(&[], |rare| &rare.checks)
 }

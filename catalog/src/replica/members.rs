@@ -3,7 +3,8 @@
 
 use super::Replica;
 use super::apply::Transaction;
-use super::entry::{Addresses, Entry, Extra, Marks, PackedConditions, Pairs, Shadow};
+use super::details::Details;
+use super::entry::{Addresses, Entry, Marks, PackedConditions, Pairs, Rare, Shadow};
 use super::interner::{Interner, NONE};
 use crate::object::Instance;
 use crate::record::InstanceKey;
@@ -20,7 +21,7 @@ impl Replica {
     ) {
         let group = self.obtain_group(transaction, &key.namespace, key.service.as_ref());
         let source = self.sources.intern(&key.source, &self.own_cluster);
-        let found = self.groups[group].find(&self.hasher, &self.entries, source, &key.id);
+        let found = self.find_member(group, source, &key.id);
         let was_sessionless = found.is_some_and(|handle| self.entries[handle].session == NONE);
         let (handle, new) = match found {
             Some(handle) if !self.entries[handle].marks.has(Marks::DEAD) => {
@@ -32,8 +33,9 @@ impl Replica {
                 (handle, true)
             }
             None => {
-                let handle = self.entries.insert(Entry { id: key.id.clone(), group, source, ..Entry::default() });
-                self.groups[group].add_member(&self.hasher, &self.entries, handle);
+                let handle = self.entries.insert(Entry::new(&key.id, group, source));
+                let entries = &self.entries;
+                self.members.insert(handle, |handle| member_key(&entries[handle]));
                 self.sources.add(source, handle);
                 self.touch_new(transaction, handle);
                 (handle, true)
@@ -43,10 +45,12 @@ impl Replica {
             self.records += 1;
             self.insert_in_order(group, handle);
             self.count_member(handle, 1);
-            self.entries[handle].parts = self.orphans.remove(key);
+            if let Some(orphaned) = self.orphans.remove(key) {
+                self.entries[handle].change_parts(|parts| *parts = orphaned);
+            }
         }
         self.put_labels_and_addresses(transaction, handle, value, new);
-        self.put_fields(handle, value);
+        self.put_fields(handle, &key.id, value);
         let sessionless = value.session.is_none();
         if new {
             self.counts.add_instance(&key.source, sessionless);
@@ -59,27 +63,27 @@ impl Replica {
 
     fn put_labels_and_addresses(&mut self, transaction: &mut Transaction, handle: u32, value: &Instance, new: bool) {
         let entry = &self.entries[handle];
-        let same_addresses = entry.addresses.len() == value.addresses.len()
-            && entry.addresses.iter().zip(&value.addresses).all(|(&own, other)| self.addresses.address(own) == *other);
-        let same_labels = entry.labels.len() == value.labels.0.len()
-            && entry
-                .labels
-                .iter()
-                .zip(value.labels.iter())
+        let same_addresses = entry.addresses().len() == value.addresses.len()
+            && (entry.addresses().iter().zip(&value.addresses))
+                .all(|(&own, other)| self.addresses.address(own) == *other);
+        let same_labels = entry.labels().len() == value.labels.0.len()
+            && (entry.labels().iter().zip(value.labels.iter()))
                 .all(|(&own, (key, value))| self.labels.value(own) == value && self.labels.key_text(own) == key);
         if same_labels && same_addresses && !new {
             return;
         }
         // Whom it meets at its former addresses, and whom at the new ones.
         self.touch_neighbours(transaction, handle);
-        if !same_labels {
-            let labels: Pairs = value.labels.iter().map(|(key, value)| self.labels.intern(key, value)).collect();
-            self.set_pairs(handle, labels);
-        }
+        let labels = match same_labels {
+            true => Pairs::from_slice(self.entries[handle].labels()),
+            false => value.labels.iter().map(|(key, value)| self.labels.intern(key, value)).collect(),
+        };
+        let addresses = match same_addresses {
+            true => Addresses::from_slice(self.entries[handle].addresses()),
+            false => value.addresses.iter().map(|&address| self.addresses.intern(address)).collect(),
+        };
+        self.set_lists(handle, &addresses, &labels);
         if !same_addresses {
-            let addresses: Addresses = value.addresses.iter().map(|&address| self.addresses.intern(address)).collect();
-            let former = std::mem::replace(&mut self.entries[handle].addresses, addresses.clone());
-            self.addresses.replace(handle, &former, &addresses);
             self.touch_neighbours(transaction, handle);
         }
     }
@@ -94,7 +98,7 @@ impl Replica {
         }
         let rank = self.rank_of(handle);
         let mut neighbours = SmallVec::<[u32; 8]>::new();
-        for &address in &entry.addresses {
+        for &address in entry.addresses() {
             let holders = self.holders_in_group(address, group);
             neighbours.extend(holders.into_iter().filter(|&other| self.rank_of(other) != rank));
         }
@@ -104,30 +108,34 @@ impl Replica {
         self.touch_shadow(transaction, handle);
     }
 
-    /// Sets the instance's own labels. Those taken over from others are dropped; whoever has any is a neighbour of one
-    /// of another rank, so they are worked out again at the end.
-    fn set_pairs(&mut self, handle: u32, labels: Pairs) {
+    /// Sets the instance's addresses and its own labels. Labels taken over from others are dropped; whoever has any is a
+    /// neighbour of one of another rank, so they are worked out again at the end.
+    fn set_lists(&mut self, handle: u32, addresses: &[u32], labels: &[u32]) {
         let entry = &mut self.entries[handle];
-        let mut old = std::mem::take(&mut entry.labels);
-        if let Some(shadow) = &mut entry.shadow {
+        let former = Addresses::from_slice(entry.addresses());
+        let mut old = Pairs::from_slice(entry.labels());
+        if let Some(mut shadow) = entry.replace_shadow(None) {
             old.extend(std::mem::take(&mut shadow.adopted));
+            entry.replace_shadow(Some(shadow));
         }
-        self.labels.replace(handle, &old, &labels);
-        entry.labels = labels;
+        entry.set_lists(addresses, labels);
+        self.labels.replace(handle, &old, labels);
+        self.addresses.replace(handle, &former, addresses);
     }
 
     pub(super) fn set_shadow(&mut self, handle: u32, shadow: Option<Box<Shadow>>) {
         let entry = &mut self.entries[handle];
-        let with = |shadow: Option<&Shadow>| -> Pairs {
-            entry.labels.iter().chain(shadow.iter().flat_map(|shadow| &shadow.adopted)).copied().collect()
-        };
-        if entry.shadow.is_some() || shadow.is_some() {
-            self.labels.replace(handle, &with(entry.shadow.as_deref()), &with(shadow.as_deref()));
-            entry.shadow = shadow;
+        if entry.shadow().is_none() && shadow.is_none() {
+            return;
         }
+        let with = |shadow: Option<&Shadow>| -> Pairs {
+            entry.labels().iter().chain(shadow.iter().flat_map(|shadow| &shadow.adopted)).copied().collect()
+        };
+        self.labels.replace(handle, &with(entry.shadow()), &with(shadow.as_deref()));
+        entry.replace_shadow(shadow);
     }
 
-    fn put_fields(&mut self, handle: u32, value: &Instance) {
+    fn put_fields(&mut self, handle: u32, id: &str, value: &Instance) {
         let entry = &mut self.entries[handle];
         let text = |texts: &mut Interner<str>, slot: &mut u32, value: Option<&str>| {
             if texts.get(*slot) != value {
@@ -141,12 +149,9 @@ impl Replica {
             let ports = if value.ports.is_empty() { NONE } else { self.ports.acquire(&value.ports) };
             self.ports.release(std::mem::replace(&mut entry.ports, ports));
         }
-        entry.weight = value.weight;
         entry.conditions = PackedConditions::pack(value.conditions);
-        let extra = Extra::pack(value, &entry.id);
-        if entry.extra.as_deref() != Some(&extra) {
-            entry.extra = (!extra.is_empty()).then(|| Box::new(extra));
-        }
+        entry.details.set(&Details::pack(id, value));
+        entry.set_rare(Rare::pack(value));
         let old = entry.session;
         let had = (old != NONE).then(|| &*self.sessions.get(old).id);
         if had != value.session.as_deref() {
@@ -167,28 +172,28 @@ impl Replica {
         self.records -= 1;
         let entry = &self.entries[handle];
         self.counts.remove_instance(&self.sources.get(entry.source).source, entry.session == NONE);
-        if let Some(parts) = self.entries[handle].parts.take() {
-            self.orphans.insert(self.key_of(handle), parts);
+        let key = self.key_of(handle);
+        if self.entries[handle].parts().is_some() {
+            let parts = self.entries[handle].change_parts(std::mem::take);
+            self.orphans.insert(key.clone(), parts);
         }
-        self.set_pairs(handle, Pairs::new());
-        self.put_fields(handle, &Instance::default());
+        self.set_lists(handle, &[], &[]);
+        self.put_fields(handle, &key.id, &Instance::default());
         let group = self.entries[handle].group;
-        self.remove_from_order(group, handle);
-        if !self.groups[group].exists() {
+        if self.groups[group].hangs_on(handle) {
             self.touch_group(transaction, group);
         }
+        self.remove_from_order(group, handle);
         self.count_member(handle, -1);
         let entry = &mut self.entries[handle];
         entry.marks.set(Marks::DEAD);
-        entry.shadow = None;
-        let addresses = std::mem::take(&mut entry.addresses);
-        self.addresses.replace(handle, &addresses, &[]);
+        entry.replace_shadow(None);
     }
 
     /// Takes the removed instance out for good, if it has not come back.
     pub(super) fn purge(&mut self, handle: u32) {
         let entry = self.entries.remove(handle);
-        self.groups[entry.group].remove_member(&self.hasher, &entry, handle);
+        self.members.remove(member_key(&entry), handle);
         self.sources.remove(entry.source, handle);
     }
 
@@ -220,6 +225,10 @@ impl Replica {
         } else {
             self.sources.get(a.source).source.cmp(&self.sources.get(b.source).source)
         };
-        sources.then_with(|| a.id.cmp(&b.id))
+        sources.then_with(|| a.details.id_bytes().cmp(b.details.id_bytes()))
     }
+}
+
+fn member_key(entry: &Entry) -> (u32, u32, &[u8]) {
+    (entry.group, entry.source, entry.details.id_bytes())
 }

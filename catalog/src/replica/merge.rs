@@ -1,21 +1,27 @@
 //! How the words of several sources become one: merged services and namespaces, and who speaks for an address.
 
 use super::Replica;
+use super::declared::PackedService;
 use super::entry::{Addresses, Pairs, Shadow};
 use super::group::{Declarations, Group, NamespaceSlot};
 use crate::Rank;
 use crate::labels::Labels;
-use crate::object::{Namespace, Service};
+use crate::object::Namespace;
 use crate::view::{NamespaceView, ServiceView};
 use smallvec::SmallVec;
 
 /// The labels of all declarations; where several have the same key, the highest-ranked one's value.
-fn merge_labels<T>(declarations: &Declarations<T>, labels: impl Fn(&T) -> &Labels) -> Labels {
+fn merge_labels<T>(declarations: &Declarations<T>, labels: impl Fn(&T) -> Labels) -> Labels {
     let mut merged = Labels::default();
     for declaration in declarations.iter().rev() {
-        merged.0.extend(labels(&declaration.value).0.clone());
+        merged.0.extend(labels(&declaration.value).0);
     }
     merged
+}
+
+/// The labels of a merged service.
+pub(super) fn merge_service_labels(declarations: &Declarations<PackedService>) -> Labels {
+    merge_labels(declarations, PackedService::labels)
 }
 
 /// The last change of any of them; 0 where there are none.
@@ -27,22 +33,22 @@ impl Replica {
     /// The merged service; none while nothing makes it exist, and for the instances of no service.
     pub(super) fn merge_service(&self, group: &Group) -> Option<ServiceView> {
         let name = group.name.clone().filter(|_| group.exists())?;
-        let undeclared = Service::default();
         let declarations = &group.declarations;
-        let best = declarations.first().map_or(&undeclared, |declaration| &declaration.value);
+        let best = declarations.first().map(|declaration| declaration.value.unpack()).unwrap_or_default();
+        let alone = declarations.iter().nth(1).is_none();
         Some(ServiceView {
             namespace: self.namespaces[group.namespace].name.clone(),
             name,
             service_type: best.service_type,
-            cluster_ips: best.cluster_ips.clone(),
-            external_name: best.external_name.clone(),
-            labels: merge_labels(declarations, |service: &Service| &service.labels),
-            ports: best.ports.clone(),
+            cluster_ips: best.cluster_ips,
+            external_name: best.external_name,
+            labels: if alone { best.labels } else { merge_service_labels(declarations) },
+            ports: best.ports,
             ttl: best.ttl,
             publish_not_ready: best.publish_not_ready,
             answer_unknown: best.answer_unknown,
             all_critical: best.all_critical,
-            checks: best.checks.clone(),
+            checks: best.checks,
             sources: declarations.iter().map(|declaration| declaration.source.clone()).collect(),
             revision: latest(declarations),
         })
@@ -54,7 +60,7 @@ impl Replica {
         let exists = !declarations.is_empty() || slot.groups().next().is_some();
         exists.then(|| NamespaceView {
             name: slot.name.clone(),
-            labels: merge_labels(declarations, |namespace: &Namespace| &namespace.labels),
+            labels: merge_labels(declarations, |namespace: &Namespace| namespace.labels.clone()),
             sources: declarations.iter().map(|declaration| declaration.source.clone()).collect(),
             revision: latest(declarations),
         })
@@ -73,7 +79,7 @@ impl Replica {
             postings.iter(holders).filter(|&holder| self.entries[holder].group == group).collect()
         } else {
             // An address that many services share (a node's, say): the service is the shorter list.
-            let holds = |member: &u32| self.entries[*member].addresses.contains(&address);
+            let holds = |member: &u32| self.entries[*member].addresses().contains(&address);
             let mut found: SmallVec<[u32; 8]> = members.order.iter().filter(holds).collect();
             found.sort_unstable();
             found
@@ -89,7 +95,7 @@ impl Replica {
         }
         let rank = self.rank_of(instance);
         let (mut addresses, mut lower) = (Addresses::new(), SmallVec::<[u32; 8]>::new());
-        for &address in &entry.addresses {
+        for &address in entry.addresses() {
             let holders = self.holders_in_group(address, entry.group);
             if holders.iter().any(|&other| self.rank_of(other) < rank) {
                 addresses.push(address);
@@ -101,14 +107,14 @@ impl Replica {
         let weight = |&other: &u32| {
             let other = &self.entries[other];
             let source = self.sources.get(other.source);
-            (source.rank, &source.source, &*other.id)
+            (source.rank, &source.source, other.details.id_bytes())
         };
         lower.sort_unstable_by(|a, b| weight(a).cmp(&weight(b)));
         let mut adopted = Pairs::new();
         for other in lower {
-            for &pair in &self.entries[other].labels {
+            for &pair in self.entries[other].labels() {
                 let key = self.labels.key(pair);
-                if entry.labels.iter().chain(&adopted).all(|&own| self.labels.key(own) != key) {
+                if entry.labels().iter().chain(&adopted).all(|&own| self.labels.key(own) != key) {
                     adopted.push(pair);
                 }
             }

@@ -7,8 +7,8 @@
 //!
 //! How it is kept:
 //!
-//! - [`entry`] (with [`pod`]): an instance in compact form; views and records are made from it on demand by
-//!   [`materialize`].
+//! - [`entry`] (with [`details`]): an instance in compact form; views and records are made from it on demand by
+//!   [`materialize`]. [`declared`]: a service in compact form. Both use [`packing`].
 //! - [`slab`], [`table`], [`interner`], [`posting`], [`order`]: the building blocks, all of them handles in slabs.
 //! - [`labels`], [`addresses`], [`writers`]: which instances have a label, an address, a source, a session.
 //! - [`group`]: services and namespaces; [`merge`]: how several sources' words become one.
@@ -22,6 +22,8 @@ mod addresses;
 mod apply;
 mod checks;
 mod counts;
+mod declared;
+mod details;
 mod entry;
 mod group;
 mod interner;
@@ -30,8 +32,8 @@ mod materialize;
 mod members;
 mod merge;
 mod order;
+mod packing;
 mod plan;
-mod pod;
 mod posting;
 mod query;
 mod read;
@@ -84,9 +86,9 @@ pub struct Replica {
     position: Option<Position>,
     /// Counts the changes taken in, in this process. Unlike positions, it never repeats across epochs.
     tick: u64,
-    /// Of the tables that groups keep of their members: one for all, as a hasher of its own is as big as a small table.
-    hasher: RandomState,
     entries: Slab<Entry>,
+    /// Instances by group, source and id; with those that the transaction under way has removed.
+    members: Table,
     labels: LabelIndex,
     addresses: AddressIndex,
     sources: Sources,
@@ -103,7 +105,7 @@ pub struct Replica {
     /// Services by namespace and name.
     group_table: Table,
     /// Parts whose instance does not exist (yet, or any more).
-    orphans: HashMap<InstanceKey, Box<Parts>, RandomState>,
+    orphans: HashMap<InstanceKey, Parts, RandomState>,
     /// Records that stand, of all kinds.
     records: usize,
     services: usize,
@@ -136,8 +138,8 @@ impl Replica {
             own_cluster: own_cluster.into(),
             position: None,
             tick: 0,
-            hasher: RandomState::new(),
             entries: Slab::default(),
+            members: Table::default(),
             labels: LabelIndex::default(),
             addresses: AddressIndex::default(),
             sources: Sources::default(),

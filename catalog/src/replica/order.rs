@@ -1,13 +1,14 @@
 //! The instances of one service in the order of their keys, which is the order of pages.
 
+use smallvec::SmallVec;
 use std::cmp::Ordering;
 
 /// Handles in sorted blocks, so that inserting into a service of any size moves at most one block's worth of integers.
 /// The order itself lies with the instances: every operation is given the comparison of a member with its target.
 #[derive(Debug, Default)]
 pub(super) struct Order {
-    /// None of them is empty.
-    blocks: Vec<Vec<u32>>,
+    /// None of them is empty. Nearly always one.
+    blocks: SmallVec<[Vec<u32>; 1]>,
 }
 
 const BLOCK: usize = 512;
@@ -40,6 +41,10 @@ impl Order {
             return;
         };
         if block.len() < BLOCK {
+            if block.len() == block.capacity() {
+                // Doubling would leave a quarter unused in the mean; moving a block costs little.
+                block.reserve_exact((block.len() / 4).max(2));
+            }
             block.insert(within, handle);
         } else if last && within == BLOCK {
             // A load comes in order: full blocks instead of half-full ones.

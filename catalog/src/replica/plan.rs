@@ -134,8 +134,8 @@ impl Replica {
     }
 
     fn meets(&self, conditions: &[Condition], entry: &Entry, labels: LabelsOf) -> bool {
-        let own = |test: &dyn Fn(u32) -> bool| entry.labels.iter().any(|&pair| test(pair));
-        let adopted = match (&entry.shadow, labels) {
+        let own = |test: &dyn Fn(u32) -> bool| entry.labels().iter().any(|&pair| test(pair));
+        let adopted = match (entry.shadow(), labels) {
             (Some(shadow), LabelsOf::Endpoint) => &shadow.adopted,
             _ => &Pairs::new(),
         };
@@ -248,7 +248,7 @@ impl Replica {
 
     fn compare_in_group(&self, entry: &Entry, key: &InstanceKey) -> Ordering {
         let source = &self.sources.get(entry.source).source;
-        source.cmp(&key.source).then_with(|| entry.id.cmp(&key.id))
+        source.cmp(&key.source).then_with(|| entry.details.id_bytes().cmp(key.id.as_bytes()))
     }
 
     /// How many instances the query's scope has.
@@ -316,7 +316,6 @@ impl Replica {
 /// See [`InstanceView::is_absorbed`](crate::InstanceView::is_absorbed).
 fn is_absorbed(entry: &Entry) -> bool {
     entry
-        .shadow
-        .as_ref()
-        .is_some_and(|shadow| !shadow.addresses.is_empty() && shadow.addresses.len() == entry.addresses.len())
+        .shadow()
+        .is_some_and(|shadow| !shadow.addresses.is_empty() && shadow.addresses.len() == entry.addresses().len())
 }

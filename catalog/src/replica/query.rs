@@ -5,6 +5,7 @@
 
 use super::Replica;
 use super::materialize::LabelsOf;
+use super::merge::merge_service_labels;
 use crate::record::InstanceKey;
 use crate::view::{InstanceView, NamespaceView, ServiceView};
 use crate::{Health, Selector, Source};
@@ -167,12 +168,13 @@ pub struct Page<T, K> {
 pub(super) fn page<S, T, K>(
     mut from: impl Iterator<Item = S>,
     limit: usize,
-    item: impl Fn(&S) -> T,
+    item: impl Fn(S) -> T,
     key: impl Fn(&S) -> K,
 ) -> Page<T, K> {
     let taken: Vec<S> = from.by_ref().take(limit.max(1)).collect();
     let more = from.next().is_some();
-    Page { items: taken.iter().map(item).collect(), next: taken.last().filter(|_| more).map(key) }
+    let next = taken.last().filter(|_| more).map(key);
+    Page { items: taken.into_iter().map(item).collect(), next }
 }
 
 /// Everything from after a key on.
@@ -187,31 +189,31 @@ impl Replica {
         page(
             self.selected_instances(*query, labels),
             query.limit,
-            |&handle| self.instance_view(handle, labels),
+            |handle| self.instance_view(handle, labels),
             |&handle| self.key_of(handle),
         )
     }
 
     /// Lists services, in the order of their namespaces and names.
     pub fn services(&self, query: &ServiceQuery<'_>) -> Page<ServiceView, (Arc<str>, Arc<str>)> {
-        let wanted = |view: &&Arc<ServiceView>| {
-            query.source.is_none_or(|source| view.sources.contains(source)) && query.selector.matches(&view.labels)
+        let wanted = |&handle: &u32| {
+            let group = &self.groups[handle];
+            group.exists()
+                && query.source.is_none_or(|source| group.declarations.get(source).is_some())
+                && (query.selector.is_everything()
+                    || query.selector.matches(&merge_service_labels(&group.declarations)))
         };
         let from = query.after.map(|(namespace, _)| &**namespace);
         // One namespace that is named may lie wholly before the start.
         let in_reach = |&namespace: &u32| from.is_none_or(|from| *self.namespaces[namespace].name >= *from);
         let namespaces = self.namespaces_from(query.namespace, from).filter(in_reach);
-        let views = namespaces.flat_map(|namespace| {
+        let services = namespaces.flat_map(|namespace| {
             let slot = &self.namespaces[namespace];
             let name = query.after.filter(|(after, _)| *after == slot.name).map(|(_, name)| &**name);
-            slot.services.range::<str, _>(after(name)).filter_map(|(_, &group)| self.groups[group].view.as_ref())
+            slot.services.range::<str, _>(after(name)).map(|(_, &group)| group)
         });
-        page(
-            views.filter(wanted),
-            query.limit,
-            |view| ServiceView::clone(view),
-            |view| (view.namespace.clone(), view.name.clone()),
-        )
+        let views = services.filter(wanted).filter_map(|handle| self.merge_service(&self.groups[handle]));
+        page(views, query.limit, |view| view, |view| (view.namespace.clone(), view.name.clone()))
     }
 
     /// Lists namespaces, in the order of their names.

@@ -2,17 +2,12 @@
 
 use super::Replica;
 use super::entry::Parts;
-use super::group::Declaration;
 use super::materialize::LabelsOf;
 use crate::object::{AllCritical, Namespace, Service};
 use crate::record::{InstanceKey, Key, Record};
 use crate::view::{InstanceView, NamespaceView, ServiceView};
 use crate::{Health, Source};
 use std::net::IpAddr;
-
-fn unpack<T: Clone>(declaration: &Declaration<T>) -> (Source, T, u64) {
-    (declaration.source.clone(), declaration.value.clone(), declaration.revision)
-}
 
 impl Replica {
     /// The merged namespace.
@@ -23,18 +18,20 @@ impl Replica {
     /// Each source's declaration of the namespace with its revision, highest rank first.
     pub fn namespace_declarations(&self, name: &str) -> Vec<(Source, Namespace, u64)> {
         let slot = self.find_namespace(name).map(|handle| &self.namespaces[handle]);
-        slot.into_iter().flat_map(|slot| slot.declarations.iter()).map(unpack).collect()
+        let declarations = slot.into_iter().flat_map(|slot| slot.declarations.iter());
+        declarations.map(|one| (one.source.clone(), one.value.clone(), one.revision)).collect()
     }
 
     /// The merged service.
     pub fn service(&self, namespace: &str, name: &str) -> Option<ServiceView> {
-        self.groups[self.find_group(namespace, Some(name))?].view.as_deref().cloned()
+        self.merge_service(&self.groups[self.find_group(namespace, Some(name))?])
     }
 
     /// Each source's declaration of the service with its revision, highest rank first.
     pub fn service_declarations(&self, namespace: &str, name: &str) -> Vec<(Source, Service, u64)> {
         let group = self.find_group(namespace, Some(name)).map(|handle| &self.groups[handle]);
-        group.into_iter().flat_map(|group| group.declarations.iter()).map(unpack).collect()
+        let declarations = group.into_iter().flat_map(|group| group.declarations.iter());
+        declarations.map(|one| (one.source.clone(), one.value.unpack(), one.revision)).collect()
     }
 
     /// A number that changes whenever the service or the view of any of its instances does (`service`: none for the
@@ -52,14 +49,15 @@ impl Replica {
 
     /// All sources' instances of this id, highest rank first.
     pub fn instances_named(&self, namespace: &str, service: Option<&str>, id: &str) -> Vec<InstanceView> {
-        let Some(group) = self.find_group(namespace, service).map(|handle| &self.groups[handle]) else {
+        let Some(handle) = self.find_group(namespace, service) else {
             return Vec::new();
         };
+        let group = &self.groups[handle];
         let sources = self.sources.handles();
         let mut found: Vec<u32> = if group.len() < sources.len() {
-            group.order.iter().filter(|&handle| *self.entries[handle].id == *id).collect()
+            group.order.iter().filter(|&handle| self.entries[handle].details.id() == id).collect()
         } else {
-            sources.filter_map(|source| group.find(&self.hasher, &self.entries, source, id)).collect()
+            sources.filter_map(|source| self.find_member(handle, source, id)).collect()
         };
         let weight = |&handle: &u32| {
             let source = self.sources.get(self.entries[handle].source);
@@ -75,7 +73,7 @@ impl Replica {
         let Some(group) = self.find_group(namespace, Some(service)).map(|handle| &self.groups[handle]) else {
             return false;
         };
-        if group.view.as_ref().is_none_or(|view| view.all_critical != AllCritical::All) {
+        if group.all_critical != AllCritical::All {
             return false;
         }
         // As DNS has it: whoever can be answered at an address of its own keeps the service from panicking.
@@ -86,7 +84,7 @@ impl Replica {
                 Health::Unknown => group.answer_unknown,
                 Health::Critical => false,
             };
-            healthy && entry.addresses.len() > entry.shadow.as_ref().map_or(0, |shadow| shadow.addresses.len())
+            healthy && entry.addresses().len() > entry.shadow().map_or(0, |shadow| shadow.addresses.len())
         };
         group.order.first().is_some() && !group.order.iter().any(answered)
     }
@@ -119,7 +117,7 @@ impl Replica {
             }
             Key::Service { namespace, name, source } => {
                 let declaration = self.groups[self.find_group(namespace, Some(name))?].declarations.get(source)?;
-                Some((Record::Service(declaration.value.clone()), declaration.revision))
+                Some((Record::Service(declaration.value.unpack()), declaration.revision))
             }
             Key::Instance(key) => {
                 let entry = &self.entries[self.find_instance(key)?];
@@ -172,8 +170,8 @@ impl Replica {
 
     fn parts(&self, key: &InstanceKey) -> Option<&Parts> {
         match self.find_instance(key) {
-            Some(handle) => self.entries[handle].parts.as_deref(),
-            None => self.orphans.get(key).map(|parts| &**parts),
+            Some(handle) => self.entries[handle].parts(),
+            None => self.orphans.get(key),
         }
     }
 
@@ -192,13 +190,13 @@ impl Replica {
             group.declarations.iter().filter_map(|declaration| {
                 let namespace = self.namespaces[group.namespace].name.clone();
                 let key = Key::Service { namespace, name: group.name.clone()?, source: declaration.source.clone() };
-                Some((key, Record::Service(declaration.value.clone()), declaration.revision))
+                Some((key, Record::Service(declaration.value.unpack()), declaration.revision))
             })
         });
         let of_instances = groups().flat_map(|group| group.order.iter()).flat_map(|handle| {
             let entry = &self.entries[handle];
             let key = self.key_of(handle);
-            let parts = entry.parts.as_deref().map(|parts| part_records(&key, parts)).unwrap_or_default();
+            let parts = entry.parts().map(|parts| part_records(&key, parts)).unwrap_or_default();
             std::iter::once((Key::Instance(key), Record::Instance(self.instance_of(entry)), entry.revision))
                 .chain(parts)
         });

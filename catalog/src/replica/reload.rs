@@ -60,10 +60,10 @@ impl Replica {
                 let Some(group) = self.find_group(namespace, Some(name)) else {
                     return;
                 };
+                self.touch_group(transaction, group);
                 if let Some(declaration) = self.groups[group].declarations.get_mut(source) {
                     declaration.revision = revision;
                 }
-                self.touch_group(transaction, group);
             }
             Key::Instance(key) => {
                 let Some(handle) = self.find_instance(key) else { return };
@@ -91,8 +91,8 @@ impl Replica {
 
     fn with_part(&mut self, key: &InstanceKey, name: PartName<'_>, change: impl FnOnce(&mut super::entry::Part)) {
         let parts = match self.find_instance(key) {
-            Some(handle) => self.entries[handle].parts.as_deref_mut(),
-            None => self.orphans.get_mut(key).map(|parts| &mut **parts),
+            Some(handle) => self.entries[handle].parts_mut(),
+            None => self.orphans.get_mut(key),
         };
         if let Some(part) = parts.and_then(|parts| parts.get_mut(name)) {
             change(part);
@@ -161,9 +161,9 @@ impl Replica {
                     if !self.entries[instance].marks.clear(Marks::SEEN) {
                         unseen.push(Key::Instance(self.key_of(instance)));
                     }
-                    if self.entries[instance].parts.is_some() {
+                    if self.entries[instance].parts().is_some() {
                         let key = self.key_of(instance);
-                        if let Some(parts) = self.entries[instance].parts.as_deref_mut() {
+                        if let Some(parts) = self.entries[instance].parts_mut() {
                             take_unseen_parts(&key, parts, &mut unseen);
                         }
                     }

@@ -3,6 +3,7 @@
 
 use super::Replica;
 use super::apply::Transaction;
+use super::declared::PackedService;
 use super::entry::{Marks, Part, Parts};
 use super::group::{Declaration, Group, NamespaceSlot};
 use super::sources::StoredMark;
@@ -66,7 +67,9 @@ impl Replica {
                 let Some(group) = self.find_group(namespace, Some(name)) else {
                     return;
                 };
-                if self.groups[group].declarations.remove(source) {
+                if self.groups[group].declarations.get(source).is_some() {
+                    self.touch_group(transaction, group);
+                    self.groups[group].declarations.remove(source);
                     self.records -= 1;
                     self.counts.of(source, |stats| stats.services -= 1);
                     self.declarations_changed(transaction, group);
@@ -106,8 +109,16 @@ impl Replica {
     pub(super) fn find_instance(&self, key: &InstanceKey) -> Option<u32> {
         let group = self.find_group(&key.namespace, key.service.as_deref())?;
         let source = self.sources.find(&key.source)?;
-        let handle = self.groups[group].find(&self.hasher, &self.entries, source, &key.id)?;
+        let handle = self.find_member(group, source, &key.id)?;
         (!self.entries[handle].marks.has(Marks::DEAD)).then_some(handle)
+    }
+
+    /// The instance of a group, whether it exists or was removed by the transaction under way.
+    pub(super) fn find_member(&self, group: u32, source: u32, id: &str) -> Option<u32> {
+        self.members.find((group, source, id.as_bytes()), |handle| {
+            let entry = &self.entries[handle];
+            entry.group == group && entry.source == source && entry.details.id_bytes() == id.as_bytes()
+        })
     }
 
     fn obtain_namespace(&mut self, transaction: &mut Transaction, name: &Arc<str>) -> u32 {
@@ -176,6 +187,7 @@ impl Replica {
     ) {
         let handle = self.obtain_namespace(transaction, name);
         let rank = source.rank(&self.own_cluster);
+        let source = &self.counts.shared(source);
         let declaration = Declaration { rank, source: source.clone(), value: value.clone(), revision, seen: false };
         if self.namespaces[handle].declarations.put(declaration) {
             self.records += 1;
@@ -194,8 +206,10 @@ impl Replica {
         revision: u64,
     ) {
         let group = self.obtain_group(transaction, namespace, Some(name));
+        self.touch_group(transaction, group);
         let rank = source.rank(&self.own_cluster);
-        let declaration = Declaration { rank, source: source.clone(), value: value.clone(), revision, seen: false };
+        let value = PackedService::pack(value);
+        let declaration = Declaration { rank, source: self.counts.shared(source), value, revision, seen: false };
         if self.groups[group].declarations.put(declaration) {
             self.records += 1;
             self.counts.of(source, |stats| stats.services += 1);
@@ -203,36 +217,35 @@ impl Replica {
         self.declarations_changed(transaction, group);
     }
 
-    /// Touches the service, and those of its instances whose health the change of declarations concerns.
+    /// The declarations of a service, which has been touched, have changed: touches those of its instances whose health
+    /// that concerns.
     fn declarations_changed(&mut self, transaction: &mut Transaction, handle: u32) {
-        self.touch_group(transaction, handle);
         let group = &self.groups[handle];
         let best = group.declarations.first().map(|declaration| &declaration.value);
-        let publish_not_ready = best.is_some_and(|service| service.publish_not_ready);
-        let answer_unknown = best.is_some_and(|service| service.answer_unknown);
+        let publish_not_ready = best.is_some_and(PackedService::publish_not_ready);
+        let answer_unknown = best.is_some_and(PackedService::answer_unknown);
+        let all_critical = best.map(PackedService::all_critical).unwrap_or_default();
         let readiness = publish_not_ready != group.publish_not_ready;
         let unknown = answer_unknown != group.answer_unknown;
-        let checks = best.map_or(&[][..], |service| &service.checks);
+        let checks = best.map_or(&[][..], PackedService::checks);
         let declared = group.checks.as_deref().unwrap_or_default();
         let names = |checks: &[Check]| checks.iter().map(|check| check.name.clone()).collect::<BTreeSet<_>>();
         let checked = names(checks) != names(declared);
         let checks: Option<Arc<[Check]>> = if checks == declared { group.checks.clone() } else { some_checks(checks) };
-        if !readiness && !unknown && !checked {
-            self.groups[handle].checks = checks;
-            return;
-        }
-        let concerned = |&member: &u32| {
-            let entry = &self.entries[member];
-            checked
-                || (readiness && entry.conditions.unpack().ready == Some(false))
-                || (unknown && self.effective_health(entry) == Health::Unknown)
-        };
-        for member in group.order.iter().filter(concerned).collect::<Vec<u32>>() {
-            self.touch(transaction, member);
+        if readiness || unknown || checked {
+            let concerned = |&member: &u32| {
+                let entry = &self.entries[member];
+                checked
+                    || (readiness && entry.conditions.unpack().ready == Some(false))
+                    || (unknown && self.effective_health(entry) == Health::Unknown)
+            };
+            for member in group.order.iter().filter(concerned).collect::<Vec<u32>>() {
+                self.touch(transaction, member);
+            }
         }
         let group = &mut self.groups[handle];
         (group.publish_not_ready, group.answer_unknown) = (publish_not_ready, answer_unknown);
-        group.checks = checks;
+        (group.all_critical, group.checks) = (all_critical, checks);
     }
 
     fn put_session(&mut self, transaction: &mut Transaction, id: &str, value: &Session, revision: u64) {
@@ -278,22 +291,9 @@ impl Replica {
         if let Some(handle) = found {
             self.touch(transaction, handle);
         }
-        let parts = match found {
-            Some(handle) => self.entries[handle].parts.get_or_insert_default(),
-            None => self.orphans.entry(key.clone()).or_default(),
-        };
-        let new = match name {
-            PartName::Drain => parts.drain.replace(Box::new(part)).is_none(),
-            PartName::Check(check) => match parts.check(check) {
-                Ok(place) => {
-                    parts.checks[place].1 = part;
-                    false
-                }
-                Err(place) => {
-                    parts.checks.insert(place, (check.clone(), part));
-                    true
-                }
-            },
+        let new = match found {
+            Some(handle) => self.entries[handle].change_parts(|parts| parts.put(name, part)),
+            None => self.orphans.entry_ref(key).or_default().put(name, part),
         };
         self.records += usize::from(new);
     }
@@ -301,8 +301,8 @@ impl Replica {
     fn delete_part(&mut self, transaction: &mut Transaction, key: &InstanceKey, name: PartName<'_>) {
         let found = self.find_instance(key);
         let parts = match found {
-            Some(handle) => self.entries[handle].parts.as_deref(),
-            None => self.orphans.get(key).map(|parts| &**parts),
+            Some(handle) => self.entries[handle].parts(),
+            None => self.orphans.get(key),
         };
         if parts.and_then(|parts| parts.get(name)).is_none() {
             return;
@@ -310,10 +310,7 @@ impl Replica {
         self.records -= 1;
         if let Some(handle) = found {
             self.touch(transaction, handle);
-            let parts = &mut self.entries[handle].parts;
-            if parts.as_mut().is_some_and(|parts| parts.remove(name)) {
-                *parts = None;
-            }
+            self.entries[handle].change_parts(|parts| parts.remove(name));
         } else if self.orphans.get_mut(key).is_some_and(|parts| parts.remove(name)) {
             self.orphans.remove(key);
         }
@@ -336,6 +333,23 @@ impl Parts {
         match name {
             PartName::Drain => self.drain.as_deref_mut(),
             PartName::Check(check) => self.check(check).ok().map(|place| &mut self.checks[place].1),
+        }
+    }
+
+    /// Whether it is new.
+    fn put(&mut self, name: PartName<'_>, part: Part) -> bool {
+        match name {
+            PartName::Drain => self.drain.replace(Box::new(part)).is_none(),
+            PartName::Check(check) => match self.check(check) {
+                Ok(place) => {
+                    self.checks[place].1 = part;
+                    false
+                }
+                Err(place) => {
+                    self.checks.insert(place, (check.clone(), part));
+                    true
+                }
+            },
         }
     }
 
