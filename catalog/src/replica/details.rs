@@ -66,9 +66,8 @@ impl Details {
         packer.finish()
     }
 
-    /// Of a new instance, of which nothing but the id is known yet.
-    pub(super) fn of_id(id: &str) -> Self {
-        Self(Self::pack(id, &Instance::default()).as_slice().into())
+    pub(super) fn new(packed: &[u8]) -> Self {
+        Self(packed.into())
     }
 
     /// Takes over what was packed.
@@ -166,7 +165,7 @@ mod tests {
     use super::*;
 
     fn packed(id: &str, instance: &Instance) -> Details {
-        Details(Details::pack(id, instance).as_slice().into())
+        Details::new(&Details::pack(id, instance))
     }
 
     #[test]

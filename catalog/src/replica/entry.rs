@@ -70,8 +70,8 @@ struct More {
 }
 
 impl Entry {
-    pub(super) fn new(id: &str, group: u32, source: u32) -> Self {
-        Self { details: Details::of_id(id), group, source, ..Self::default() }
+    pub(super) fn new(details: &[u8], group: u32, source: u32) -> Self {
+        Self { details: Details::new(details), group, source, ..Self::default() }
     }
 
     pub(super) fn addresses(&self) -> &[u32] {

@@ -22,6 +22,7 @@ impl Replica {
         let group = self.obtain_group(transaction, &key.namespace, key.service.as_ref());
         let source = self.sources.intern(&key.source, &self.own_cluster);
         let found = self.find_member(group, source, &key.id);
+        let details = Details::pack(&key.id, value);
         let was_sessionless = found.is_some_and(|handle| self.entries[handle].session == NONE);
         let (handle, new) = match found {
             Some(handle) if !self.entries[handle].marks.has(Marks::DEAD) => {
@@ -33,7 +34,7 @@ impl Replica {
                 (handle, true)
             }
             None => {
-                let handle = self.entries.insert(Entry::new(&key.id, group, source));
+                let handle = self.entries.insert(Entry::new(&details, group, source));
                 let entries = &self.entries;
                 self.members.insert(handle, |handle| member_key(&entries[handle]));
                 self.sources.add(source, handle);
@@ -50,7 +51,7 @@ impl Replica {
             }
         }
         self.put_labels_and_addresses(transaction, handle, value, new);
-        self.put_fields(handle, &key.id, value);
+        self.put_fields(handle, &details, value);
         let sessionless = value.session.is_none();
         if new {
             self.counts.add_instance(&key.source, sessionless);
@@ -135,7 +136,7 @@ impl Replica {
         entry.replace_shadow(shadow);
     }
 
-    fn put_fields(&mut self, handle: u32, id: &str, value: &Instance) {
+    fn put_fields(&mut self, handle: u32, details: &[u8], value: &Instance) {
         let entry = &mut self.entries[handle];
         let text = |texts: &mut Interner<str>, slot: &mut u32, value: Option<&str>| {
             if texts.get(*slot) != value {
@@ -150,7 +151,7 @@ impl Replica {
             self.ports.release(std::mem::replace(&mut entry.ports, ports));
         }
         entry.conditions = PackedConditions::pack(value.conditions);
-        entry.details.set(&Details::pack(id, value));
+        entry.details.set(details);
         entry.set_rare(Rare::pack(value));
         let old = entry.session;
         let had = (old != NONE).then(|| &*self.sessions.get(old).id);
@@ -178,7 +179,8 @@ impl Replica {
             self.orphans.insert(key.clone(), parts);
         }
         self.set_lists(handle, &[], &[]);
-        self.put_fields(handle, &key.id, &Instance::default());
+        let nothing = Instance::default();
+        self.put_fields(handle, &Details::pack(&key.id, &nothing), &nothing);
         let group = self.entries[handle].group;
         if self.groups[group].hangs_on(handle) {
             self.touch_group(transaction, group);

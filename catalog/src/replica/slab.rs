@@ -12,7 +12,19 @@ pub(super) struct Slab<T> {
     used: u32,
 }
 
-const CHUNK: usize = 1024;
+/// Bytes of a chunk, nearly: a round number of them leaves nothing unused between it and the next one.
+const CHUNK_BYTES: usize = 1 << 16;
+
+impl<T> Slab<T> {
+    /// Values in a chunk.
+    const CHUNK: usize = CHUNK_BYTES / size_of::<T>();
+
+    /// The chunk and the place in it.
+    fn place(handle: u32) -> (usize, usize) {
+        let chunk = Self::CHUNK as u32;
+        ((handle / chunk) as usize, (handle % chunk) as usize)
+    }
+}
 
 impl<T> Default for Slab<T> {
     fn default() -> Self {
@@ -28,10 +40,12 @@ impl<T: Default> Slab<T> {
         }
         let handle = self.used;
         self.used += 1;
-        if (handle as usize).is_multiple_of(CHUNK) {
-            self.chunks.push(Vec::new());
+        let (chunk, place) = Self::place(handle);
+        if place == 0 {
+            // The first one grows, for the sake of small slabs.
+            self.chunks.push(if chunk == 0 { Vec::new() } else { Vec::with_capacity(Self::CHUNK) });
         }
-        self.chunks[handle as usize / CHUNK].push(value);
+        self.chunks[chunk].push(value);
         handle
     }
 
@@ -55,13 +69,15 @@ impl<T> std::ops::Index<u32> for Slab<T> {
     type Output = T;
 
     fn index(&self, handle: u32) -> &T {
-        &self.chunks[handle as usize / CHUNK][handle as usize % CHUNK]
+        let (chunk, place) = Self::place(handle);
+        &self.chunks[chunk][place]
     }
 }
 
 impl<T> std::ops::IndexMut<u32> for Slab<T> {
     fn index_mut(&mut self, handle: u32) -> &mut T {
-        &mut self.chunks[handle as usize / CHUNK][handle as usize % CHUNK]
+        let (chunk, place) = Self::place(handle);
+        &mut self.chunks[chunk][place]
     }
 }
 
@@ -72,9 +88,9 @@ mod tests {
     #[test]
     fn handles_stay_and_places_are_used_again() {
         let mut slab = Slab::default();
-        let handles: Vec<u32> = (0..3000).map(|n| slab.insert(n)).collect();
+        let handles: Vec<u32> = (0..30_000).map(|n| slab.insert(n)).collect();
         assert!(handles.iter().zip(0..).all(|(&handle, n)| slab[handle] == n));
         assert_eq!(slab.remove(handles[7]), 7);
-        assert_eq!((slab.len(), slab.insert(1)), (2999, handles[7]));
+        assert_eq!((slab.len(), slab.insert(1)), (29_999, handles[7]));
     }
 }
