@@ -84,8 +84,9 @@ impl Entry {
     }
 
     pub(super) fn set_lists(&mut self, addresses: &[u32], labels: &[u32]) {
-        let handles: SmallVec<[u32; 16]> = addresses.iter().chain(labels).copied().collect();
-        self.handles = SmallVec::from_slice(&handles);
+        self.handles = SmallVec::with_capacity(addresses.len() + labels.len());
+        self.handles.extend_from_slice(addresses);
+        self.handles.extend_from_slice(labels);
         self.addresses = u32::try_from(addresses.len()).unwrap_or(u32::MAX);
     }
 
