@@ -15,7 +15,7 @@ use std::sync::{Arc, Weak};
 use tokio::sync::watch;
 
 /// How many bytes of changes that all followers have are kept, for one that comes back.
-const READ_BYTES: usize = 8 << 20;
+const READ_BYTES: usize = 1 << 20;
 
 /// A change set and the bytes that it counts for.
 struct Kept {

@@ -96,10 +96,10 @@ fn weight(event: &Event) -> usize {
 }
 
 /// A bounded run of batches with consecutive positions (those without visible changes are left out).
+#[derive(Default)]
 pub(crate) struct History {
     batches: VecDeque<Arc<Batch>>,
     weight: usize,
-    limit: usize,
     /// The position after which every change is here.
     after: Option<Position>,
 }
@@ -109,10 +109,6 @@ pub(crate) struct History {
 pub(crate) struct Gone;
 
 impl History {
-    pub(crate) fn new(limit: usize) -> Self {
-        Self { batches: VecDeque::new(), weight: 0, limit, after: None }
-    }
-
     /// Forgets everything: the next change comes after `position`.
     pub(crate) fn restart(&mut self, position: Position) {
         self.batches.clear();
@@ -120,11 +116,12 @@ impl History {
         self.after = Some(position);
     }
 
-    pub(crate) fn push(&mut self, batch: Arc<Batch>) {
+    /// Adds the next batch, and forgets the oldest while all of them weigh more than `limit`.
+    pub(crate) fn push(&mut self, batch: Arc<Batch>, limit: usize) {
         self.weight += batch.weight;
         self.batches.push_back(batch);
         // The newest stays, however large: a follower that is up to date must be able to step over it.
-        while self.weight > self.limit && self.batches.len() > 1 {
+        while self.weight > limit && self.batches.len() > 1 {
             if let Some(oldest) = self.batches.pop_front() {
                 self.weight -= oldest.weight;
                 self.after = Some(oldest.position);

@@ -11,9 +11,14 @@ use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
 
-/// How much memory the history may take, in bytes, about.
+/// How much memory the history may take, in bytes, about: while there are streams, or were lately.
 const HISTORY_WEIGHT: usize = 24 << 20;
+/// How much it may take while there is nobody who could resume: most replicas that serve only DNS have no streams at all.
+const IDLE_WEIGHT: usize = 1 << 20;
+/// How long after the last stream its reader may want to resume.
+const RESUMABLE: Duration = Duration::from_secs(15 * 60);
 
 /// A subscription that is up to date and gets deliveries.
 pub(crate) struct Live {
@@ -40,6 +45,8 @@ struct Inner {
     filters: HashMap<String, Weak<Filter>>,
     /// At this many, those that nobody has any more are dropped.
     sweep_filters_at: usize,
+    /// When a stream is known to have been open last.
+    streamed: Option<Instant>,
 }
 
 /// The least number of filters that is worth a sweep.
@@ -74,11 +81,12 @@ impl Hub {
     pub fn new() -> Arc<Self> {
         Arc::new(Self {
             inner: Mutex::new(Inner {
-                history: History::new(HISTORY_WEIGHT),
+                history: History::default(),
                 published: None,
                 subscriptions: Subscriptions::default(),
                 filters: HashMap::new(),
                 sweep_filters_at: SWEEP,
+                streamed: None,
             }),
             streams: Mutex::new(HashMap::new()),
             open_streams: AtomicU64::new(0),
@@ -149,6 +157,12 @@ impl Hub {
         Ok(CaughtUp::Live { id, published })
     }
 
+    /// A stream is over. Its reader may come back for what it misses.
+    pub(crate) fn stream_ended(&self) {
+        self.inner.lock().streamed = Some(Instant::now());
+        self.open_streams.fetch_sub(1, Ordering::Relaxed);
+    }
+
     /// Ends deliveries to a subscription.
     pub(crate) fn leave(&self, id: u64, filter: &Filter) {
         let mut inner = self.inner.lock();
@@ -178,6 +192,17 @@ impl Hub {
             history: inner.history.len() as u64,
             deliveries: self.deliveries.load(Ordering::Relaxed),
             laggards: self.laggards.load(Ordering::Relaxed),
+        }
+    }
+
+    /// How much the history may take now.
+    fn history_weight(&self, streamed: &mut Option<Instant>) -> usize {
+        if self.open_streams.load(Ordering::Relaxed) > 0 {
+            *streamed = Some(Instant::now());
+        }
+        match streamed {
+            Some(at) if at.elapsed() < RESUMABLE => HISTORY_WEIGHT,
+            _ => IDLE_WEIGHT,
         }
     }
 
@@ -314,7 +339,7 @@ impl Observer for Hub {
             let batch = Batch::new(effects);
             let before = inner.published.unwrap_or(effects.position);
             self.publish(&batch, before, &mut inner.subscriptions);
-            inner.history.push(batch);
+            inner.history.push(batch, self.history_weight(&mut inner.streamed));
         }
         inner.published = Some(effects.position);
     }

@@ -562,6 +562,6 @@ impl Drop for WatchStream {
         if let Some(id) = &self.stream_id {
             self.hub.streams.lock().remove(id);
         }
-        self.hub.open_streams.fetch_sub(1, Ordering::Relaxed);
+        self.hub.stream_ended();
     }
 }
