@@ -32,6 +32,9 @@ impl Step {
     }
 }
 
+/// Room for as many records is kept while none waits.
+const SPARE: usize = 4096;
+
 /// The records that wait.
 #[derive(Default)]
 pub(crate) struct Backlog {
@@ -84,6 +87,10 @@ impl Backlog {
             if !whole && !taken.is_empty() {
                 break;
             }
+        }
+        if self.steps.is_empty() && self.steps.capacity() > SPARE {
+            // After a first list, it held all there is.
+            self.clear();
         }
         taken
     }
