@@ -22,8 +22,10 @@ use crate::index::Index;
 use crate::message::{self, CLASS_IN, Parsed, Query, kind};
 use crate::metrics::{CountedZone, Counters};
 use crate::name::{MAX_NAME, Name};
+use crate::node::Special;
 use crate::querylog::{QueryLog, Seen};
-use crate::table::{Node, Pointers, Special};
+use crate::record::Pointer;
+use crate::view::{Called, View};
 use crate::zones::{self, Kind, Spelling, Within};
 use hashbrown::HashSet;
 use smallvec::SmallVec;
@@ -542,12 +544,12 @@ impl Scratch {
             return Found::Missing;
         };
         let mut apex = false;
-        let found = index.table.read(&lower[..length], |node| {
-            if node.special() == Special::Apex && matches!(asked.qtype, kind::SOA | kind::NS) {
+        let found = index.table.read(&lower[..length], |view| {
+            if view.special() == Special::Apex && matches!(asked.qtype, kind::SOA | kind::NS) {
                 apex = true;
                 return Found::Answered;
             }
-            node_answer(node, reply, asked, random, targets)
+            table_answer(view, reply, asked, random, targets)
         });
         if apex {
             if asked.qtype == kind::SOA {
@@ -585,11 +587,11 @@ impl Scratch {
             if !seen.insert(std::hash::BuildHasher::hash_one(seen.hasher(), from)) {
                 continue;
             }
-            let fitted = index.table.read(&lower[..compiled], |node| {
+            let fitted = index.table.read(&lower[..compiled], |view| {
                 let start = reply.position();
-                let (four, six) = (node.a(), node.aaaa());
-                let v4 = reply.addresses(Section::Additional, at, node.ttl(), four, 0);
-                let v6 = reply.addresses(Section::Additional, at, node.ttl(), six, 0);
+                let (four, six) = (view.a(), view.aaaa());
+                let v4 = reply.addresses(Section::Additional, at, view.ttl(), four, 0);
+                let v6 = reply.addresses(Section::Additional, at, view.ttl(), six, 0);
                 let whole = v4 == four.len() && v6 == six.len();
                 if !whole {
                     reply.rewind(start, Section::Additional, (v4 + v6) as u16);
@@ -642,16 +644,16 @@ fn pod_answer(address: IpAddr, reply: &mut Reply<'_>, asked: &Asked<'_>, ttl: u3
     Found::Answered
 }
 
-fn node_answer(
-    node: &Node,
+fn table_answer(
+    view: View<'_>,
     reply: &mut Reply<'_>,
     asked: &Asked<'_>,
     random: &mut Random,
     targets: &mut Vec<usize>,
 ) -> Found {
     let &Asked { qtype, owner, spelling, .. } = asked;
-    let ttl = node.ttl();
-    if let Some(target) = node.cname() {
+    let ttl = view.ttl();
+    if let Some(target) = view.cname() {
         let Some(at) = reply.name(owner, kind::CNAME, ttl, target, spelling) else {
             reply.truncated = true;
             return Found::Answered;
@@ -663,15 +665,15 @@ fn node_answer(
     }
     let (held, written) = match qtype {
         kind::A => {
-            let items = node.a();
+            let items = view.a();
             (items.len(), reply.addresses(Section::Answer, owner, ttl, items, random.below(items.len())))
         }
         kind::AAAA => {
-            let items = node.aaaa();
+            let items = view.aaaa();
             (items.len(), reply.addresses(Section::Answer, owner, ttl, items, random.below(items.len())))
         }
         kind::SRV => {
-            let items = node.srv();
+            let items = view.srv();
             // Known only now, so that a change of one instance does not touch the records of all.
             let share = (100 / items.len().max(1)).max(1) as u16;
             let (before, after) = items.split_at(random.below(items.len()));
@@ -683,18 +685,12 @@ fn node_answer(
             }
             (items.len(), targets.len())
         }
-        kind::PTR => match node {
-            Node::Endpoint { target, .. } => {
-                (1, usize::from(reply.name(owner, kind::PTR, ttl, target, spelling).is_some()))
-            }
-            Node::Rich(records) => match &records.ptr {
-                Some(pointers) => pointer_answer(pointers, reply, asked, random),
-                None => (0, 0),
-            },
-            _ => (0, 0),
+        kind::PTR => match view.called() {
+            Some(called) => pointer_answer(called, view.reversed(), reply, asked, random),
+            None => (0, 0),
         },
-        kind::TXT if node.special() == Special::Version => (1, usize::from(reply.version(owner))),
-        kind::ANY if node.has_records() => (1, usize::from(reply.minimal_any(owner, ttl))),
+        kind::TXT if view.special() == Special::Version => (1, usize::from(reply.version(owner))),
+        kind::ANY if view.has_records() => (1, usize::from(reply.minimal_any(owner, ttl))),
         _ => (0, 0),
     };
     reply.truncated |= written < held;
@@ -704,22 +700,23 @@ fn node_answer(
 /// The name of a service whose own address it is (one, the first in order, if several claim it), else those of all
 /// endpoints. A set has one TTL (RFC 2181 §5.2), here the lowest.
 fn pointer_answer(
-    pointers: &Pointers,
+    called: Called<'_>,
+    address: Option<IpAddr>,
     reply: &mut Reply<'_>,
     asked: &Asked<'_>,
     random: &mut Random,
 ) -> (usize, usize) {
     let &Asked { owner, spelling, .. } = asked;
-    if let Some((target, ttl)) = pointers.services.items().iter().min() {
-        return (1, usize::from(reply.name(owner, kind::PTR, *ttl, target, spelling).is_some()));
+    let mut write = |pointer: &Pointer, ttl| reply.pointer(owner, ttl, pointer, address, spelling).is_some();
+    let pointers = match called {
+        Called::One(pointer) => return (1, usize::from(write(pointer, pointer.ttl))),
+        Called::Some(pointers) => pointers,
+    };
+    if let Some(pointer) = pointers.services.items().iter().min() {
+        return (1, usize::from(write(pointer, pointer.ttl)));
     }
     let items = pointers.endpoints.items();
-    let ttl = items.iter().map(|(_, ttl)| *ttl).min().unwrap_or_default();
+    let ttl = items.iter().map(|pointer| pointer.ttl).min().unwrap_or_default();
     let (before, after) = items.split_at(random.below(items.len()));
-    let written = after
-        .iter()
-        .chain(before)
-        .take_while(|(target, _)| reply.name(owner, kind::PTR, ttl, target, spelling).is_some())
-        .count();
-    (items.len(), written)
+    (items.len(), after.iter().chain(before).take_while(|pointer| write(pointer, ttl)).count())
 }

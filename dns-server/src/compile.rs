@@ -6,8 +6,8 @@
 
 use crate::config::{Config, Pods};
 use crate::known::Known;
-use crate::name::{Name, dashed};
-use crate::table::{Contribution, Data, Place, Srv};
+use crate::name::{self, Name};
+use crate::record::{Contribution, Data, Place, Role, Srv, Target};
 use fingerpost_catalog::{AllCritical, Protocol, ServiceType, ServiceView};
 use std::net::IpAddr;
 
@@ -98,31 +98,28 @@ impl Compiler {
     }
 
     /// What a service contributes whatever its instances do.
-    pub(crate) fn service(&self, namespace: &str, service: &str, shape: &Shape) -> Contributions {
+    pub(crate) fn service(&self, name: &Name, shape: &Shape) -> Contributions {
         let mut out = Out { ttl: shape.ttl.unwrap_or(self.ttl), list: Vec::new() };
-        let Some(name) = self.service_name(namespace, service) else {
-            return out.list;
-        };
         match shape.service_type {
             // Without an instance that can be answered, it is as if the service did not exist (§2.4.1).
             ServiceType::Headless => {}
             ServiceType::ClusterIP => {
-                out.add(&name, Data::Pin);
+                out.add(name, Data::Pin);
                 for &address in &*shape.cluster_ips {
-                    out.address(&name, address);
-                    out.add(address, Data::PtrService(name.clone()));
+                    out.add(name, Data::from(address));
+                    out.add(address, Data::Ptr(Role::Service, name.clone()));
                 }
                 if !shape.cluster_ips.is_empty() {
-                    out.ports(&name, &shape.ports, None, &name);
+                    out.ports(name, &shape.ports, None, &Target::Whole(name.clone()));
                 }
             }
             ServiceType::ExternalName => {
                 // An alias needs a name: with an address in its place (which Kubernetes permits) the service exists, but
                 // has no records. CoreDNS does the same.
-                out.add(&name, Data::Pin);
+                out.add(name, Data::Pin);
                 let target = shape.external_name.as_deref().filter(|text| text.parse::<IpAddr>().is_err());
                 if let Some(target) = target.and_then(Name::from_text) {
-                    out.add(&name, Data::Cname(target));
+                    out.add(name, Data::Cname(target));
                 }
             }
         }
@@ -130,7 +127,7 @@ impl Compiler {
     }
 
     /// What an instance that is to be answered contributes.
-    pub(crate) fn instance(&self, namespace: &str, service: &str, shape: &Shape, known: &Known) -> Contributions {
+    pub(crate) fn instance(&self, service: &Name, shape: &Shape, known: &Known) -> Contributions {
         let mut out = Out { ttl: shape.ttl.unwrap_or(self.ttl), list: Vec::new() };
         let headless = match shape.service_type {
             ServiceType::Headless => true,
@@ -138,23 +135,25 @@ impl Compiler {
             // Nothing can stand below an alias that leads elsewhere.
             ServiceType::ExternalName => return out.list,
         };
-        let Some(name) = self.service_name(namespace, service) else {
-            return out.list;
-        };
         let ports = if known.ports().is_empty() { &*shape.ports } else { known.ports() };
-        let labelled = known.label().and_then(|label| name.child(label.as_bytes()));
+        let below = |label: &name::Label| Target::below(service, label);
+        let labelled = known.label().and_then(|label| below(&name::label(label.as_bytes())?));
         let mut served = false;
         for address in known.addresses() {
             // With a label of its own the instance is one target; else each of its addresses is.
-            let Some(endpoint) = labelled.clone().or_else(|| name.child(dashed(address).as_bytes())) else {
+            let Some(endpoint) = labelled.clone().or_else(|| below(&name::dashed_label(address))) else {
                 continue;
             };
-            out.address(&endpoint, address);
-            out.add(address, Data::PtrEndpoint(endpoint.clone()));
+            if endpoint.says(address) {
+                out.add(address, Data::Ptr(Role::Dashed, service.clone()));
+            } else if let Some(name) = endpoint.name() {
+                out.add(&name, Data::from(address));
+                out.add(address, Data::Ptr(Role::Endpoint, name));
+            }
             if headless {
-                out.address(&name, address);
+                out.add(service, Data::from(address));
                 if labelled.is_none() || !served {
-                    out.ports(&name, ports, known.weight(), &endpoint);
+                    out.ports(service, ports, known.weight(), &endpoint);
                 }
                 served = true;
             }
@@ -173,19 +172,9 @@ impl Out {
         self.list.push(Contribution { place: place.into(), ttl: self.ttl, data });
     }
 
-    fn address(&mut self, name: &Name, address: IpAddr) {
-        self.add(
-            name,
-            match address {
-                IpAddr::V4(v4) => Data::A(v4.octets()),
-                IpAddr::V6(v6) => Data::Aaaa(v6.octets()),
-            },
-        );
-    }
-
     /// SRV records: under `_<port>._<protocol>` for named ports (§2.3.2, §2.4.2), and all of them at the service's own
     /// name, as CoreDNS has them.
-    fn ports(&mut self, service: &Name, ports: &[Port], weight: Option<u16>, target: &Name) {
+    fn ports(&mut self, service: &Name, ports: &[Port], weight: Option<u16>, target: &Target) {
         for port in ports {
             let srv = Data::Srv(Srv { weight, port: port.port, target: target.clone() });
             if !port.name.is_empty() {

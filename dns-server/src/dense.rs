@@ -43,7 +43,7 @@ impl<T: Hash> Dense<T> {
     }
 
     /// Where the item with this key is; `is` says whether it is one's.
-    pub(crate) fn find(&self, key: &impl Hash, is: impl Fn(&T) -> bool) -> Option<usize> {
+    pub(crate) fn find(&self, key: &(impl Hash + ?Sized), is: impl Fn(&T) -> bool) -> Option<usize> {
         match &self.places {
             Some(places) => {
                 let hash = places.hasher.hash_one(key);

@@ -7,8 +7,9 @@
 use crate::index::Index;
 use crate::message::{CLASS_IN, Edns, HEADER, Query, kind};
 use crate::name::Name;
-use crate::table::Srv;
+use crate::record::{Pointer, Srv};
 use crate::zones::{Spelling, Within};
+use std::net::IpAddr;
 
 /// The TTL of `dns-version.<zone>`, from the specification's example (§2.2).
 pub(crate) const VERSION_TTL: u32 = 28_800;
@@ -239,10 +240,11 @@ impl<'a> Reply<'a> {
         share: u16,
         spelling: Spelling<'_>,
     ) -> Option<usize> {
-        let [target, end] = spelling.of(&srv.target);
+        let (label, name) = srv.target.parts();
+        let [target, end] = spelling.of(label.len(), name);
         let weight = srv.weight.unwrap_or(share).to_be_bytes();
         let port = srv.port.to_be_bytes();
-        self.record(Section::Answer, owner, kind::SRV, ttl, &[&[0, 0], &weight, &port, target, end])
+        self.record(Section::Answer, owner, kind::SRV, ttl, &[&[0, 0], &weight, &port, &label, target, end])
             .map(|data| data + 6)
     }
 
@@ -291,6 +293,20 @@ impl<'a> Reply<'a> {
         self.record(Section::Answer, owner, kind::HINFO, ttl, &[MINIMAL_ANY]).is_some()
     }
 
+    /// A record whose data is an endpoint's or a service's name, which an address leads to.
+    pub(crate) fn pointer(
+        &mut self,
+        owner: usize,
+        ttl: u32,
+        pointer: &Pointer,
+        address: Option<IpAddr>,
+        spelling: Spelling<'_>,
+    ) -> Option<usize> {
+        let label = pointer.label(address);
+        let [target, end] = spelling.of(label.len(), &pointer.name);
+        self.record(Section::Answer, owner, kind::PTR, ttl, &[&label, target, end])
+    }
+
     /// A record whose data is a name.
     pub(crate) fn name(
         &mut self,
@@ -300,7 +316,7 @@ impl<'a> Reply<'a> {
         target: &Name,
         spelling: Spelling<'_>,
     ) -> Option<usize> {
-        self.record(Section::Answer, owner, rtype, ttl, &spelling.of(target))
+        self.record(Section::Answer, owner, rtype, ttl, &spelling.of(0, target))
     }
 }
 

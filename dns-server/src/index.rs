@@ -14,13 +14,16 @@ use crate::config::{Config, ConfigError, Pods};
 use crate::dense::Dense;
 use crate::known::{Id, Known};
 use crate::name::{self, Name};
+use crate::node::Special;
 use crate::pods::{self, KnownPods};
-use crate::table::{Contribution, Data, Place, Special, Table};
+use crate::record::{Contribution, Data, Place};
+use crate::table::Table;
 use crate::zones::Zones;
 use fingerpost_catalog::{
     AllCritical, Effects, InstanceKey, InstanceView, NamespaceView, Position, ServiceView, ViewChange,
 };
-use hashbrown::{Equivalent, HashMap, HashSet};
+use hashbrown::hash_table::Entry as Slot;
+use hashbrown::{HashSet, HashTable};
 use parking_lot::{Mutex, MutexGuard};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -53,34 +56,37 @@ const STRIPES: usize = 64;
 /// What is known of some of the services.
 #[derive(Debug, Default)]
 struct Stripe {
-    /// Boxed, because up to half of the map's slots are empty.
-    services: HashMap<(Arc<str>, Arc<str>), Box<ServiceState>, ahash::RandomState>,
+    /// Boxed, because up to half of the table's slots are empty.
+    services: HashTable<Box<ServiceState>>,
     instances: usize,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct ServiceState {
+    /// Its namespace and its own name, shared with the replica.
+    namespace: Arc<str>,
+    name: Arc<str>,
+    /// The name in DNS that its records share; none where it does not fit (a zone of unusual length).
+    wire: Option<Name>,
     /// None before the service is known, and after it is gone: its instances contribute nothing then.
     shape: Option<Shape>,
     instances: Dense<Known>,
     /// Instances that are answerable and have an address to answer.
-    answerable: usize,
+    answerable: u32,
 }
 
 impl ServiceState {
+    fn is(&self, namespace: &str, name: &str) -> bool {
+        (&*self.namespace, &*self.name) == (namespace, name)
+    }
+
     /// Whether `allCritical: all` brings the critical instances back.
     fn panics(&self) -> bool {
         self.answerable == 0 && self.shape.as_ref().is_some_and(|shape| shape.all_critical == AllCritical::All)
     }
-}
 
-/// A service's namespace and name, to look up by.
-#[derive(Hash)]
-struct ServiceRef<'a>(&'a str, &'a str);
-
-impl Equivalent<(Arc<str>, Arc<str>)> for ServiceRef<'_> {
-    fn equivalent(&self, (namespace, name): &(Arc<str>, Arc<str>)) -> bool {
-        (self.0, self.1) == (&**namespace, &**name)
+    fn is_empty(&self) -> bool {
+        self.shape.is_none() && self.instances.is_empty()
     }
 }
 
@@ -134,12 +140,8 @@ impl Index {
             table.pin(zones, name, index.config.ttl, Special::No);
         }
         for address in index.config.name_server_addresses() {
-            let data = match address {
-                IpAddr::V4(v4) => Data::A(v4.octets()),
-                IpAddr::V6(v6) => Data::Aaaa(v6.octets()),
-            };
             let place = Place::from(&index.name_server);
-            table.insert(zones, &Contribution { place, ttl: index.config.ttl, data });
+            table.insert(zones, &Contribution { place, ttl: index.config.ttl, data: Data::from(address) });
         }
         Ok(index)
     }
@@ -163,8 +165,7 @@ impl Index {
                     let Some(view) = after.as_ref().or(before.as_ref()) else {
                         continue;
                     };
-                    let key = (view.namespace.clone(), view.name.clone());
-                    self.service(key, after.as_deref().map(Shape::of));
+                    self.service(&view.namespace, &view.name, after.as_deref().map(Shape::of));
                 }
                 ViewChange::Instance { before, after } => {
                     self.pod(before.as_deref(), after.as_deref());
@@ -184,8 +185,7 @@ impl Index {
 
     /// Takes a service in: the initial fill. Its instances may come before or after it.
     pub fn load_service(&self, view: &ServiceView) {
-        let key = (view.namespace.clone(), view.name.clone());
-        self.service(key, Some(Shape::of(view)));
+        self.service(&view.namespace, &view.name, Some(Shape::of(view)));
     }
 
     /// Takes an instance in: the initial fill. Several threads may do this at a time.
@@ -218,9 +218,9 @@ impl Index {
         let (Ok(namespace), Ok(name)) = (std::str::from_utf8(namespace), std::str::from_utf8(name)) else {
             return false;
         };
-        let key = ServiceRef(namespace, name);
-        let stripe = self.stripes[self.hasher.hash_one(&key) as usize % STRIPES].lock();
-        stripe.services.get(&key).is_some_and(|state| state.shape.is_some())
+        let hash = self.hash(namespace, name);
+        let stripe = self.stripe(hash);
+        stripe.services.find(hash, |state| state.is(namespace, name)).is_some_and(|state| state.shape.is_some())
     }
 
     /// Says that what is missing at the present position does not exist, where that was not known when the position was
@@ -273,7 +273,7 @@ impl Index {
         };
         for stripe in &self.stripes {
             let stripe = stripe.lock();
-            stats.services += stripe.services.values().filter(|state| state.shape.is_some()).count();
+            stats.services += stripe.services.iter().filter(|state| state.shape.is_some()).count();
             stats.instances += stripe.instances;
         }
         stats
@@ -323,8 +323,38 @@ impl Index {
         }
     }
 
-    fn stripe(&self, key: &(Arc<str>, Arc<str>)) -> MutexGuard<'_, Stripe> {
-        self.stripes[self.hasher.hash_one(key) as usize % STRIPES].lock()
+    fn hash(&self, namespace: &str, name: &str) -> u64 {
+        self.hasher.hash_one((namespace, name))
+    }
+
+    /// The stripe of a service with this hash.
+    fn stripe(&self, hash: u64) -> MutexGuard<'_, Stripe> {
+        // The table itself uses the lowest and the highest bits.
+        self.stripes[(hash >> 32) as usize % STRIPES].lock()
+    }
+
+    /// Changes what is known of a service, and forgets it where nothing is left.
+    fn change(&self, namespace: &Arc<str>, name: &Arc<str>, change: impl FnOnce(&mut ServiceState, &mut usize)) {
+        let hash = self.hash(namespace, name);
+        let mut stripe = self.stripe(hash);
+        let Stripe { services, instances } = &mut *stripe;
+        let found =
+            services.entry(hash, |state| state.is(namespace, name), |state| self.hash(&state.namespace, &state.name));
+        let mut slot = match found {
+            Slot::Occupied(slot) => slot,
+            Slot::Vacant(slot) => slot.insert(Box::new(ServiceState {
+                namespace: namespace.clone(),
+                name: name.clone(),
+                wire: self.compiler.service_name(namespace, name),
+                shape: None,
+                instances: Dense::default(),
+                answerable: 0,
+            })),
+        };
+        change(slot.get_mut(), instances);
+        if slot.get().is_empty() {
+            slot.remove();
+        }
     }
 
     fn namespace(&self, name: Arc<str>, exists: bool) {
@@ -338,54 +368,57 @@ impl Index {
     }
 
     /// All that an instance contributes while its service is in this state.
-    fn compile(&self, state: &ServiceState, key: &(Arc<str>, Arc<str>), known: &Known) -> Contributions {
-        match &state.shape {
-            Some(shape) if known.is_answered(state.panics()) => self.compiler.instance(&key.0, &key.1, shape, known),
+    fn compile(&self, state: &ServiceState, known: &Known) -> Contributions {
+        match (&state.wire, &state.shape) {
+            (Some(name), Some(shape)) if known.is_answered(state.panics()) => {
+                self.compiler.instance(name, shape, known)
+            }
             _ => Contributions::new(),
         }
     }
 
     /// All that a service and its instances contribute.
-    fn compile_all(&self, state: &ServiceState, key: &(Arc<str>, Arc<str>)) -> Contributions {
-        let own = state.shape.as_ref().map(|shape| self.compiler.service(&key.0, &key.1, shape));
-        let instances = state.instances.items().iter().flat_map(|known| self.compile(state, key, known));
-        own.into_iter().flatten().chain(instances).collect()
+    fn compile_all(&self, state: &ServiceState) -> Contributions {
+        let own = match (&state.wire, &state.shape) {
+            (Some(name), Some(shape)) => self.compiler.service(name, shape),
+            _ => Contributions::new(),
+        };
+        own.into_iter().chain(state.instances.items().iter().flat_map(|known| self.compile(state, known))).collect()
     }
 
-    fn service(&self, key: (Arc<str>, Arc<str>), shape: Option<Shape>) {
-        let mut stripe = self.stripe(&key);
-        let Stripe { services, .. } = &mut *stripe;
-        let state = services.entry(key.clone()).or_default();
-        if state.shape != shape {
-            let before = self.compile_all(state, &key);
-            state.shape = shape;
-            self.add(&self.compile_all(state, &key));
-            self.take(&before);
-        }
-        if state.shape.is_none() && state.instances.is_empty() {
-            services.remove(&key);
-        }
+    fn service(&self, namespace: &Arc<str>, name: &Arc<str>, shape: Option<Shape>) {
+        self.change(namespace, name, |state, _| {
+            if state.shape != shape {
+                let before = self.compile_all(state);
+                state.shape = shape;
+                self.add(&self.compile_all(state));
+                self.take(&before);
+            }
+        });
     }
 
     fn instance(&self, key: &InstanceKey, after: Option<&InstanceView>) {
         // What belongs to no service has no records.
         let Some(service) = &key.service else { return };
-        let (id, key) = (Id::of(key), (key.namespace.clone(), service.clone()));
-        let mut stripe = self.stripe(&key);
-        let Stripe { services, instances } = &mut *stripe;
-        let state = services.entry(key.clone()).or_default();
+        self.change(&key.namespace, service, |state, instances| {
+            self.instance_of(state, instances, Id::of(key), after);
+        });
+    }
+
+    fn instance_of(&self, state: &mut ServiceState, instances: &mut usize, id: Id<'_>, after: Option<&InstanceView>) {
         let panicked = state.panics();
         let place = state.instances.find(&id, |known| known.id() == id);
         let before = place.map(|at| &state.instances.items()[at]);
-        let old = before.map(|known| self.compile(state, &key, known)).unwrap_or_default();
+        let old = before.map(|known| self.compile(state, known)).unwrap_or_default();
 
         let names = self.config.endpoint_names;
         let after = after.map(|view| Known::of(view, names, state.instances.items().last()));
         *instances += usize::from(after.is_some());
         *instances -= usize::from(before.is_some());
-        state.answerable += usize::from(after.as_ref().is_some_and(Known::counts));
-        state.answerable -= usize::from(before.is_some_and(Known::counts));
-        let new = after.as_ref().map(|known| self.compile(state, &key, known)).unwrap_or_default();
+        let counted = before.is_some_and(Known::counts);
+        state.answerable += u32::from(after.as_ref().is_some_and(Known::counts));
+        state.answerable -= u32::from(counted);
+        let new = after.as_ref().map(|known| self.compile(state, known)).unwrap_or_default();
         match (place, after) {
             (Some(at), Some(known)) => drop(state.instances.replace(at, known)),
             (None, Some(known)) => state.instances.push(known),
@@ -398,25 +431,22 @@ impl Index {
         }
         let panics = state.panics();
         if panics != panicked {
-            self.turn(state, &key, id, panics);
+            self.turn(state, id, panics);
         }
         if old != new {
             self.take(&old);
-        }
-        if state.shape.is_none() && state.instances.is_empty() {
-            services.remove(&key);
         }
     }
 
     /// Brings the critical siblings of an instance back, or takes them away again. None of them is answerable
     /// without it: while a service panics none is, and what ended or began it is that one instance.
-    fn turn(&self, state: &ServiceState, key: &(Arc<str>, Arc<str>), but: Id<'_>, panics: bool) {
-        let Some(shape) = &state.shape else { return };
+    fn turn(&self, state: &ServiceState, but: Id<'_>, panics: bool) {
+        let (Some(name), Some(shape)) = (&state.wire, &state.shape) else { return };
         for known in state.instances.items() {
             if known.id() == but || !known.is_brought_back() {
                 continue;
             }
-            let contributions = self.compiler.instance(&key.0, &key.1, shape, known);
+            let contributions = self.compiler.instance(name, shape, known);
             if panics { self.add(&contributions) } else { self.take(&contributions) }
         }
     }

@@ -17,8 +17,12 @@ pub(crate) struct Known {
     /// Shared with the replica.
     id: Arc<str>,
     common: Arc<Common>,
-    addresses: Addresses,
-    /// Whether its id is its label; [`Common::label`] is none then.
+    /// What most instances do not have.
+    rest: Option<Box<Rest>>,
+    /// The first address of version 4 that it speaks for; the unspecified one where there is none.
+    v4: Ipv4Addr,
+    has_v4: bool,
+    /// Whether its id is its label; [`Rest::label`] is none then.
     id_is_label: bool,
     answerable: bool,
     panic_answerable: bool,
@@ -28,8 +32,6 @@ pub(crate) struct Known {
 #[derive(PartialEq, Debug)]
 struct Common {
     source: Source,
-    /// None where it is the id, or where there is none.
-    label: Option<Box<str>>,
     weight: Option<u16>,
     ports: Box<[Port]>,
 }
@@ -53,37 +55,38 @@ impl Hash for Known {
     }
 }
 
-/// The addresses that it speaks for; the usual ones in place.
+/// What an instance has to itself and most others have not.
 #[derive(Debug)]
-enum Addresses {
-    V4(Ipv4Addr),
-    V6(Ipv6Addr),
-    Both(Ipv4Addr, Ipv6Addr),
-    Other(Box<[IpAddr]>),
+struct Rest {
+    /// None where it is the id, or where there is none.
+    label: Option<Box<str>>,
+    addresses: Addresses,
 }
 
-impl Addresses {
-    fn of(view: &InstanceView) -> Self {
-        let addresses: smallvec::SmallVec<[IpAddr; 4]> = view.own_addresses().collect();
-        match *addresses {
-            [IpAddr::V4(v4)] => Addresses::V4(v4),
-            [IpAddr::V6(v6)] => Addresses::V6(v6),
-            // The order decides nothing: answers are in random order.
-            [IpAddr::V4(v4), IpAddr::V6(v6)] | [IpAddr::V6(v6), IpAddr::V4(v4)] => Addresses::Both(v4, v6),
-            _ => Addresses::Other(addresses.into_vec().into()),
-        }
-    }
+/// The other addresses that it speaks for; the usual one in place.
+#[derive(PartialEq, Debug)]
+enum Addresses {
+    None,
+    V6(Ipv6Addr),
+    Many(Box<[IpAddr]>),
 }
 
 impl Common {
-    fn of(view: &InstanceView, label: Option<&str>) -> Self {
+    fn of(view: &InstanceView) -> Self {
         let InstanceView { key, instance, .. } = view;
-        Self {
-            source: key.source.clone(),
-            label: label.filter(|label| *label != &*key.id).map(Box::from),
-            weight: instance.weight,
-            ports: Port::list(&instance.ports),
-        }
+        Self { source: key.source.clone(), weight: instance.weight, ports: Port::list(&instance.ports) }
+    }
+}
+
+impl Rest {
+    fn of(label: Option<&str>, others: &[IpAddr]) -> Option<Box<Self>> {
+        let addresses = match *others {
+            [] => Addresses::None,
+            [IpAddr::V6(v6)] => Addresses::V6(v6),
+            _ => Addresses::Many(others.into()),
+        };
+        let empty = label.is_none() && addresses == Addresses::None;
+        (!empty).then(|| Box::new(Self { label: label.map(Box::from), addresses }))
     }
 }
 
@@ -91,15 +94,25 @@ impl Known {
     /// What there is to remember of the view; `sibling` is any other instance of its service.
     pub(crate) fn of(view: &InstanceView, names: EndpointNames, sibling: Option<&Known>) -> Self {
         let label = Endpoint::of(view).label(names);
-        let common = Common::of(view, label);
+        let id_is_label = label == Some(&*view.key.id);
+        let common = Common::of(view);
+        // Their order decides nothing: answers are in random order.
+        let mut others: smallvec::SmallVec<[IpAddr; 4]> = view.own_addresses().collect();
+        let first = others.iter().position(IpAddr::is_ipv4).map(|at| others.swap_remove(at));
+        let v4 = match first {
+            Some(IpAddr::V4(v4)) => Some(v4),
+            _ => None,
+        };
         Self {
             id: view.key.id.clone(),
             common: match sibling {
                 Some(sibling) if *sibling.common == common => sibling.common.clone(),
                 _ => Arc::new(common),
             },
-            addresses: Addresses::of(view),
-            id_is_label: label == Some(&*view.key.id),
+            rest: Rest::of(label.filter(|_| !id_is_label), &others),
+            v4: v4.unwrap_or(Ipv4Addr::UNSPECIFIED),
+            has_v4: v4.is_some(),
+            id_is_label,
             answerable: view.answerable,
             panic_answerable: view.panic_answerable,
         }
@@ -110,18 +123,19 @@ impl Known {
     }
 
     pub(crate) fn addresses(&self) -> impl Iterator<Item = IpAddr> {
-        let (v4, v6, other) = match &self.addresses {
-            Addresses::V4(v4) => (Some(*v4), None, &[][..]),
-            Addresses::V6(v6) => (None, Some(*v6), &[][..]),
-            Addresses::Both(v4, v6) => (Some(*v4), Some(*v6), &[][..]),
-            Addresses::Other(list) => (None, None, &**list),
+        let (v6, many) = match self.rest.as_ref().map(|rest| &rest.addresses) {
+            None | Some(Addresses::None) => (None, &[][..]),
+            Some(Addresses::V6(v6)) => (Some(*v6), &[][..]),
+            Some(Addresses::Many(list)) => (None, &**list),
         };
-        v4.map(IpAddr::V4).into_iter().chain(v6.map(IpAddr::V6)).chain(other.iter().copied())
+        let v4 = self.has_v4.then_some(IpAddr::V4(self.v4));
+        v4.into_iter().chain(v6.map(IpAddr::V6)).chain(many.iter().copied())
     }
 
     /// The label that all its addresses share; none where each has its own.
     pub(crate) fn label(&self) -> Option<&str> {
-        self.common.label.as_deref().or_else(|| self.id_is_label.then_some(&*self.id))
+        let own = self.rest.as_ref().and_then(|rest| rest.label.as_deref());
+        own.or_else(|| self.id_is_label.then_some(&*self.id))
     }
 
     pub(crate) fn weight(&self) -> Option<u16> {
@@ -155,6 +169,6 @@ mod tests {
 
     #[test]
     fn stays_small() {
-        assert!(size_of::<Known>() <= 56);
+        assert!(size_of::<Known>() <= 40);
     }
 }

@@ -21,14 +21,17 @@ mod label;
 mod message;
 mod metrics;
 mod name;
+mod node;
 mod pods;
 pub mod query;
 mod querylog;
+mod record;
 mod server;
 mod set;
 mod table;
 mod tcp;
 mod udp;
+mod view;
 mod zones;
 
 pub use answer::{Answerer, MAX_CHAIN, Transport, Verdict};

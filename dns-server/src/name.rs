@@ -4,18 +4,32 @@
 //! octets are at most 63 and so never mistaken for upper-case letters: the whole form can be lowered at once.
 
 use smallvec::SmallVec;
-use std::fmt;
+use std::fmt::{self, Write};
+use std::hash::{Hash, Hasher};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::sync::Arc;
+use triomphe::ThinArc;
 
 /// The longest name in wire form, the root's octet included (RFC 1035 §2.3.4).
 pub(crate) const MAX_NAME: usize = 255;
 /// The longest label (RFC 1035 §2.3.4).
 pub(crate) const MAX_LABEL: usize = 63;
 
-/// A lower-case domain name in wire form.
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) struct Name(Arc<[u8]>);
+/// A lower-case domain name in wire form. One word, for there are many pointers to names.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Name(ThinArc<(), u8>);
+
+/// As its wire form's, by which it can be looked up.
+impl Hash for Name {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.wire().hash(state);
+    }
+}
+
+impl std::borrow::Borrow<[u8]> for Name {
+    fn borrow(&self) -> &[u8] {
+        self.wire()
+    }
+}
 
 impl Name {
     /// Reads a name as people write it; a dot at the end changes nothing, all names are absolute. None where it breaks
@@ -29,20 +43,30 @@ impl Name {
             }
         }
         wire.push(0);
-        (wire.len() <= MAX_NAME).then(|| Self(wire.into()))
+        (wire.len() <= MAX_NAME).then(|| Self::from_wire(&wire))
     }
 
     /// A name from wire form that is already valid and in lower case.
     pub(crate) fn from_wire(wire: &[u8]) -> Self {
-        Self(wire.into())
+        Self(ThinArc::from_header_and_slice((), wire))
     }
 
     /// The name with one more label in front; none where it would be too long.
     pub(crate) fn child(&self, label: &[u8]) -> Option<Self> {
-        let mut wire = Vec::with_capacity(label.len() + 1 + self.0.len());
+        let mut wire = Vec::with_capacity(label.len() + 1 + self.wire().len());
         push_label(&mut wire, label)?;
-        wire.extend_from_slice(&self.0);
-        (wire.len() <= MAX_NAME).then(|| Self(wire.into()))
+        wire.extend_from_slice(self.wire());
+        (wire.len() <= MAX_NAME).then(|| Self::from_wire(&wire))
+    }
+
+    /// The name with a label in wire form in front; none where it would be too long.
+    pub(crate) fn behind(&self, label: &Label) -> Option<Self> {
+        self.has_room(label).then(|| Self::from_wire(&[label, self.wire()].concat()))
+    }
+
+    /// Whether a label in wire form fits in front.
+    pub(crate) fn has_room(&self, label: &Label) -> bool {
+        label.len() + self.wire().len() <= MAX_NAME
     }
 
     /// `child` with the labels in the order in which they are read.
@@ -51,19 +75,19 @@ impl Name {
     }
 
     pub(crate) fn wire(&self) -> &[u8] {
-        &self.0
+        &self.0.slice
     }
 }
 
 impl fmt::Display for Name {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write_text(&self.0, f)
+        write_text(self.wire(), f)
     }
 }
 
 impl fmt::Debug for Name {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write_text(&self.0, f)
+        write_text(self.wire(), f)
     }
 }
 
@@ -95,6 +119,12 @@ pub(crate) fn reverse(address: IpAddr) -> SmallVec<[u8; 80]> {
         }
     }
     wire
+}
+
+/// A label in wire form and in lower case; none where it breaks the rules for lengths.
+pub(crate) fn label(text: &[u8]) -> Option<Label> {
+    let valid = !text.is_empty() && text.len() <= MAX_LABEL;
+    valid.then(|| std::iter::once(text.len() as u8).chain(text.iter().map(u8::to_ascii_lowercase)).collect())
 }
 
 fn push_label(wire: &mut Vec<u8>, label: &[u8]) -> Option<()> {
@@ -211,16 +241,89 @@ fn nibble(digit: u8) -> Option<u8> {
     }
 }
 
+/// A label in wire form, its length in front. The dashed form of any address fits in place.
+pub(crate) type Label = SmallVec<[u8; 48]>;
+
 /// The label of an instance that has no better one: its address with dashes.
 ///
 /// As CoreDNS forms it: dots and colons become dashes, and a dash at the end (an address like `fd00::`) is followed by
 /// `0`. A dash in front (`::1`) stays: it is no host name then (RFC 1123 §2.1), but the DNS itself allows it (RFC 2181 §11).
 pub fn dashed(address: IpAddr) -> String {
-    let mut label: String = address.to_string().chars().map(|c| if matches!(c, '.' | ':') { '-' } else { c }).collect();
-    if label.ends_with('-') {
-        label.push('0');
+    dashed_label(address).iter().skip(1).copied().map(char::from).collect()
+}
+
+/// [`dashed`] in wire form.
+pub(crate) fn dashed_label(address: IpAddr) -> Label {
+    struct Dashes<'a>(&'a mut Label);
+    impl Write for Dashes<'_> {
+        fn write_str(&mut self, text: &str) -> fmt::Result {
+            self.0.extend(text.bytes().map(|c| if matches!(c, b'.' | b':') { b'-' } else { c }));
+            Ok(())
+        }
     }
+    let mut label = Label::new();
+    label.push(0);
+    // Writing into memory does not fail.
+    let _ = match address {
+        IpAddr::V4(v4) => {
+            for (n, octet) in v4.octets().into_iter().enumerate() {
+                if n > 0 {
+                    label.push(b'-');
+                }
+                push_decimal(&mut label, octet);
+            }
+            Ok(())
+        }
+        IpAddr::V6(v6) => write!(Dashes(&mut label), "{v6}"),
+    };
+    if label.last() == Some(&b'-') {
+        label.push(b'0');
+    }
+    label[0] = (label.len() - 1) as u8;
     label
+}
+
+fn push_decimal(label: &mut Label, number: u8) {
+    for (unit, from) in [(100, 100), (10, 10), (1, 0)] {
+        if number >= from {
+            label.push(b'0' + number / unit % 10);
+        }
+    }
+}
+
+/// The address whose [`dashed`] form a lower-case label is; none where it is none's, or where the form does not say
+/// which (`::ffff:1.2.3.4` looks like `::ffff:1:2:3:4`).
+pub(crate) fn dashed_address(label: &[u8]) -> Option<IpAddr> {
+    // What most labels fail at is looked at first.
+    if label.len() > 39 || !label.iter().all(|&c| matches!(c, b'0'..=b'9' | b'a'..=b'f' | b'-')) {
+        return None;
+    }
+    if let Some(v4) = dashed_v4(label) {
+        return Some(v4.into());
+    }
+    let mut colons = [0; 39];
+    let colons = colons.get_mut(..label.len())?;
+    for (to, &from) in colons.iter_mut().zip(label) {
+        *to = if from == b'-' { b':' } else { from };
+    }
+    let address = std::str::from_utf8(colons).ok()?.parse().ok().map(IpAddr::V6)?;
+    // Addresses can be written in several ways; one of them is its name.
+    (dashed_label(address).get(1..) == Some(label)).then_some(address)
+}
+
+fn dashed_v4(label: &[u8]) -> Option<Ipv4Addr> {
+    let mut octets = [0; 4];
+    let mut parts = label.split(|&c| c == b'-');
+    for octet in &mut octets {
+        let digits = parts.next()?;
+        if digits.is_empty() || digits.len() > 3 || (digits.len() > 1 && digits[0] == b'0') {
+            return None;
+        }
+        let number =
+            digits.iter().try_fold(0_u16, |number, c| c.is_ascii_digit().then(|| number * 10 + u16::from(c - b'0')));
+        *octet = u8::try_from(number?).ok()?;
+    }
+    parts.next().is_none().then(|| octets.into())
 }
 
 #[cfg(test)]
@@ -284,7 +387,38 @@ mod tests {
         for (address, label) in
             [("10.0.0.1", "10-0-0-1"), ("fd00::1", "fd00--1"), ("fd00::", "fd00--0"), ("::1", "--1")]
         {
-            assert_eq!(dashed(address.parse().unwrap()), label);
+            let address = address.parse().unwrap();
+            assert_eq!(dashed(address), label);
+            assert_eq!(dashed_address(label.as_bytes()), Some(address));
+        }
+        assert_eq!(dashed("::ffff:1.2.3.4".parse().unwrap()), "--ffff-1-2-3-4");
+        assert_eq!(dashed_address(b"--ffff-1-2-3-4"), Some("::ffff:1:2:3:4".parse().unwrap()));
+        for label in [
+            "10-0-0-01",
+            "10-0-0",
+            "10-0-0-1-2",
+            "10-0-0-256",
+            "1000-0-0-1",
+            "10-0-0-",
+            "fd00--",
+            "0fd--1",
+            "fd00--0-1",
+            "abc",
+            "-",
+        ] {
+            assert_eq!(dashed_address(label.as_bytes()), None, "{label}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn dashed_forms_say_their_address(bits: u128, v4: bool, zeros in 0..128u32) {
+            let bits = bits.checked_shr(zeros).unwrap_or_default();
+            let address = if v4 { Ipv4Addr::from(bits as u32).into() } else { IpAddr::from(Ipv6Addr::from(bits)) };
+            let ambiguous = address.to_string().contains(':') && address.to_string().contains('.');
+            let expected = (!ambiguous).then_some(address);
+            let found = dashed_address(dashed(address).as_bytes());
+            proptest::prop_assert_eq!(found.filter(|found| *found == address), expected);
         }
     }
 }

@@ -54,15 +54,15 @@ pub(crate) enum Spelling<'a> {
 }
 
 impl Spelling<'_> {
-    /// The wire form of a name of the table, in two parts. One that would be too long stays as it is, for it is right in
-    /// both zones.
-    pub(crate) fn of<'n>(&'n self, name: &'n Name) -> [&'n [u8]; 2] {
+    /// The wire form of a name of the table, in two parts, behind `front` octets of it. One that would be too long stays
+    /// as it is, for it is right in both zones.
+    pub(crate) fn of<'n>(&'n self, front: usize, name: &'n Name) -> [&'n [u8]; 2] {
         let wire = name.wire();
         if let &Spelling::Alias { primary, asked } = self
             && name::is_within(wire, primary)
         {
             let own = &wire[..wire.len() - primary.len()];
-            if own.len() + asked.len() <= MAX_NAME {
+            if front + own.len() + asked.len() <= MAX_NAME {
                 return [own, asked];
             }
         }
@@ -152,12 +152,6 @@ pub(crate) fn is_reverse(wire: &[u8]) -> bool {
     wire.ends_with(V4_SUFFIX) || wire.ends_with(V6_SUFFIX)
 }
 
-impl std::borrow::Borrow<[u8]> for Name {
-    fn borrow(&self) -> &[u8] {
-        self.wire()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -193,7 +187,7 @@ mod tests {
         let length = zones.compiled(&mut buffer, asked.wire().len(), within).unwrap();
         assert_eq!(Name::from_wire(&buffer[..length]).to_string(), "web.prod.svc.cluster.local.");
         let spelling = zones.spelling(within.kind);
-        let spelt = |name: &str| Name::from_wire(&spelling.of(&Name::from_text(name).unwrap()).concat()).to_string();
+        let spelt = |name: &str| Name::from_wire(&spelling.of(0, &Name::from_text(name).unwrap()).concat()).to_string();
         assert_eq!(spelt("a.svc.cluster.local"), "a.svc.o.");
         assert_eq!(spelt("a.svc.xcluster.local"), "a.svc.xcluster.local.");
         assert_eq!(spelt("example.com"), "example.com.");
@@ -201,7 +195,7 @@ mod tests {
         let long = format!("{0}.{0}.{0}", "a".repeat(63));
         let spelling = zones.spelling(Kind::Alias(0));
         let name = Name::from_text(&format!("{long}.cluster.local")).unwrap();
-        assert_eq!(spelling.of(&name), [name.wire(), &[]]);
+        assert_eq!(spelling.of(0, &name), [name.wire(), &[]]);
         let longest = Name::from_text(&format!("{0}.{0}.{1}.{2}.o", "a".repeat(63), "b".repeat(60), "c".repeat(59)));
         let longest = longest.unwrap();
         buffer[..longest.wire().len()].copy_from_slice(longest.wire());

@@ -13,7 +13,11 @@ use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-const ADDRESSES: [&str; 6] = ["10.0.0.1", "10.0.0.2", "10.96.0.1", "203.0.113.5", "fd00::1", "fd00:2::"];
+/// With dashes, the last two look the same.
+const ADDRESSES: [&str; 8] =
+    ["10.0.0.1", "10.0.0.2", "10.96.0.1", "203.0.113.5", "fd00::1", "fd00:2::", "::ffff:10.0.0.1", "::ffff:10:0:0:1"];
+/// Some are what endpoints are called that have those addresses and no hostname.
+const HOSTNAMES: [&str; 5] = ["host", "Other", "10-0-0-1", "fd00--1", "--ffff-10-0-0-1"];
 const ZONES: [&str; 3] = ["cluster.local.", "10.in-addr.arpa.", "d.f.ip6.arpa."];
 
 #[derive(Clone, Debug)]
@@ -256,7 +260,7 @@ fn service_view(n: usize, s: usize) -> impl Strategy<Value = ServiceView> {
 }
 
 fn instance_view(n: usize, s: usize, i: usize) -> impl Strategy<Value = InstanceView> {
-    let hostname = proptest::option::of(proptest::sample::select(vec!["host", "Other"]));
+    let hostname = proptest::option::of(proptest::sample::select(HOSTNAMES.to_vec()));
     let weight = proptest::option::of(Just(3u16));
     let own_ports = prop_oneof![2 => Just(Vec::new()), 1 => ports()];
     (addresses(), addresses(), own_ports, hostname, weight, any::<bool>(), any::<bool>()).prop_map(

@@ -179,7 +179,7 @@ impl Reply {
     }
 
     pub fn data(&self) -> BTreeSet<String> {
-        self.message.answers.iter().map(|record| record.data.to_string()).collect()
+        self.message.answers.iter().map(|record| record.data.to_string().replace("\\-", "-")).collect()
     }
 
     /// Whether it is a negative answer as RFC 2308 wants it: no data, and the SOA of the zone.
@@ -194,7 +194,9 @@ impl Reply {
 pub fn question(name: &str, qtype: RecordType) -> Message {
     let mut message = Message::query();
     message.metadata.id = 4711;
-    let mut wanted = Name::from_ascii(name).unwrap();
+    // Hickory reads no label that begins with a dash (`::1` makes one), but takes it as it is.
+    let raw = || Name::from_labels(name.trim_end_matches('.').split('.').map(str::as_bytes));
+    let mut wanted = Name::from_ascii(name).or_else(|_| raw()).unwrap();
     wanted.set_fqdn(true);
     message.add_query(Query::query(wanted, qtype));
     message
