@@ -30,7 +30,6 @@ use crate::querylog::{QueryLog, Seen};
 use crate::table::{Node, Pointers, Special};
 use crate::zones::{self, Kind, Spelling, Within};
 use hashbrown::HashSet;
-use smallvec::SmallVec;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
@@ -410,13 +409,11 @@ impl Scratch {
         };
         lower.copy_from_slice(query.name);
         lower.make_ascii_lowercase();
-        let mut rewritten = false;
-        if let Some(lane) = &lane
-            && let Some(target) = lane.forward().rewritten(&self.lower[..length])
-        {
+        let rewritten = lane.as_ref().and_then(|lane| lane.forward().rewritten(&self.lower[..length], &index.zones));
+        let rewritten = rewritten.map(|rewritten| rewritten.target);
+        if let Some(target) = &rewritten {
             length = target.len();
-            self.lower[..length].copy_from_slice(&target);
-            rewritten = true;
+            self.lower[..length].copy_from_slice(target);
         }
         // A name is what it is called for everybody; only asking others is for those who may.
         let mut lane = lane.filter(|_| offered);
@@ -425,16 +422,16 @@ impl Scratch {
         let synced = index.is_synced();
         let within = match index.zones.find(lower) {
             Some(within) => within,
-            None if rewritten => {
-                let Some(lane) = lane else { return Resolved::Outside(length) };
-                return foreign(reply, QUESTION, lane.find(lower, wish));
-            }
-            None if !zones::is_reverse(lower) => return Resolved::Outside(length),
             // Whether it is known can't be said yet.
-            None if !synced => return not_ready(reply),
+            None if zones::is_reverse(lower) && !synced => return not_ready(reply),
             // An address that is known, outside of the reverse zones: it is a zone of its own.
-            None if index.table.read(lower, |_| ()).is_some() => Within { apex_at: 0, kind: Kind::Reverse },
-            None => return Resolved::Outside(length),
+            None if zones::is_reverse(lower) && index.table.read(lower, |_| ()).is_some() => {
+                Within { apex_at: 0, kind: Kind::Reverse }
+            }
+            None => match lane {
+                Some(lane) if rewritten.is_some() => return foreign(reply, QUESTION, lane.find(lower, wish)),
+                _ => return Resolved::Outside(length),
+            },
         };
         self.zone = CountedZone::of(within.kind);
         if !synced {
@@ -442,31 +439,36 @@ impl Scratch {
         }
         reply.authoritative = true;
         self.targets.clear();
-        // Where another name is looked up, the zone's name does not stand in the question.
-        let (mut apex, mut within) = (SmallVec::<[u8; 64]>::new(), within);
-        if rewritten {
-            apex.extend_from_slice(&lower[within.apex_at..]);
-            match index.zones.compiled(&mut self.lower, length, within) {
-                Some(compiled) => length = compiled,
-                None => return Resolved::Rcode(Rcode::NxDomain),
-            }
-            within = Within { apex_at: 0, kind: Kind::Reverse };
-        }
-
-        let mut asked =
-            Asked { qtype: query.qtype, owner: QUESTION, length, within, spelling: index.zones.spelling(within.kind) };
-        let mut found = self.at(index, reply, &asked);
-        if let (Found::Missing, Some(lane)) = (&found, &mut lane)
-            && !rewritten
-        {
+        let spelling = index.zones.spelling(within.kind);
+        // Where another name is looked up, the zone's name does not stand in the question, and can't be pointed to.
+        let place = if rewritten.is_some() { Within { apex_at: 0, kind: Kind::Reverse } } else { within };
+        let compiled = match rewritten {
+            Some(_) => index.zones.compiled(&mut self.lower, length, within),
+            None => Some(length),
+        };
+        let mut asked = Asked { qtype: query.qtype, owner: QUESTION, length, within: place, spelling };
+        let mut found = match compiled {
+            Some(length) => self.at(index, reply, &Asked { length, ..asked }),
+            None => Found::Missing,
+        };
+        if let (Found::Missing, Some(lane)) = (&found, &mut lane) {
             // What was looked up may have got the end of another zone.
-            self.lower[..length].copy_from_slice(query.name);
+            self.lower[..length].copy_from_slice(rewritten.as_deref().unwrap_or(query.name));
             self.lower[..length].make_ascii_lowercase();
-            if lane.forward().speaks_for(&self.lower[..length], query.qtype, within) {
+            let name = &self.lower[..length];
+            if lane.forward().speaks_for(name, query.qtype, within) {
                 reply.authoritative = false;
-                return Resolved::Outside(length);
+                return match rewritten {
+                    Some(_) => foreign(reply, QUESTION, lane.find(name, wish)),
+                    None => Resolved::Outside(length),
+                };
             }
-            if within.kind == Kind::Primary && lane.forward().config.search.is_some() && wish.recursion_desired {
+            // What a rewrite leads to is a whole name.
+            if rewritten.is_none()
+                && within.is_cluster()
+                && lane.forward().config.search.is_some()
+                && wish.recursion_desired
+            {
                 match self.search(index, reply, &asked, lane, wish) {
                     Searched::Nothing => {}
                     Searched::Here(at) => found = at,
@@ -508,9 +510,9 @@ impl Scratch {
             Found::NoData => Rcode::NoError,
             Found::Missing => Rcode::NxDomain,
         };
-        let told = match rewritten {
-            true => reply.soa_of(index, &apex),
-            false => reply.soa(Section::Authority, index, asked.owner, asked.within),
+        let told = match &rewritten {
+            Some(target) if chain == 0 => reply.soa_of(index, target.get(within.apex_at..).unwrap_or_default()),
+            _ => reply.soa(Section::Authority, index, asked.owner, asked.within),
         };
         if !told {
             reply.truncated = true;
@@ -538,7 +540,7 @@ impl Scratch {
         for candidate in candidates {
             let wire = candidate.wire();
             if index.zones.find(wire).is_some() {
-                if index.table.read(wire, |_| ()).is_some() || index.pod_address(wire).is_some() {
+                if search::is_ours(index, wire) {
                     let Some(at) = reply.name(QUESTION, kind::CNAME, index.config.ttl, &candidate, spelling) else {
                         reply.truncated = true;
                         return Searched::There(Resolved::Rcode(Rcode::NoError));
