@@ -4,13 +4,17 @@
 //!
 //! - ANY gets one synthesized HINFO (RFC 8482 §4.2), or the alias where there is one (§4.3).
 //! - Aliases within the zone are followed, at most [`MAX_CHAIN`] of them; a longer chain is taken for a loop and is an
-//!   error (RFC 1034 §3.6.2). The alias stays in the answer when its target lacks the type or does not exist, and the
-//!   response code is the last name's (RFC 6604 §3), where CoreDNS drops the alias.
+//!   error (RFC 1034 §3.6.2): SERVFAIL without records, where CoreDNS answers that there is no data. The alias stays in
+//!   the answer when its target lacks the type or does not exist, and the response code is the last name's (RFC 6604 §3),
+//!   where CoreDNS drops the alias.
+//! - An answer that is an error (SERVFAIL) has no records, whatever led there: half of a chain is no answer, and some
+//!   clients would take it for one.
 //! - A set that does not fit is answered with a random window of it: over UDP with TC (RFC 2181 §9), over TCP without,
 //!   for there is nothing larger to turn to. Addresses in the additional section are left out silently.
 //! - The order is random with every answer: a random beginning, then round.
 
 use crate::encode::{QUESTION, Rcode, Reply, Section, bare};
+use crate::extended::{self, Extended};
 use crate::forward::Forward;
 use crate::forward::engine::{Asker, Back};
 use crate::forward::entry::Room;
@@ -28,7 +32,6 @@ use crate::record::Pointer;
 use crate::view::{Called, View};
 use crate::zones::{self, Kind, Spelling, Within};
 use hashbrown::HashSet;
-use smallvec::SmallVec;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
@@ -190,7 +193,10 @@ impl Answerer {
         let timed = self.counters.samples();
         let began = (timed || logged).then(Instant::now);
         self.scratch.zone = CountedZone::NONE;
-        let mut edns = None;
+        if let Some(lane) = &mut self.lane {
+            lane.begin(logged);
+        }
+        let edns;
         let rcode = match message::parse(packet) {
             Parsed::Ignore => {
                 self.counters.dropped();
@@ -198,11 +204,11 @@ impl Answerer {
             }
             Parsed::Malformed => {
                 self.counters.malformed();
-                bare(out, packet, Rcode::FormErr);
+                edns = self.without_question(packet, Rcode::FormErr, out);
                 Rcode::FormErr
             }
             Parsed::OtherOpcode => {
-                bare(out, packet, Rcode::NotImp);
+                edns = self.without_question(packet, Rcode::NotImp, out);
                 Rcode::NotImp
             }
             Parsed::Query(query) => {
@@ -220,10 +226,18 @@ impl Answerer {
                 self.counters.took(took);
             }
             if logged {
-                self.note(out, Seen { client, transport, took, rcode, edns });
+                let came = self.lane.as_mut().and_then(Lane::take_came);
+                self.note(out, Seen { client, transport, took, rcode, edns, came });
             }
         }
         Verdict::Send
+    }
+
+    /// Answers to what is no question, or can't be read; whether the client speaks EDNS, and asks for DNSSEC.
+    fn without_question(&self, packet: &[u8], rcode: Rcode, out: &mut Vec<u8>) -> Option<bool> {
+        let edns = message::edns_of(packet);
+        bare(out, packet, rcode, edns, self.payload());
+        edns.map(|edns| edns.dnssec_ok)
     }
 
     /// Whether the answer under way goes into the log: at random, so that no pattern of queries hides from it.
@@ -250,7 +264,7 @@ impl Answerer {
         if self.lane.as_mut().is_some_and(|lane| lane.hand_over(packet, transport, client, back).is_ok()) {
             return true;
         }
-        self.give_up(packet, transport, out);
+        self.give_up(packet, transport, extended::TOO_MANY, out);
         false
     }
 
@@ -258,19 +272,22 @@ impl Answerer {
     /// where that is not enough.
     pub(crate) fn again(&mut self, asker: &mut Asker, out: &mut Vec<u8>) -> Option<Key> {
         self.scratch.zone = CountedZone::NONE;
+        let logged = self.is_logged();
         let lane = self.lane.as_mut()?;
+        lane.begin(logged);
         let Parsed::Query(query) = message::parse(&asker.packet) else { return None };
         lane.exchange_found(std::mem::take(&mut asker.found));
         let rcode = self.query(&asker.packet, &query, asker.transport, asker.client.ip(), out);
         let lane = self.lane.as_mut()?;
         asker.found = lane.exchange_found(Vec::new());
+        let came = lane.take_came();
         match rcode {
             Some(rcode) => {
                 self.counters.response(self.scratch.zone, rcode);
-                if self.is_logged() {
+                if logged {
                     let edns = query.edns.map(|edns| edns.dnssec_ok);
                     let (client, transport, took) = (asker.client, asker.transport, asker.begun.elapsed());
-                    self.note(out, Seen { client, transport, took, rcode, edns });
+                    self.note(out, Seen { client, transport, took, rcode, edns, came });
                 }
                 None
             }
@@ -278,19 +295,25 @@ impl Answerer {
         }
     }
 
-    /// Answers that there is no answer now.
-    pub(crate) fn give_up(&mut self, packet: &[u8], transport: Transport, out: &mut Vec<u8>) {
+    /// Answers that there is no answer now, and why.
+    pub(crate) fn give_up(&mut self, packet: &[u8], transport: Transport, why: Extended, out: &mut Vec<u8>) {
         let Parsed::Query(query) = message::parse(packet) else { return };
         let room = self.room(&query, transport);
         let mut reply = Reply::new(out, packet, &query, room.limit);
         reply.rcode = Rcode::ServFail;
         reply.recursion = true;
+        reply.reasons.push(why);
         self.counters.response(CountedZone::NONE, reply.finish(room.payload));
+    }
+
+    /// What we take over UDP, and give at most.
+    fn payload(&self) -> u16 {
+        self.index.config.udp_payload.max(MAX_PLAIN_UDP)
     }
 
     /// What a client takes.
     fn room(&self, query: &Query<'_>, transport: Transport) -> Room {
-        let most = self.index.config.udp_payload.max(MAX_PLAIN_UDP);
+        let most = self.payload();
         let limit = match (transport, query.edns) {
             (Transport::Tcp, _) => MAX_TCP,
             (Transport::Udp, None) => usize::from(MAX_PLAIN_UDP),
@@ -324,16 +347,21 @@ impl Answerer {
             Resolved::Rcode(rcode) => rcode,
             Resolved::Later => return None,
             Resolved::Outside(length) => match lane {
-                None => Rcode::Refused,
+                None => {
+                    reply.reasons.push(extended::NOT_AUTHORITATIVE);
+                    Rcode::Refused
+                }
                 Some(lane) if !offered => {
                     lane.refused(Refusal::Network);
+                    reply.reasons.push(extended::PROHIBITED);
                     Rcode::Refused
                 }
                 Some(lane) => match lane.find(&self.scratch.lower[..length], wish) {
                     Foreign::Later => return None,
-                    Foreign::Refused => {
+                    Foreign::Refused(why) => {
                         // The reply may have been begun as an answer of ours.
                         reply.authoritative = false;
+                        reply.reasons.extend(why);
                         Rcode::Refused
                     }
                     Foreign::Entry(entry, age) => {
@@ -347,6 +375,10 @@ impl Answerer {
             },
         };
         reply.rcode = rcode;
+        if rcode == Rcode::ServFail {
+            // Aliases may have led there.
+            reply.clear();
+        }
         if reply.truncated {
             self.counters.truncated();
             reply.truncated = transport == Transport::Udp;
@@ -367,7 +399,9 @@ impl Scratch {
         if query.edns.is_some_and(|edns| edns.version > 0) {
             return Resolved::Rcode(Rcode::BadVers);
         }
-        if query.qclass != CLASS_IN || matches!(query.qtype, kind::AXFR | kind::IXFR) {
+        let in_class = query.qclass == CLASS_IN;
+        if !in_class || matches!(query.qtype, kind::AXFR | kind::IXFR) {
+            reply.reasons.push(if in_class { extended::NO_TRANSFERS } else { extended::NO_CLASS });
             return Resolved::Rcode(Rcode::Refused);
         }
         let mut length = query.name.len();
@@ -377,13 +411,11 @@ impl Scratch {
         };
         lower.copy_from_slice(query.name);
         lower.make_ascii_lowercase();
-        let mut rewritten = false;
-        if let Some(lane) = &lane
-            && let Some(target) = lane.forward().rewritten(&self.lower[..length])
-        {
+        let rewritten = lane.as_ref().and_then(|lane| lane.forward().rewritten(&self.lower[..length], &index.zones));
+        let rewritten = rewritten.map(|rewritten| rewritten.target);
+        if let Some(target) = &rewritten {
             length = target.len();
-            self.lower[..length].copy_from_slice(&target);
-            rewritten = true;
+            self.lower[..length].copy_from_slice(target);
         }
         // A name is what it is called for everybody; only asking others is for those who may.
         let mut lane = lane.filter(|_| offered);
@@ -392,48 +424,53 @@ impl Scratch {
         let synced = index.is_synced();
         let within = match index.zones.find(lower) {
             Some(within) => within,
-            None if rewritten => {
-                let Some(lane) = lane else { return Resolved::Outside(length) };
-                return foreign(reply, QUESTION, lane.find(lower, wish));
-            }
-            None if !zones::is_reverse(lower) => return Resolved::Outside(length),
             // Whether it is known can't be said yet.
-            None if !synced => return Resolved::Rcode(Rcode::ServFail),
+            None if zones::is_reverse(lower) && !synced => return not_ready(reply),
             // An address that is known, outside of the reverse zones: it is a zone of its own.
-            None if index.table.read(lower, |_| ()).is_some() => Within { apex_at: 0, kind: Kind::Reverse },
-            None => return Resolved::Outside(length),
+            None if zones::is_reverse(lower) && index.table.read(lower, |_| ()).is_some() => {
+                Within { apex_at: 0, kind: Kind::Reverse }
+            }
+            None => match lane {
+                Some(lane) if rewritten.is_some() => return foreign(reply, QUESTION, lane.find(lower, wish)),
+                _ => return Resolved::Outside(length),
+            },
         };
         self.zone = CountedZone::of(within.kind);
         if !synced {
-            return Resolved::Rcode(Rcode::ServFail);
+            return not_ready(reply);
         }
         reply.authoritative = true;
         self.targets.clear();
-        // Where another name is looked up, the zone's name does not stand in the question.
-        let (mut apex, mut within) = (SmallVec::<[u8; 64]>::new(), within);
-        if rewritten {
-            apex.extend_from_slice(&lower[within.apex_at..]);
-            match index.zones.compiled(&mut self.lower, length, within) {
-                Some(compiled) => length = compiled,
-                None => return Resolved::Rcode(Rcode::NxDomain),
-            }
-            within = Within { apex_at: 0, kind: Kind::Reverse };
-        }
-
-        let mut asked =
-            Asked { qtype: query.qtype, owner: QUESTION, length, within, spelling: index.zones.spelling(within.kind) };
-        let mut found = self.at(index, reply, &asked);
-        if let (Found::Missing, Some(lane)) = (&found, &mut lane)
-            && !rewritten
-        {
+        let spelling = index.zones.spelling(within.kind);
+        // Where another name is looked up, the zone's name does not stand in the question, and can't be pointed to.
+        let place = if rewritten.is_some() { Within { apex_at: 0, kind: Kind::Reverse } } else { within };
+        let compiled = match rewritten {
+            Some(_) => index.zones.compiled(&mut self.lower, length, within),
+            None => Some(length),
+        };
+        let mut asked = Asked { qtype: query.qtype, owner: QUESTION, length, within: place, spelling };
+        let mut found = match compiled {
+            Some(length) => self.at(index, reply, &Asked { length, ..asked }),
+            None => Found::Missing,
+        };
+        if let (Found::Missing, Some(lane)) = (&found, &mut lane) {
             // What was looked up may have got the end of another zone.
-            self.lower[..length].copy_from_slice(query.name);
+            self.lower[..length].copy_from_slice(rewritten.as_deref().unwrap_or(query.name));
             self.lower[..length].make_ascii_lowercase();
-            if lane.forward().speaks_for(&self.lower[..length], query.qtype, within) {
+            let name = &self.lower[..length];
+            if lane.forward().speaks_for(name, query.qtype, within) {
                 reply.authoritative = false;
-                return Resolved::Outside(length);
+                return match rewritten {
+                    Some(_) => foreign(reply, QUESTION, lane.find(name, wish)),
+                    None => Resolved::Outside(length),
+                };
             }
-            if within.kind == Kind::Primary && lane.forward().config.search.is_some() && wish.recursion_desired {
+            // What a rewrite leads to is a whole name.
+            if rewritten.is_none()
+                && within.is_cluster()
+                && lane.forward().config.search.is_some()
+                && wish.recursion_desired
+            {
                 match self.search(index, reply, &asked, lane, wish) {
                     Searched::Nothing => {}
                     Searched::Here(at) => found = at,
@@ -445,7 +482,7 @@ impl Scratch {
         while let Found::Alias(target, owner) = found {
             chain += 1;
             if chain > MAX_CHAIN {
-                reply.authoritative = false;
+                reply.reasons.push(extended::ALIAS_LOOP);
                 return Resolved::Rcode(Rcode::ServFail);
             }
             let Some(within) = index.zones.find(target.wire()).filter(|within| within.is_cluster()) else {
@@ -453,7 +490,7 @@ impl Scratch {
                 return match lane.filter(|_| wish.recursion_desired) {
                     None => Resolved::Rcode(Rcode::NoError),
                     Some(lane) => match lane.find(target.wire(), wish) {
-                        Foreign::Refused => Resolved::Rcode(Rcode::NoError),
+                        Foreign::Refused(_) => Resolved::Rcode(Rcode::NoError),
                         found => foreign(reply, owner, found),
                     },
                 };
@@ -475,9 +512,9 @@ impl Scratch {
             Found::NoData => Rcode::NoError,
             Found::Missing => Rcode::NxDomain,
         };
-        let told = match rewritten {
-            true => reply.soa_of(index, &apex),
-            false => reply.soa(Section::Authority, index, asked.owner, asked.within),
+        let told = match &rewritten {
+            Some(target) if chain == 0 => reply.soa_of(index, target.get(within.apex_at..).unwrap_or_default()),
+            _ => reply.soa(Section::Authority, index, asked.owner, asked.within),
         };
         if !told {
             reply.truncated = true;
@@ -505,7 +542,7 @@ impl Scratch {
         for candidate in candidates {
             let wire = candidate.wire();
             if index.zones.find(wire).is_some() {
-                if index.table.read(wire, |_| ()).is_some() || index.pod_address(wire).is_some() {
+                if search::is_ours(index, wire) {
                     let Some(at) = reply.name(QUESTION, kind::CNAME, index.config.ttl, &candidate, spelling) else {
                         reply.truncated = true;
                         return Searched::There(Resolved::Rcode(Rcode::NoError));
@@ -519,12 +556,11 @@ impl Scratch {
             }
             match lane.find(wire, wish) {
                 Foreign::Later => return Searched::There(Resolved::Later),
-                Foreign::Refused => {}
+                Foreign::Refused(_) => {}
                 Foreign::Entry(entry, _) if entry.rcode() == Rcode::NxDomain && entry.records() == 0 => {}
                 Foreign::Entry(entry, age) => {
                     if entry.rcode() == Rcode::ServFail {
-                        reply.authoritative = false;
-                        return Searched::There(Resolved::Rcode(Rcode::ServFail));
+                        return Searched::There(foreign(reply, QUESTION, Foreign::Entry(entry, age)));
                     }
                     let Some(at) = reply.name(QUESTION, kind::CNAME, index.config.ttl, &candidate, spelling) else {
                         reply.truncated = true;
@@ -605,11 +641,20 @@ impl Scratch {
     }
 }
 
+/// Before the first sync what is not known may exist: SERVFAIL, never NXDOMAIN.
+fn not_ready(reply: &mut Reply<'_>) -> Resolved {
+    reply.reasons.push(extended::NOT_READY);
+    Resolved::Rcode(Rcode::ServFail)
+}
+
 /// Takes over what others say of a name, as said of the name at `owner`.
 fn foreign(reply: &mut Reply<'_>, owner: usize, found: Foreign) -> Resolved {
     match found {
         Foreign::Later => Resolved::Later,
-        Foreign::Refused => Resolved::Rcode(Rcode::Refused),
+        Foreign::Refused(why) => {
+            reply.reasons.extend(why);
+            Resolved::Rcode(Rcode::Refused)
+        }
         Foreign::Entry(entry, age) => {
             if !entry.write_into(reply, owner, age) {
                 reply.truncated = true;

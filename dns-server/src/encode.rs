@@ -4,11 +4,13 @@
 //! and so keep its spelling (RFC 1035 §4.1.4; clients that mix upper and lower case as a guard against forged answers
 //! rely on it). Room for the OPT record is set aside first. A record goes in whole or not at all.
 
+use crate::extended::{self, Extended};
 use crate::index::Index;
 use crate::message::{CLASS_IN, Edns, HEADER, Query, kind};
 use crate::name::Name;
 use crate::record::{Pointer, Srv};
 use crate::zones::{Spelling, Within};
+use smallvec::SmallVec;
 use std::net::IpAddr;
 
 /// The TTL of `dns-version.<zone>`, from the specification's example (§2.2).
@@ -76,6 +78,8 @@ pub(crate) enum Section {
 pub(crate) struct Reply<'a> {
     out: &'a mut Vec<u8>,
     limit: usize,
+    /// Where the question ends.
+    begin: usize,
     counts: [u16; 3],
     edns: Option<Edns>,
     pub(crate) rcode: Rcode,
@@ -83,6 +87,8 @@ pub(crate) struct Reply<'a> {
     pub(crate) truncated: bool,
     /// Whether this client gets names of others as well (RA).
     pub(crate) recursion: bool,
+    /// Why it is as it is.
+    pub(crate) reasons: SmallVec<[Extended; 1]>,
 }
 
 impl<'a> Reply<'a> {
@@ -94,6 +100,7 @@ impl<'a> Reply<'a> {
         out.extend_from_slice(&packet[HEADER..HEADER + query.name.len() + 4]);
         let room = if query.edns.is_some() { OPT } else { 0 };
         Self {
+            begin: out.len(),
             out,
             limit: limit - room,
             counts: [0; 3],
@@ -102,14 +109,17 @@ impl<'a> Reply<'a> {
             authoritative: false,
             truncated: false,
             recursion: false,
+            reasons: SmallVec::new(),
         }
     }
 
     /// Ends the answer: writes OPT and header.
     pub(crate) fn finish(self, payload: u16) -> Rcode {
-        let Self { out, mut counts, edns, rcode, authoritative, truncated, recursion, .. } = self;
+        let Self { out, limit, mut counts, edns, rcode, authoritative, truncated, recursion, reasons, .. } = self;
         if let Some(edns) = edns {
-            opt(out, payload, edns.dnssec_ok, rcode);
+            // The OPT record's own room was set aside.
+            let room = limit.saturating_sub(out.len());
+            opt(out, payload, edns.dnssec_ok, rcode, (&reasons, room));
             counts[Section::Additional as usize] += 1;
         }
         // Of the query's flags, RD is copied (RFC 1035 §4.1.1). RA says whether recursion is offered to this client; AD and
@@ -138,6 +148,14 @@ impl<'a> Reply<'a> {
 
     pub(crate) fn written(&self) -> &[u8] {
         self.out
+    }
+
+    /// Leaves nothing but the question: an answer that is an error says nothing about the name.
+    pub(crate) fn clear(&mut self) {
+        self.out.truncate(self.begin);
+        self.counts = [0; 3];
+        self.authoritative = false;
+        self.truncated = false;
     }
 
     /// Gives back what was written since, for a set of records that goes in whole or not at all.
@@ -320,18 +338,47 @@ impl<'a> Reply<'a> {
     }
 }
 
-/// Writes an OPT record: root, OPT, our payload, the upper bits of the response code, version 0, flags (RFC 6891 §6.1.3).
-pub(crate) fn opt(out: &mut Vec<u8>, payload: u16, dnssec_ok: bool, rcode: Rcode) {
+/// Writes an OPT record: root, OPT, our payload, the upper bits of the response code, version 0, flags (RFC 6891 §6.1.3),
+/// and reasons, as many as fit into so much room beside it.
+pub(crate) fn opt<'a>(
+    out: &mut Vec<u8>,
+    payload: u16,
+    dnssec_ok: bool,
+    rcode: Rcode,
+    (reasons, room): (impl IntoIterator<Item = &'a Extended>, usize),
+) {
     let [size_high, size_low] = payload.to_be_bytes();
     let flags = if dnssec_ok { 0x80 } else { 0 };
     out.extend_from_slice(&[0, 0, kind::OPT as u8, size_high, size_low, rcode as u8 >> 4, 0, flags, 0, 0, 0]);
+    let data = out.len();
+    let length = extended::write(out, reasons, room);
+    if let Some(place) = out.get_mut(data - 2..data) {
+        place.copy_from_slice(&length.to_be_bytes());
+    }
 }
 
-/// Answers with nothing but a header: to what can't be read, or is not a query. Only the opcode and RD survive.
-pub(crate) fn bare(out: &mut Vec<u8>, packet: &[u8], rcode: Rcode) {
+/// Answers with nothing but a header, and an OPT record to whoever sent one (RFC 6891 §7): to what can't be read, or is
+/// not a query. Only the opcode and RD survive.
+pub(crate) fn bare(out: &mut Vec<u8>, packet: &[u8], rcode: Rcode, edns: Option<Edns>, payload: u16) {
     out.clear();
     let Some([id_high, id_low, flags, ..]) = packet.get(..HEADER) else {
         return;
     };
-    out.extend_from_slice(&[*id_high, *id_low, 0x80 | (flags & 0x79), rcode as u8 & 0x0f, 0, 0, 0, 0, 0, 0, 0, 0]);
+    out.extend_from_slice(&[
+        *id_high,
+        *id_low,
+        0x80 | (flags & 0x79),
+        rcode as u8 & 0x0f,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+        u8::from(edns.is_some()),
+    ]);
+    if let Some(edns) = edns {
+        opt(out, payload, edns.dnssec_ok, rcode, ([], 0));
+    }
 }

@@ -41,7 +41,8 @@ pub use upstream::TlsError;
 
 use crate::config::Zone;
 use crate::interfaces;
-use crate::zones::{Within, Zones};
+use crate::name::{MAX_NAME, Name};
+use crate::zones::{Kind, Within, Zones};
 use cache::Cache;
 use clock::Clock;
 use engine::Job;
@@ -51,9 +52,8 @@ use gate::Gate;
 use health::Loops;
 use metrics::{ForwardMetrics, Tally};
 use parking_lot::Mutex;
-use rewrite::Rewrites;
+use rewrite::{Rewrites, Rewritten};
 use rules::Rules;
-use smallvec::SmallVec;
 use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, OnceLock};
@@ -180,9 +180,21 @@ impl Forward {
         self.config.allow.iter().any(|network| network.contains(client))
     }
 
-    /// What a lower-case name is looked up as instead.
-    pub(crate) fn rewritten(&self, wire: &[u8]) -> Option<SmallVec<[u8; 64]>> {
-        if self.rewrites.is_empty() { None } else { self.rewrites.apply(wire) }
+    /// What a lower-case name is looked up as instead. A rule about a name of the cluster's zone holds under the zone's other
+    /// names as well, and leads to the same zone where it leads into the cluster's.
+    pub(crate) fn rewritten(&self, wire: &[u8], zones: &Zones) -> Option<Rewritten<'_>> {
+        if self.rewrites.is_empty() {
+            return None;
+        }
+        self.rewrites.apply(wire).or_else(|| {
+            let within = zones.find(wire).filter(|within| matches!(within.kind, Kind::Alias(_)))?;
+            let mut name = [0; MAX_NAME];
+            name.get_mut(..wire.len())?.copy_from_slice(wire);
+            let length = zones.compiled(&mut name, wire.len(), within)?;
+            let Rewritten { target, rule } = self.rewrites.apply(name.get(..length)?)?;
+            let target = zones.spelling(within.kind).of(&Name::from_wire(&target)).concat();
+            Some(Rewritten { target: target.into(), rule })
+        })
     }
 
     /// Whether somebody said what to answer to a name of a zone of ours that is not known: by a rule for a zone within a

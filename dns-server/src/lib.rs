@@ -13,6 +13,7 @@ mod config;
 mod dense;
 mod encode;
 pub mod explain;
+mod extended;
 pub mod forward;
 mod index;
 mod interfaces;

@@ -86,6 +86,32 @@ pub(crate) fn question_of(answer: &[u8]) -> Option<&[u8]> {
     answer.get(HEADER..end + 4)
 }
 
+/// The OPT record of a message that is no good otherwise, so far as it can be read: the first one in the additional
+/// section that has the root as its owner. What its options are does not matter.
+pub(crate) fn edns_of(packet: &[u8]) -> Option<Edns> {
+    let count = |at: usize| Some(u16::from_be_bytes([*packet.get(at)?, *packet.get(at + 1)?]));
+    let mut at = HEADER;
+    for _ in 0..count(4)? {
+        at = skip_name(packet, at)? + 4;
+    }
+    let before_additional = u32::from(count(6)?) + u32::from(count(8)?);
+    // Each takes some octets of the packet, which ends this.
+    for place in 0..before_additional + u32::from(count(10)?) {
+        let (owner, after_owner) = (at, skip_name(packet, at)?);
+        if place >= before_additional && packet.get(owner) == Some(&0) && count(after_owner)? == kind::OPT {
+            return edns_at(packet, after_owner);
+        }
+        at = after_owner + 10 + usize::from(count(after_owner + 8)?);
+    }
+    None
+}
+
+/// What an OPT record says whose owner ends there.
+fn edns_at(packet: &[u8], after_owner: usize) -> Option<Edns> {
+    let fixed = packet.get(after_owner..after_owner + 10)?;
+    Some(Edns { version: fixed[5], payload: u16::from_be_bytes([fixed[2], fixed[3]]), dnssec_ok: fixed[6] & 0x80 != 0 })
+}
+
 fn query(packet: &[u8]) -> Option<Query<'_>> {
     let count = |at: usize| Some(u16::from_be_bytes([*packet.get(at)?, *packet.get(at + 1)?]));
     // One question exactly (RFC 9619).
@@ -114,7 +140,7 @@ fn query(packet: &[u8]) -> Option<Query<'_>> {
     let before_additional = u32::from(count(6)?) + u32::from(count(8)?);
     for place in 0..before_additional + u32::from(count(10)?) {
         let (owner, after_owner) = (at, skip_name(packet, at)?);
-        let (rtype, class) = (count(after_owner)?, count(after_owner + 2)?);
+        let rtype = count(after_owner)?;
         let length = usize::from(count(after_owner + 8)?);
         let data = packet.get(after_owner + 10..after_owner + 10 + length)?;
         if rtype == kind::OPT {
@@ -122,11 +148,7 @@ fn query(packet: &[u8]) -> Option<Query<'_>> {
             if edns.is_some() || place < before_additional || packet.get(owner) != Some(&0) || !options_fit(data) {
                 return None;
             }
-            edns = Some(Edns {
-                version: *packet.get(after_owner + 5)?,
-                payload: class,
-                dnssec_ok: packet.get(after_owner + 6)? & 0x80 != 0,
-            });
+            edns = Some(edns_at(packet, after_owner)?);
         }
         at = after_owner + 10 + length;
     }

@@ -9,6 +9,7 @@
 use crate::answer::Transport;
 use crate::config::Config;
 use crate::encode::Rcode;
+use crate::forward::lane::{Came, Way};
 use crate::message::{HEADER, question_of};
 use crate::name::text;
 use crate::query::type_name;
@@ -58,10 +59,11 @@ pub(crate) struct Entry {
     rcode: Rcode,
     edns: bool,
     dnssec_ok: bool,
+    came: Option<Came>,
 }
 
 /// What the worker knows beside the packets.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Seen {
     pub(crate) client: SocketAddr,
     pub(crate) transport: Transport,
@@ -69,6 +71,8 @@ pub(crate) struct Seen {
     pub(crate) rcode: Rcode,
     /// Whether the client spoke EDNS, and whether it asked for DNSSEC.
     pub(crate) edns: Option<bool>,
+    /// Where the answer came from, where others have a part in it.
+    pub(crate) came: Option<Came>,
 }
 
 /// A line.
@@ -89,6 +93,29 @@ struct Line<'a> {
     /// The zone that the name lies in; absent for what is not ours.
     #[serde(skip_serializing_if = "Option::is_none")]
     zone: Option<&'a str>,
+    /// Where the answer about a name of others came from; absent for what is ours.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    from: Option<&'static str>,
+    /// The upstream that gave it, now or when it went into the cache.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    upstream: Option<&'a str>,
+    /// How long that took it, where it was asked for this query.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    upstream_microseconds: Option<f64>,
+    /// Why there is no answer, or an old one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'a str>,
+}
+
+/// What a line calls it.
+fn way_name(way: Way) -> &'static str {
+    match way {
+        Way::Local => "local",
+        Way::Cache => "cache",
+        Way::Stale => "stale",
+        Way::Upstream => "upstream",
+        Way::Failed => "failed",
+    }
 }
 
 /// A query log. [`Server`](crate::Server) writes it.
@@ -192,6 +219,7 @@ impl QueryLog {
             rcode: seen.rcode,
             edns: seen.edns.is_some(),
             dnssec_ok: seen.edns == Some(true),
+            came: seen.came,
         };
         if self.queue.try_send(entry).is_err() {
             self.dropped.fetch_add(1, Relaxed);
@@ -270,6 +298,9 @@ impl Lines<'_> {
             (entry.edns, "edns"),
             (entry.dnssec_ok, "do"),
         ];
+        let came = entry.came.as_ref();
+        let origin = came.and_then(|came| came.origin.as_ref());
+        let asked = came.is_some_and(|came| came.way == Way::Upstream);
         let line = Line {
             time: entry.at.to_string(),
             client: entry.client.to_string(),
@@ -285,6 +316,10 @@ impl Lines<'_> {
             microseconds: entry.took.as_nanos() as f64 / 1e3,
             size: entry.size,
             zone,
+            from: came.map(|came| way_name(came.way)),
+            upstream: origin.map(|origin| &*origin.upstream),
+            upstream_microseconds: origin.filter(|_| asked).map(|origin| origin.took.as_nanos() as f64 / 1e3),
+            reason: came.and_then(|came| came.reason.as_deref()),
         };
         // Names are escaped as in zone files, and that again as JSON wants it.
         if serde_json::to_writer(&mut self.buffer, &line).is_ok() {

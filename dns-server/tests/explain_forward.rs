@@ -102,6 +102,7 @@ async fn rewritten_names() {
     let server = Forwarding::with(Config { rewrites, ..asking(&[&upstream]) }, cluster(), "127.0.0.1:0");
     for name in ["db.example.", "db.cluster.local."] {
         let [explanation, _] = explains(&server, name, RecordType::A).await;
+        assert!(has(&explanation, &format!("`--rewrite {}=db.prod.svc.cluster.local`", name.trim_end_matches('.'))));
         assert!(has(&explanation, "Service `db` exists") && explanation.forwarding.is_none(), "{explanation:?}");
         assert!(explanation.steps.iter().all(|step| step.ok));
     }
@@ -119,7 +120,7 @@ async fn rewritten_names() {
 async fn addresses_that_others_know() {
     let folder = tempfile::tempdir().unwrap();
     let hosts = folder.path().join("hosts");
-    std::fs::write(&hosts, "10.9.0.1 printer.example\n").unwrap();
+    std::fs::write(&hosts, "# Printers\n10.9.0.1 printer.example\n").unwrap();
     let upstream = outside().await;
     let rule = format!("2.10.in-addr.arpa={}", upstream.address).parse().unwrap();
     let config = Config { zones: vec![rule, "ads.example=none".parse().unwrap()], hosts: vec![hosts], ..asking(&[]) };
@@ -128,9 +129,9 @@ async fn addresses_that_others_know() {
     assert!(has(&before, "the rule for 2.10.in-addr.arpa. says whom to ask"), "{before:?}");
     // What needs nobody to be asked is told at once.
     for (name, qtype, words) in [
-        ("1.0.9.10.in-addr.arpa.", RecordType::PTR, "file of hosts"),
-        ("printer.example.", RecordType::A, "file of hosts"),
-        ("www.ads.example.", RecordType::A, "there is nothing in ads.example."),
+        ("1.0.9.10.in-addr.arpa.", RecordType::PTR, "hosts` lists it in line 2, as printer.example."),
+        ("printer.example.", RecordType::A, "hosts` lists it in line 2, as 10.9.0.1"),
+        ("www.ads.example.", RecordType::A, "there is nothing in ads.example. (`--forward-zone ads.example=none`)"),
         ("localhost.", RecordType::A, "special-use"),
     ] {
         let [before, _] = explains(&server, name, qtype).await;

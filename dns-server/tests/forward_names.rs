@@ -267,6 +267,83 @@ async fn names_of_services_stay_here_whether_they_answer_or_not() {
     server.stop().await;
 }
 
+/// The cluster under three names.
+fn cluster_of_many_names() -> Arc<Index> {
+    let aliases = ["o", "a-zone-with-a-long-name.example"].map(|zone| zone.parse().unwrap()).to_vec();
+    let index = Index::new(ZoneConfig { aliases, ..ZoneConfig::default() }).unwrap();
+    for name in ["prod", "empty"] {
+        index.load_namespace(&namespace(name));
+    }
+    index.load_service(&cluster_ip("prod", "db", &["10.96.0.5"], &[port("sql", 5432)]));
+    index.load_service(&external("prod", "here", "db.prod.svc.cluster.local"));
+    index.set_synced(at(1));
+    Arc::new(index)
+}
+
+#[tokio::test]
+async fn rewrites_and_search_paths_hold_in_all_zones() {
+    let upstream = outside().await;
+    let consul = Upstream::start(|seen| vec![with(seen, &[a(&seen.name, 60, [192, 0, 2, 7])])]).await;
+    let rules = [
+        "short.cluster.local=db.prod.svc.cluster.local",
+        "*.old.cluster.local=*.prod.svc.cluster.local",
+        "out.cluster.local=www.example.com",
+        "other.example=here.prod.svc.o",
+        "stub.example=web.consul.o",
+        "back.example=5.0.96.10.in-addr.arpa",
+    ];
+    let config = Config {
+        rewrites: rules.iter().map(|rule| rule.parse().unwrap()).collect(),
+        zones: vec![format!("consul.o={}", consul.address).parse().unwrap()],
+        search: Some(vec!["corp.example".parse().unwrap()]),
+        ..asking(&[&upstream])
+    };
+    let server = Forwarding::with(config, cluster_of_many_names(), "127.0.0.1:0");
+    for zone in ["cluster.local", "o", "a-zone-with-a-long-name.example"] {
+        let ask = |name: &str, qtype| {
+            let name = format!("{name}.{zone}.");
+            let server = &server;
+            async move { server.resolve(&name, qtype).await }
+        };
+        let in_zone = |text: &str| text.replace('@', zone);
+        assert_eq!(lines(&ask("Short", RecordType::A).await), [in_zone("Short.@. A 10.96.0.5")]);
+        assert_eq!(lines(&ask("db.old", RecordType::A).await), [in_zone("db.old.@. A 10.96.0.5")]);
+        assert_eq!(lines(&ask("out", RecordType::A).await), [in_zone("out.@. A 192.0.2.80")]);
+        // What is said of other names is said in the words of the zone.
+        let ports = ask("_sql._tcp.db.old", RecordType::SRV).await;
+        assert_eq!(lines(&ports), [in_zone("_sql._tcp.db.old.@. SRV 0 100 5432 db.prod.svc.@.")]);
+        assert_eq!(ports.additionals.len(), 1);
+        let aliased = ask("here.old", RecordType::AAAA).await;
+        assert_eq!(lines(&aliased), [in_zone("here.old.@. CNAME db.prod.svc.@.")]);
+        let missing = ask("nothing.old", RecordType::A).await;
+        assert_eq!(missing.metadata.response_code, ResponseCode::NXDomain);
+        for negative in [aliased, missing, ask("short", RecordType::AAAA).await] {
+            assert_eq!(negative.authorities[0].name.to_string(), format!("{zone}."));
+        }
+        // The search path of a pod whose resolver has this zone.
+        let found = ask("www.example.com.prod.svc", RecordType::A).await;
+        let alias = in_zone("www.example.com.prod.svc.@. CNAME www.example.com.");
+        assert_eq!(lines(&found), [alias.as_str(), "www.example.com. A 192.0.2.80"]);
+        let step = ask("db.prod.empty.svc", RecordType::A).await;
+        let alias = in_zone("db.prod.empty.svc.@. CNAME db.prod.svc.@.");
+        assert_eq!(lines(&step), [alias, in_zone("db.prod.svc.@. A 10.96.0.5")]);
+        let none = ask("db.prod.empty.svc", RecordType::AAAA).await;
+        assert_eq!((none.answers.len(), none.authorities[0].name.to_string()), (1, format!("{zone}.")));
+        for name in ["no.such.prod.svc", "web-0.db.prod.svc", "nothing.prod.svc"] {
+            let none = ask(name, RecordType::A).await;
+            assert_eq!(none.metadata.response_code, ResponseCode::NXDomain, "{name}.{zone}");
+            assert_eq!(none.authorities[0].name.to_string(), format!("{zone}."));
+        }
+    }
+    let other = server.resolve("other.example.", RecordType::A).await;
+    assert_eq!(lines(&other), ["other.example. CNAME db.prod.svc.o.", "db.prod.svc.o. A 10.96.0.5"]);
+    let stub = server.resolve("stub.example.", RecordType::A).await;
+    assert_eq!((lines(&stub), stub.metadata.authoritative), (vec!["stub.example. A 192.0.2.7".to_owned()], false));
+    let back = server.resolve("back.example.", RecordType::PTR).await;
+    assert_eq!(lines(&back), ["back.example. PTR db.prod.svc.cluster.local."]);
+    server.stop().await;
+}
+
 #[tokio::test]
 async fn search_domains_come_before_the_name_itself() {
     let upstream = Upstream::start(|seen| match seen.name.as_str() {

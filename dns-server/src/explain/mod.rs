@@ -146,10 +146,12 @@ pub fn explain(
         explanation.step(true, "Upper and lower case mean the same; the answer keeps the spelling of the question.");
     }
     let told = tell(index, forward, &packet, from).unwrap_or_default();
-    let rewritten = forward.and_then(|forward| forward.rewritten(wire.wire())).map(|wire| Name::from_wire(&wire));
-    if let Some(target) = &rewritten {
-        explanation.step(true, format!("By a rewrite it is looked up as `{target}`."));
-    }
+    let found = forward.and_then(|forward| forward.rewritten(wire.wire(), &index.zones));
+    let rewritten = found.map(|found| {
+        let target = Name::from_wire(&found.target);
+        explanation.step(true, format!("It is looked up as `{target}`, by `--rewrite {}`.", found.rule));
+        target
+    });
     explanation.steps_to((index, forward), &wire, rewritten.as_ref(), from, (lookup, &told));
     if let (Some(forwarding), Some(target)) = (&mut explanation.forwarding, &rewritten)
         && forwarding.name == target.to_string()

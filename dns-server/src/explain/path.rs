@@ -6,13 +6,12 @@ use crate::forward::Forward;
 use crate::forward::search;
 use crate::index::Index;
 use crate::name::Name;
-use crate::zones::{Kind, Within};
+use crate::zones::Within;
 
 impl Explanation {
     /// What becomes of a name in our zone that does not exist, where the walk goes on behind it.
     pub(super) fn path(&mut self, index: &Index, forward: &Forward, wire: &Name, within: Within, told: &Told) {
-        let exists = index.table.read(wire.wire(), |_| ()).is_some() || index.pod_address(wire.wire()).is_some();
-        if within.kind != Kind::Primary || exists {
+        if !within.is_cluster() || search::is_ours(index, wire.wire()) {
             return;
         }
         let Some(candidates) = search::candidates(index, wire.wire(), within.apex_at, forward) else { return };

@@ -1,8 +1,9 @@
 //! One question to a group of upstreams, one after another, until one has an answer or the client's patience is at its
 //! end.
 
+use crate::extended::{self, Extended};
 use crate::forward::Forward;
-use crate::forward::entry::{Entry, Unfit};
+use crate::forward::entry::{Entry, Origin, Unfit};
 use crate::forward::key::Key;
 use crate::forward::rules::Route;
 use crate::forward::upstream::AskError;
@@ -22,12 +23,12 @@ const MOST: usize = 6;
 /// There is no answer.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
-    /// Upstreams have answered, but none of them well.
-    #[error("no upstream has an answer: {0}")]
-    Lame(Unfit),
-    /// None has answered.
-    #[error("no upstream answers: {0}")]
-    Silent(AskError),
+    /// Upstreams have answered, but none of them well; the last of them.
+    #[error("no upstream has an answer: {0}: {1}")]
+    Lame(Arc<str>, Unfit),
+    /// None has answered; the last of them.
+    #[error("no upstream answers: {0}: {1}")]
+    Silent(Arc<str>, AskError),
     /// There is none to ask.
     #[error("there is no upstream to ask")]
     Nobody,
@@ -39,9 +40,30 @@ impl Failure {
     pub(crate) fn lasts(&self) -> Duration {
         match self {
             // That is our doing.
-            Failure::Silent(AskError::Busy) => Duration::ZERO,
-            Failure::Lame(_) => Duration::from_secs(5),
-            Failure::Silent(_) | Failure::Nobody => Duration::from_secs(1),
+            Failure::Silent(_, AskError::Busy) => Duration::ZERO,
+            Failure::Lame(..) => Duration::from_secs(5),
+            Failure::Silent(..) | Failure::Nobody => Duration::from_secs(1),
+        }
+    }
+
+    /// The reason for clients: what the upstream said, else what is to be said of it.
+    pub(crate) fn reasons(self) -> Vec<Extended> {
+        use extended::code::{NETWORK_ERROR, NO_REACHABLE_AUTHORITY, OTHER};
+        let one = |code, text: String| vec![Extended::told(code, text)];
+        match self {
+            Failure::Lame(upstream, Unfit::Rcode(_, reasons)) if !reasons.is_empty() => {
+                reasons.into_iter().map(|reason| reason.of(&upstream)).collect()
+            }
+            Failure::Lame(upstream, unfit) => one(NETWORK_ERROR, format!("{upstream}: {unfit}")),
+            Failure::Silent(upstream, error) => {
+                let code = match error {
+                    AskError::Busy => OTHER,
+                    AskError::Timeout(_) | AskError::Closed => NO_REACHABLE_AUTHORITY,
+                    _ => NETWORK_ERROR,
+                };
+                one(code, format!("{upstream}: {error}"))
+            }
+            Failure::Nobody => one(NO_REACHABLE_AUTHORITY, "there is no upstream to ask".to_owned()),
         }
     }
 }
@@ -66,21 +88,24 @@ impl Forward {
                 continue;
             }
             let within = ATTEMPTS.get(asked).or(ATTEMPTS.last()).copied().unwrap_or(left).min(left);
-            match upstream.ask(key, within).await {
+            let began = Instant::now();
+            let asked_now = upstream.ask(key, within).await;
+            let origin = || Origin { upstream: upstream.label_to_keep(), took: began.elapsed() };
+            match asked_now {
                 // Another may have the whole of it.
                 Ok(Ok(entry)) if entry.is_cut() => {
                     if let Some(useless) = useless.get_mut(place) {
                         *useless = true;
                     }
-                    cut.get_or_insert(entry);
+                    cut.get_or_insert_with(|| entry.given_by(origin()));
                 }
-                Ok(Ok(entry)) => return Ok(entry),
+                Ok(Ok(entry)) => return Ok(entry.given_by(origin())),
                 Ok(Err(unfit)) => {
                     tracing::debug!(upstream = upstream.label(), ?key, %unfit, "an answer of no use");
                     if let Some(useless) = useless.get_mut(place) {
                         *useless = true;
                     }
-                    failure = Failure::Lame(unfit);
+                    failure = Failure::Lame(upstream.label_to_keep(), unfit);
                 }
                 Err(error) => {
                     // Nobody listens there: to ask at once again is of no use.
@@ -90,8 +115,8 @@ impl Forward {
                         *useless = true;
                     }
                     self.watch(upstream);
-                    if !matches!(failure, Failure::Lame(_)) {
-                        failure = Failure::Silent(error);
+                    if !matches!(failure, Failure::Lame(..)) {
+                        failure = Failure::Silent(upstream.label_to_keep(), error);
                     }
                 }
             }

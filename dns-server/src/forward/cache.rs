@@ -94,7 +94,7 @@ mod tests {
         for number in 0..20_000u32 {
             let name = [&[8u8][..], format!("{number:08}").as_bytes(), &[0]].concat();
             let key = Key::new(&name, 1, false, false);
-            let entry = Entry::failure(&key, 0, Duration::from_secs(5));
+            let entry = Entry::failure(&key, 0, Duration::from_secs(5), Vec::new());
             cache.put(key, Arc::new(entry));
         }
         assert!(cache.octets() <= 1 << 20, "{}", cache.octets());

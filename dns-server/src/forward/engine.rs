@@ -4,6 +4,7 @@
 //! the answer was missing, which may then want another (a name that leads on, the next name of a search path).
 
 use crate::answer::{Answerer, Transport};
+use crate::extended::{TOO_LONG, TOO_MANY};
 use crate::forward::Forward;
 use crate::forward::ask::Failure;
 use crate::forward::entry::Entry;
@@ -216,7 +217,8 @@ impl Engine {
 
     /// That there is no answer is kept for a while, too (RFC 2308 §7, RFC 9520).
     fn failed(&self, key: &Key, failure: Failure) -> Arc<Entry> {
-        let entry = Arc::new(Entry::failure(key, self.forward.shared.clock.now(), failure.lasts()));
+        let (now, lasts) = (self.forward.shared.clock.now(), failure.lasts());
+        let entry = Arc::new(Entry::failure(key, now, lasts, failure.reasons()));
         if entry.is_kept() {
             self.forward.cache.put(key.clone(), Arc::clone(&entry));
         }
@@ -238,11 +240,14 @@ impl Engine {
             if let Some(next) = answerer.again(&mut asker, &mut out) {
                 let job = Job::Ask(Box::new(asker), next);
                 // There is room: each job has one of the places of those that wait.
-                let refused = if job.rounds() < ROUNDS { self.forward.submit(job).err() } else { Some(job) };
+                let (refused, why) = match job.rounds() < ROUNDS {
+                    true => (self.forward.submit(job).err(), TOO_MANY),
+                    false => (Some(job), TOO_LONG),
+                };
                 let Some(Job::Ask(back, _)) = refused else { continue };
                 asker = *back;
                 self.tally.refused(Refusal::Total);
-                answerer.give_up(&asker.packet, asker.transport, &mut out);
+                answerer.give_up(&asker.packet, asker.transport, why, &mut out);
             }
             self.deliver(&asker.back, &out);
         }

@@ -4,11 +4,15 @@
 //! that have counted down.
 
 use crate::encode::{OPT, Rcode, Reply, Section};
+use crate::extended::{self, Extended};
 use crate::forward::clock::Moment;
 use crate::forward::key::Key;
 use crate::forward::wire::{Malformed, Record, Records, plain_data, read_name, u16_at, u32_at};
 use crate::message::{CLASS_IN, HEADER, Query, kind, skip_name};
+use smallvec::SmallVec;
+use std::borrow::Cow;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
@@ -17,7 +21,7 @@ const STALE_TTL: u32 = 30;
 /// How many seconds an answer that was cut is kept, where the whole of it can't be had: as long as a failure is.
 const CUT_TTL: u32 = 5;
 /// What an entry takes beside its octets: the cache's slot and its own fields, about.
-const OVERHEAD: usize = 160;
+const OVERHEAD: usize = 208;
 
 /// For how long answers are kept.
 #[derive(Clone, Copy, Debug)]
@@ -31,7 +35,7 @@ pub(crate) struct Lifetimes {
 }
 
 /// Why a message is no answer to a question.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub(crate) enum Unfit {
     /// Not the answer to this question: late, misled, or forged.
     #[error("the message answers another question")]
@@ -39,9 +43,9 @@ pub(crate) enum Unfit {
     /// It can't be read.
     #[error("the answer can't be read")]
     Malformed,
-    /// The server could not or would not answer.
+    /// The server could not or would not answer; with the reasons that it gave.
     #[error("the server answered with {}", rcode_name(*.0))]
-    Rcode(u16),
+    Rcode(u16, Vec<Extended>),
 }
 
 impl From<Malformed> for Unfit {
@@ -86,6 +90,10 @@ pub(crate) struct Entry {
     cut: bool,
     /// What we answer by ourselves does not grow old.
     local: bool,
+    /// Why it is as it is, where that was said.
+    reasons: Box<[Extended]>,
+    /// Whose answer it is.
+    origin: Option<Origin>,
     stored: Moment,
     expires: Moment,
     /// Until when it may be sent past its TTL without asking again.
@@ -94,13 +102,22 @@ pub(crate) struct Entry {
     refresh_after: AtomicU64,
 }
 
+/// Whose answer it is.
+#[derive(Clone, Debug)]
+pub(crate) struct Origin {
+    /// Which upstream's, as it is called everywhere.
+    pub(crate) upstream: Arc<str>,
+    /// How long it took to give it.
+    pub(crate) took: Duration,
+}
+
 /// How old an entry is, for one answer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Age {
     /// So many seconds.
     Fresh(u32),
-    /// Past its TTL.
-    Stale,
+    /// Past its TTL, by so many seconds.
+    Stale(u32),
 }
 
 impl Age {
@@ -108,7 +125,7 @@ impl Age {
     fn ttl(self, ttl: u32) -> u32 {
         match self {
             Age::Fresh(age) => ttl.saturating_sub(age),
-            Age::Stale => STALE_TTL,
+            Age::Stale(_) => STALE_TTL,
         }
     }
 }
@@ -142,7 +159,7 @@ impl Entry {
                 end + 4
             }
             // Servers that can't read a query don't repeat it.
-            Some(0) if !matches!(rcode, 0 | 3) => return Err(Unfit::Rcode(rcode)),
+            Some(0) if !matches!(rcode, 0 | 3) => return Err(Unfit::Rcode(rcode, Vec::new())),
             _ => return Err(Unfit::Malformed),
         };
         let cut = header[2] & 0x02 != 0;
@@ -157,6 +174,7 @@ impl Entry {
         let mut answered = false;
         let mut rotation: Option<Rotation> = None;
         let mut whole = true;
+        let mut reasons = Vec::new();
         for record in Records::new(raw, end) {
             let record = match record {
                 // Anywhere, with some servers.
@@ -165,6 +183,9 @@ impl Entry {
             };
             if record.rtype == kind::OPT {
                 rcode |= u16::from(raw.get(record.ttl).copied().unwrap_or_default()) << 4;
+                if whole {
+                    reasons = extended::read(raw.get(record.data..record.end).unwrap_or_default());
+                }
                 // What follows would not stand where pointers look for it; it is additional, and seldom there.
                 whole = false;
             }
@@ -194,7 +215,7 @@ impl Entry {
         let rcode = match rcode {
             0 => Rcode::NoError,
             3 => Rcode::NxDomain,
-            other => return Err(Unfit::Rcode(other)),
+            other => return Err(Unfit::Rcode(other, reasons)),
         };
         for (place, count) in message[6..HEADER].chunks_exact_mut(2).zip(counts) {
             place.copy_from_slice(&count.to_be_bytes());
@@ -223,6 +244,8 @@ impl Entry {
             authentic: header[3] & 0x20 != 0,
             cut,
             local: false,
+            reasons: reasons.into(),
+            origin: None,
             stored: now,
             expires: now.saturating_add(u64::from(kept) * 1000),
             stale_until: AtomicU64::new(0),
@@ -258,6 +281,8 @@ impl Entry {
             authentic: false,
             cut: false,
             local: true,
+            reasons: Box::default(),
+            origin: None,
             stored: now,
             expires: now,
             stale_until: AtomicU64::new(0),
@@ -265,10 +290,35 @@ impl Entry {
         }
     }
 
-    /// That there is no answer, for so long.
-    pub(crate) fn failure(key: &Key, now: Moment, lasts: Duration) -> Self {
+    /// That there is no answer, for so long, and why.
+    pub(crate) fn failure(key: &Key, now: Moment, lasts: Duration, reasons: Vec<Extended>) -> Self {
         let expires = now.saturating_add(lasts.as_millis() as u64);
-        Self { local: false, expires, ..Self::local(key, Rcode::ServFail, &[], now) }
+        Self { local: false, expires, ..Self::local(key, Rcode::ServFail, &[], now) }.because(reasons)
+    }
+
+    /// The same for that reason.
+    pub(crate) fn because(self, reasons: Vec<Extended>) -> Self {
+        Self { reasons: reasons.into(), ..self }
+    }
+
+    /// The same as that upstream's answer: the reasons are its, then.
+    pub(crate) fn given_by(self, origin: Origin) -> Self {
+        let reasons = self.reasons.into_iter().map(|reason| reason.of(&origin.upstream)).collect();
+        Self { reasons, origin: Some(origin), ..self }
+    }
+
+    /// Whose answer it is; nobody's where it is ours, or there is none.
+    pub(crate) fn origin(&self) -> Option<&Origin> {
+        self.origin.as_ref()
+    }
+
+    /// Why it is as it is, and why it is sent at that age.
+    pub(crate) fn reasons(&self, age: Age) -> impl Iterator<Item = Cow<'_, Extended>> {
+        let stale = match age {
+            Age::Fresh(_) => None,
+            Age::Stale(seconds) => Some(Cow::Owned(Extended::stale(self.rcode != Rcode::NxDomain, seconds))),
+        };
+        stale.into_iter().chain(self.reasons.iter().map(Cow::Borrowed))
     }
 
     pub(crate) fn rcode(&self) -> Rcode {
@@ -277,7 +327,8 @@ impl Entry {
 
     /// The octets that it takes in memory, about.
     pub(crate) fn weight(&self) -> usize {
-        OVERHEAD + self.message.len() + 2 * self.ttls.len()
+        let reasons: usize = self.reasons.iter().map(Extended::weight).sum();
+        OVERHEAD + self.message.len() + 2 * self.ttls.len() + reasons
     }
 
     /// Whether records are missing.
@@ -297,7 +348,8 @@ impl Entry {
         if now < self.expires {
             return Some(Age::Fresh((now.saturating_sub(self.stored) / 1000) as u32));
         }
-        (now < self.stale_until.load(Relaxed)).then_some(Age::Stale)
+        let past = ((now - self.expires) / 1000) as u32;
+        (now < self.stale_until.load(Relaxed)).then_some(Age::Stale(past))
     }
 
     /// The age it has while it is delivered to those who waited for it.
@@ -382,7 +434,9 @@ impl Entry {
         let fits = out.len() + opt <= room.limit || self.shorten(out, room.limit.saturating_sub(opt));
         let whole = fits && !self.cut;
         if let Some(edns) = query.edns {
-            crate::encode::opt(out, room.payload, edns.dnssec_ok, self.rcode);
+            let left = room.limit.saturating_sub(out.len() + OPT);
+            let reasons = self.reasons(age).map(Cow::into_owned).collect::<SmallVec<[_; 1]>>();
+            crate::encode::opt(out, room.payload, edns.dnssec_ok, self.rcode, (&reasons, left));
             let additional = u16_at(out, 10).unwrap_or(0) + 1;
             out[10..12].copy_from_slice(&additional.to_be_bytes());
         }
@@ -394,7 +448,7 @@ impl Entry {
         // An answer, RD as asked, and TC; RA, and CD as asked; AD only for those who know what it means (RFC 6840 §5.8).
         out[2] = 0x80 | (packet[2] & 0x01) | if whole { 0 } else { 0x02 };
         let knows = packet[3] & 0x20 != 0 || query.edns.is_some_and(|edns| edns.dnssec_ok);
-        let authentic = if self.authentic && knows && age != Age::Stale { 0x20 } else { 0 };
+        let authentic = if self.authentic && knows && matches!(age, Age::Fresh(_)) { 0x20 } else { 0 };
         out[3] = 0x80 | authentic | (packet[3] & 0x10) | (self.rcode as u8 & 0x0f);
         whole
     }
@@ -429,6 +483,7 @@ impl Entry {
     /// at `owner`; false where not all of it fits.
     pub(crate) fn write_into(&self, reply: &mut Reply<'_>, owner: usize, age: Age) -> bool {
         let Some(name) = read_name(&self.message, HEADER) else { return false };
+        reply.reasons.extend(self.reasons(age).map(Cow::into_owned));
         for record in Records::new(&self.message, HEADER + name.len() + 4).flatten() {
             if record.section == Section::Additional
                 || record.section == Section::Authority && record.rtype != kind::SOA

@@ -1,5 +1,6 @@
 //! Says what becomes of a question about a name of others.
 
+use crate::config::Zone;
 use crate::forward::Forward;
 use crate::forward::key::KeyBuffer;
 use crate::forward::rules::Route;
@@ -98,14 +99,21 @@ impl Forward {
     pub(crate) fn explain_name(&self, name: &Name, qtype: u16, from: Option<IpAddr>) -> Explained {
         let now = self.shared.clock.now();
         let mut upstreams = Vec::new();
-        let rule = if self.hosts.is_set() && self.hosts.answer(name.wire(), qtype, now).is_some() {
-            "it stands in a file of hosts".to_owned()
-        } else {
-            match self.rules.route(name.wire()) {
+        let rule = match self.hosts.describe(name.wire()) {
+            Some(listed) => listed,
+            None => match self.rules.route(name.wire()) {
                 Route::Special => "it is a special-use name, which is never asked about elsewhere".to_owned(),
-                Route::Nothing(zone) => format!("a rule says that there is nothing in {}", Name::from_wire(zone)),
+                Route::Nothing(zone) => {
+                    let zone = Name::from_wire(zone);
+                    format!(
+                        "a rule says that there is nothing in {zone} (`--forward-zone {}=none`)",
+                        Zone(zone.clone())
+                    )
+                }
                 Route::Refuse => match self.rules.zone_of(name.wire()) {
-                    Some(zone) => format!("a rule refuses {zone}"),
+                    Some(zone) => {
+                        format!("a rule refuses {zone} (`--forward-zone {}=refuse`)", Zone(zone.clone()))
+                    }
                     None => "no rule says whom to ask".to_owned(),
                 },
                 Route::Ask(group) => {
@@ -115,7 +123,7 @@ impl Forward {
                         None => "the upstreams for everything else are asked".to_owned(),
                     }
                 }
-            }
+            },
         };
         let cached = |dnssec_ok, checking_disabled| {
             let key = KeyBuffer::new(name.wire(), qtype, dnssec_ok, checking_disabled);

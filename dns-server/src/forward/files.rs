@@ -41,6 +41,11 @@ impl HostFiles {
         hosts.answer(&Key::new(name, qtype, false, false), now)
     }
 
+    /// See [`Hosts::describe`].
+    pub(crate) fn describe(&self, name: &[u8]) -> Option<String> {
+        self.hosts.read().describe(name)
+    }
+
     fn reload(&self) {
         match Hosts::read(&self.paths) {
             Ok(hosts) => {

@@ -11,6 +11,7 @@ use hashbrown::HashMap;
 use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// How long these answers hold, in seconds: the file may change.
 const TTL: u32 = 30;
@@ -27,9 +28,23 @@ pub struct HostsError {
 /// The names of all files.
 #[derive(Debug, Default)]
 pub(crate) struct Hosts {
-    addresses: HashMap<Name, Vec<IpAddr>, ahash::RandomState>,
+    addresses: HashMap<Name, Listed, ahash::RandomState>,
     /// The first name of each address, which is the canonical one, by the name under which it is looked up.
-    names: HashMap<Name, Name, ahash::RandomState>,
+    names: HashMap<Name, (Name, Line), ahash::RandomState>,
+}
+
+/// The addresses of a name, and where the first of them stands.
+#[derive(Debug)]
+struct Listed {
+    addresses: Vec<IpAddr>,
+    first: Line,
+}
+
+/// A line of a file; the first has the number 1.
+#[derive(Clone, Debug)]
+struct Line {
+    file: Arc<Path>,
+    number: usize,
 }
 
 impl Hosts {
@@ -38,25 +53,28 @@ impl Hosts {
         for path in paths {
             let read = |path: &Path| std::fs::read(path);
             let text = read(path).map_err(|source| HostsError { path: path.clone(), source })?;
-            hosts.add(&String::from_utf8_lossy(&text));
+            hosts.add(path, &String::from_utf8_lossy(&text));
         }
         Ok(hosts)
     }
 
     /// Lines that can't be read are passed over, as the C library does.
-    fn add(&mut self, text: &str) {
-        for line in text.lines() {
+    fn add(&mut self, file: &Path, text: &str) {
+        let file: Arc<Path> = file.into();
+        for (before, line) in text.lines().enumerate() {
+            let here = || Line { file: Arc::clone(&file), number: before + 1 };
             let mut words = line.split('#').next().unwrap_or_default().split_whitespace();
             // An interface behind the address can't be answered in DNS.
             let Some(address) = words.next().and_then(|word| word.parse::<IpAddr>().ok()) else { continue };
             for (place, name) in words.filter_map(Name::from_text).enumerate() {
                 if place == 0 {
                     let reverse = Name::from_wire(&name::reverse(address));
-                    self.names.entry(reverse).or_insert_with(|| name.clone());
+                    self.names.entry(reverse).or_insert_with(|| (name.clone(), here()));
                 }
-                let addresses = self.addresses.entry(name).or_default();
-                if !addresses.contains(&address) {
-                    addresses.push(address);
+                let listed =
+                    self.addresses.entry(name).or_insert_with(|| Listed { addresses: Vec::new(), first: here() });
+                if !listed.addresses.contains(&address) {
+                    listed.addresses.push(address);
                 }
             }
         }
@@ -70,6 +88,16 @@ impl Hosts {
         self.addresses.len()
     }
 
+    /// Where a name is listed first, and as what, in words; none where it is not.
+    pub(crate) fn describe(&self, wire: &[u8]) -> Option<String> {
+        let listed = self.addresses.get(wire).map(|listed| {
+            (listed.addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "), &listed.first)
+        });
+        let named = || self.names.get(wire).map(|(name, line)| (name.to_string(), line));
+        let (what, Line { file, number }) = listed.or_else(named)?;
+        Some(format!("the file of hosts `{}` lists it in line {number}, as {what}", file.display()))
+    }
+
     /// The answer to a question about a listed name or address. All of it is in the file: to other types there is no data,
     /// and nobody else is asked, who may say that the name does not exist at all.
     pub(crate) fn answer(&self, key: &Key, now: Moment) -> Option<Entry> {
@@ -81,13 +109,13 @@ impl Hosts {
         let (any, qtype) = (key.qtype() == kind::ANY, key.qtype());
         let mut records: Vec<_> = addresses
             .into_iter()
-            .flatten()
+            .flat_map(|listed| &listed.addresses)
             .map(|address| match address {
                 IpAddr::V4(v4) => record(kind::A, v4.octets().to_vec()),
                 IpAddr::V6(v6) => record(kind::AAAA, v6.octets().to_vec()),
             })
             .collect();
-        records.extend(name.map(|name| record(kind::PTR, name.wire().to_vec())));
+        records.extend(name.map(|(name, _)| record(kind::PTR, name.wire().to_vec())));
         records.retain(|record| any || record.rtype == qtype);
         if records.is_empty() {
             return Some(nothing(key, key.name(), Rcode::NoError, TTL, now));
@@ -104,6 +132,7 @@ mod tests {
     fn lines() {
         let mut hosts = Hosts::default();
         hosts.add(
+            Path::new("/etc/hosts"),
             "10.0.0.5 db.example DB # the database\nfd00::5\tdb.example\nx y\n10.0.0.6 db.example\n10.0.0.5 other\n",
         );
         let answer = |text: &str, qtype| {
@@ -122,5 +151,11 @@ mod tests {
         assert_eq!(answer("5.0.0.10.in-addr.arpa", kind::PTR), Some(1));
         assert_eq!(answer("7.0.0.10.in-addr.arpa", kind::PTR), None);
         assert_eq!(answer("y", kind::A), None);
+        let told = |text: &str| hosts.describe(Name::from_text(text).unwrap().wire());
+        let line = |rest: &str| Some(format!("the file of hosts `/etc/hosts` lists it in line {rest}"));
+        assert_eq!(told("db.example"), line("1, as 10.0.0.5, fd00::5, 10.0.0.6"));
+        assert_eq!(told("other"), line("5, as 10.0.0.5"));
+        assert_eq!(told("5.0.0.10.in-addr.arpa"), line("1, as db.example."));
+        assert_eq!(told("y"), None);
     }
 }

@@ -2,9 +2,10 @@
 
 use crate::answer::Transport;
 use crate::encode::Rcode;
+use crate::extended::{Extended, NO_RULE, NOT_DESIRED, NOTHING_BY_RULE, REFUSED_BY_RULE};
 use crate::forward::Forward;
 use crate::forward::engine::{Asker, Back, Job};
-use crate::forward::entry::{Age, Entry};
+use crate::forward::entry::{Age, Entry, Origin};
 use crate::forward::gate::Full;
 use crate::forward::key::{Key, KeyBuffer};
 use crate::forward::local;
@@ -29,10 +30,35 @@ pub(crate) struct Wish {
 pub(crate) enum Found {
     /// This answer.
     Entry(Arc<Entry>, Age),
-    /// Nothing that this client may have.
-    Refused,
+    /// Nothing that this client may have, and why.
+    Refused(Option<Extended>),
     /// It has to be asked for first; [`Lane::hand_over`] does.
     Later,
+}
+
+/// How an answer about a name of others was come by.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Way {
+    /// It needs nobody: a file of hosts, a rule or a special name.
+    Local,
+    /// It was in the cache.
+    Cache,
+    /// It was in the cache, past its TTL.
+    Stale,
+    /// An upstream was asked.
+    Upstream,
+    /// Upstreams were asked, or should have been, in vain.
+    Failed,
+}
+
+/// Where an answer about a name of others came from: for the log.
+#[derive(Clone, Debug)]
+pub(crate) struct Came {
+    pub(crate) way: Way,
+    /// The upstream that gave it, now or when it went into the cache.
+    pub(crate) origin: Option<Origin>,
+    /// The reason that is given with it.
+    pub(crate) reason: Option<String>,
 }
 
 /// A thread's part of forwarding.
@@ -45,11 +71,15 @@ pub(crate) struct Lane {
     wanted: Option<Key>,
     /// What was looked for, where it only looks: for an explanation.
     looked: Option<Vec<Key>>,
+    /// How the last answer was come by; all about it is kept where the question is logged.
+    way: Way,
+    came: Option<Came>,
+    logs: bool,
 }
 
 impl Lane {
     pub(crate) fn new(forward: Arc<Forward>, tally: Arc<Tally>) -> Self {
-        Self { forward, tally, found: Vec::new(), wanted: None, looked: None }
+        Self { forward, tally, found: Vec::new(), wanted: None, looked: None, way: Way::Local, came: None, logs: false }
     }
 
     /// One that leaves everything as it is, and keeps in mind what it was to look for. Its counts are nobody's.
@@ -85,8 +115,38 @@ impl Lane {
         self.wanted.take()
     }
 
+    /// Begins with another question, of which it is to be kept where its answer comes from, or not.
+    pub(crate) fn begin(&mut self, logs: bool) {
+        self.logs = logs;
+        self.came = None;
+    }
+
+    /// Where the answer to the question came from; none where others had no part in it.
+    pub(crate) fn take_came(&mut self) -> Option<Came> {
+        self.came.take()
+    }
+
     /// Looks for the answer to a question; the name is in lower case.
     pub(crate) fn find(&mut self, name: &[u8], wish: Wish) -> Found {
+        let found = self.look_for(name, wish);
+        if self.logs {
+            self.came = match &found {
+                Found::Entry(entry, age) => {
+                    let way = match (self.way, age) {
+                        (_, Age::Stale(_)) => Way::Stale,
+                        (Way::Upstream, _) if entry.rcode() == Rcode::ServFail => Way::Failed,
+                        (way, _) => way,
+                    };
+                    let reason = entry.reasons(*age).next().map(|reason| reason.text().to_owned());
+                    Some(Came { way, origin: entry.origin().cloned(), reason })
+                }
+                Found::Refused(_) | Found::Later => None,
+            };
+        }
+        found
+    }
+
+    fn look_for(&mut self, name: &[u8], wish: Wish) -> Found {
         if let Some(looked) = &mut self.looked {
             looked.push(Key::new(name, wish.qtype, wish.dnssec_ok, wish.checking_disabled));
         }
@@ -96,6 +156,7 @@ impl Lane {
             && let Some(entry) = forward.hosts.answer(name, wish.qtype, now)
         {
             self.tally.local.fetch_add(1, Relaxed);
+            self.way = Way::Local;
             return Found::Entry(Arc::new(entry), Age::Fresh(0));
         }
         let key = KeyBuffer::new(name, wish.qtype, wish.dnssec_ok, wish.checking_disabled);
@@ -103,9 +164,10 @@ impl Lane {
             self.found.iter().find(|(held, _)| std::borrow::Borrow::<[u8]>::borrow(held) == key.as_slice())
         {
             let age = entry.age_now(now);
-            if age == Age::Stale {
+            if matches!(age, Age::Stale(_)) {
                 self.tally.stale.fetch_add(1, Relaxed);
             }
+            self.way = Way::Upstream;
             return Found::Entry(Arc::clone(entry), age);
         }
         let only_looks = self.looked.is_some();
@@ -113,22 +175,24 @@ impl Lane {
         if let Some(entry) = held
             && let Some(age) = entry.age(now)
         {
-            self.tally.hit(entry.rcode() == Rcode::NoError, age == Age::Stale);
+            self.tally.hit(entry.rcode() == Rcode::NoError, matches!(age, Age::Stale(_)));
             if !only_looks && entry.take_refresh(now) {
                 match forward.submit(Job::Refresh(key.as_slice().into())) {
                     Ok(()) => drop(self.tally.prefetches.fetch_add(1, Relaxed)),
                     Err(_) => entry.give_refresh_back(),
                 }
             }
+            self.way = Way::Cache;
             return Found::Entry(entry, age);
         }
+        self.way = Way::Local;
         match forward.rules.route(name) {
             Route::Special => {
                 let key = Key::from(key.as_slice());
                 self.tally.local.fetch_add(1, Relaxed);
                 return match forward.rules.specials.answer(&key, now) {
                     Some(entry) => Found::Entry(Arc::new(entry), Age::Fresh(0)),
-                    None => Found::Refused,
+                    None => Found::Refused(None),
                 };
             }
             Route::Nothing(zone) => {
@@ -136,21 +200,23 @@ impl Lane {
                 let rcode = if zone.len() == name.len() { Rcode::NoError } else { Rcode::NxDomain };
                 let ttl = local::RULE_TTL.min(forward.config.max_negative_ttl);
                 self.tally.local.fetch_add(1, Relaxed);
-                return Found::Entry(Arc::new(local::nothing(&key, zone, rcode, ttl, now)), Age::Fresh(0));
+                let entry = local::nothing(&key, zone, rcode, ttl, now).because(vec![NOTHING_BY_RULE]);
+                return Found::Entry(Arc::new(entry), Age::Fresh(0));
             }
             Route::Refuse => {
                 self.tally.refused(Refusal::Rule);
-                return Found::Refused;
+                let ruled = forward.rules.explicit(name).is_some();
+                return Found::Refused(Some(if ruled { REFUSED_BY_RULE } else { NO_RULE }));
             }
             Route::Ask(_) => {}
         }
         if !only_looks && forward.loops.is_probe(name) {
             self.tally.refused(Refusal::Loop);
-            return Found::Refused;
+            return Found::Refused(None);
         }
         if !wish.recursion_desired {
             self.tally.refused(Refusal::NotDesired);
-            return Found::Refused;
+            return Found::Refused(Some(NOT_DESIRED));
         }
         self.wanted = Some(key.as_slice().into());
         Found::Later

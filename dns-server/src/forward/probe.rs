@@ -23,7 +23,7 @@ pub(crate) fn answers(raw: &[u8]) {
     for packet in [&packet, &with_edns] {
         let Parsed::Query(query) = message::parse(packet) else { continue };
         for limit in [512, 1232, 65_535] {
-            for age in [Age::Fresh(0), Age::Fresh(100), Age::Stale] {
+            for age in [Age::Fresh(0), Age::Fresh(100), Age::Stale(7)] {
                 let room = Room { limit, payload: 1232 };
                 let whole = entry.write(&mut out, packet, &query, age, &room, limit);
                 assert!(out.len() <= limit.max(packet.len() + 11), "{} octets of {limit}", out.len());
@@ -144,7 +144,7 @@ mod tests {
         assert_eq!(changed(13, b'b'), Unfit::Foreign);
         assert_eq!(changed(24, 28), Unfit::Foreign);
         assert_eq!(changed(26, 3), Unfit::Foreign);
-        assert_eq!(changed(3, 0x85), Unfit::Rcode(5));
+        assert_eq!(changed(3, 0x85), Unfit::Rcode(5, Vec::new()));
         assert_eq!(changed(7, 3), Unfit::Malformed);
         assert_eq!(read(&good[..good.len() - 1]), Err(Unfit::Malformed));
         // One that was cut, in the midst of a record.
@@ -152,6 +152,6 @@ mod tests {
         cut[2] |= 0x02;
         assert_eq!(read(&cut), Ok(1));
         // A server that can't read the question, and says so.
-        assert_eq!(read(&[0, 0, 0x80, 1, 0, 0, 0, 0, 0, 0, 0, 0]), Err(Unfit::Rcode(1)));
+        assert_eq!(read(&[0, 0, 0x80, 1, 0, 0, 0, 0, 0, 0, 0, 0]), Err(Unfit::Rcode(1, Vec::new())));
     }
 }

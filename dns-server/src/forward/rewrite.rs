@@ -3,6 +3,7 @@
 use crate::config::Zone;
 use crate::name::{self, MAX_NAME};
 use smallvec::SmallVec;
+use std::fmt;
 use std::str::FromStr;
 
 /// A rule: one name for another, or all names below one for those below another.
@@ -39,6 +40,21 @@ impl FromStr for Rewrite {
     }
 }
 
+impl fmt::Display for Rewrite {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let below = if self.below { "*." } else { "" };
+        write!(f, "{below}{}={below}{}", self.from, self.to)
+    }
+}
+
+/// What a name is looked up as, and the rule that says so.
+#[derive(Clone, Debug)]
+pub(crate) struct Rewritten<'a> {
+    /// In wire form, in lower case.
+    pub(crate) target: SmallVec<[u8; 64]>,
+    pub(crate) rule: &'a Rewrite,
+}
+
 /// All rules; the first that fits counts.
 #[derive(Debug, Default)]
 pub(crate) struct Rewrites(Vec<Rewrite>);
@@ -53,11 +69,11 @@ impl Rewrites {
     }
 
     /// What a lower-case name is looked up as.
-    pub(crate) fn apply(&self, wire: &[u8]) -> Option<SmallVec<[u8; 64]>> {
+    pub(crate) fn apply(&self, wire: &[u8]) -> Option<Rewritten<'_>> {
         self.0.iter().find_map(|rule| {
             let (from, to) = (rule.from.0.wire(), rule.to.0.wire());
             if !rule.below {
-                return (wire == from).then(|| SmallVec::from_slice(to));
+                return (wire == from).then(|| Rewritten { target: SmallVec::from_slice(to), rule });
             }
             let front = wire.len().checked_sub(from.len()).filter(|front| *front > 0)?;
             if !name::is_within(wire, from) || front + to.len() > MAX_NAME {
@@ -65,7 +81,7 @@ impl Rewrites {
             }
             let mut target = SmallVec::from_slice(&wire[..front]);
             target.extend_from_slice(to);
-            Some(target)
+            Some(Rewritten { target, rule })
         })
     }
 }
@@ -80,7 +96,9 @@ mod tests {
         let rules = ["db.example=db.prod.svc.cluster.local", "*.old.example=*.new.example"];
         let rewrites = Rewrites::new(rules.iter().map(|text| text.parse().unwrap()).collect());
         let apply = |text: &str| {
-            rewrites.apply(Name::from_text(text).unwrap().wire()).map(|wire| Name::from_wire(&wire).to_string())
+            let found = rewrites.apply(Name::from_text(text).unwrap().wire())?;
+            assert!(rules.contains(&found.rule.to_string().as_str()));
+            Some(Name::from_wire(&found.target).to_string())
         };
         assert_eq!(apply("db.example").as_deref(), Some("db.prod.svc.cluster.local."));
         assert_eq!(apply("a.b.old.example").as_deref(), Some("a.b.new.example."));

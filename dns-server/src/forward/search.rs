@@ -10,7 +10,20 @@
 
 use crate::forward::Forward;
 use crate::index::Index;
-use crate::name::{self, Name};
+use crate::name::{self, MAX_NAME, Name};
+
+/// Whether a lower-case name of ours exists, whatever it has, in whichever zone.
+pub(crate) fn is_ours(index: &Index, wire: &[u8]) -> bool {
+    let mut name = [0; MAX_NAME];
+    let Some(place) = name.get_mut(..wire.len()) else { return false };
+    place.copy_from_slice(wire);
+    let length = match index.zones.find(wire) {
+        Some(within) => index.zones.compiled(&mut name, wire.len(), within),
+        None => Some(wire.len()),
+    };
+    let Some(wire) = length.and_then(|length| name.get(..length)) else { return false };
+    index.table.read(wire, |_| ()).is_some() || index.pod_address(wire).is_some()
+}
 
 /// The other names on the path, in order; none where the name is not one of a search path. `zone_at` is where the zone
 /// begins in it.
@@ -29,7 +42,7 @@ pub(crate) fn candidates(index: &Index, wire: &[u8], zone_at: usize, forward: &F
         return None;
     }
     let label = |at: usize| wire.get(at..).map(name::first_label).unwrap_or_default();
-    let exists = |at: usize| wire.get(at..).is_some_and(|wire| index.table.read(wire, |_| ()).is_some());
+    let exists = |at: usize| wire.get(at..).is_some_and(|wire| is_ours(index, wire));
     if !exists(namespace) || exists(last) || index.declares(label(namespace), label(last)) {
         return None;
     }

@@ -139,7 +139,7 @@ enum Way {
 #[derive(Debug)]
 pub(crate) struct Upstream {
     target: Target,
-    label: String,
+    label: Arc<str>,
     way: Way,
     shared: Arc<Shared>,
     slots: Semaphore,
@@ -196,7 +196,7 @@ impl Upstream {
             Target::File(_) => return None,
         };
         Some(Arc::new(Self {
-            label: target.to_string(),
+            label: target.to_string().into(),
             target: target.clone(),
             way,
             slots: Semaphore::new(shared.concurrency.clamp(1, Semaphore::MAX_PERMITS)),
@@ -215,8 +215,14 @@ impl Upstream {
         &self.target
     }
 
+    /// What it is called in logs, metrics and reasons.
     pub(crate) fn label(&self) -> &str {
         &self.label
+    }
+
+    /// The same, for whoever keeps it: all share it.
+    pub(crate) fn label_to_keep(&self) -> Arc<str> {
+        Arc::clone(&self.label)
     }
 
     /// Its address, where it does not depend on anybody's answer.
@@ -265,7 +271,7 @@ impl Upstream {
             }
         };
         if let Err(error) = &asked {
-            tracing::debug!(upstream = self.label, %error, "asking this upstream failed");
+            tracing::debug!(upstream = &*self.label, %error, "asking this upstream failed");
             if !error.is_ours() {
                 self.suspected.store(true, Relaxed);
             }
@@ -281,7 +287,7 @@ impl Upstream {
     pub(crate) async fn probe(&self, key: &Key, within: Duration) -> Result<(), AskError> {
         let asked = self.ask_and_count(key, within).await;
         if let Err(error) = &asked {
-            tracing::debug!(upstream = self.label, %error, "probing this upstream failed");
+            tracing::debug!(upstream = &*self.label, %error, "probing this upstream failed");
             if !error.is_ours() {
                 self.failed(error);
             }
@@ -299,7 +305,7 @@ impl Upstream {
             Ok(answer) => {
                 self.suspected.store(false, Relaxed);
                 if self.failures.swap(0, Relaxed) >= DOWN {
-                    tracing::info!(upstream = self.label, "this upstream answers again");
+                    tracing::info!(upstream = &*self.label, "this upstream answers again");
                 }
                 self.answered(answer, began.elapsed());
             }
@@ -313,7 +319,7 @@ impl Upstream {
     fn answered(&self, answer: &Result<Entry, Unfit>, took: Duration) {
         let rcode = match answer {
             Ok(entry) => Some(entry.rcode() as usize),
-            Err(Unfit::Rcode(rcode)) => Some(usize::from(*rcode)),
+            Err(Unfit::Rcode(rcode, _)) => Some(usize::from(*rcode)),
             Err(_) => None,
         };
         match rcode {
@@ -332,7 +338,7 @@ impl Upstream {
         // Slow counts as slow for the policy that looks at it.
         self.latency_us.fetch_max(1_000_000, Relaxed);
         if self.failures.fetch_add(1, Relaxed) + 1 == DOWN {
-            tracing::warn!(upstream = self.label, %error, "this upstream does not answer; asked again until it does");
+            tracing::warn!(upstream = &*self.label, %error, "this upstream does not answer; asked again until it does");
         }
     }
 
@@ -341,7 +347,7 @@ impl Upstream {
         let asked = async {
             let answer = self.exchange(key, true, end).await?;
             // One that does not know EDNS (RFC 6891 §7).
-            if matches!(answer, Err(Unfit::Rcode(1 | 4))) && !key.dnssec_ok() {
+            if matches!(answer, Err(Unfit::Rcode(1 | 4, _))) && !key.dnssec_ok() {
                 return self.exchange(key, false, end).await;
             }
             Ok(answer)
@@ -371,7 +377,7 @@ impl Upstream {
                 // It is there, as its answer shows; somebody in between may have closed port 53 for TCP.
                 if !self.udp_only.swap(true, Relaxed) {
                     tracing::warn!(
-                        upstream = self.label,
+                        upstream = &*self.label,
                         error,
                         "this upstream cuts answers over UDP, and does not give the whole of them over TCP: clients get the \
                          cut ones"

@@ -3,7 +3,7 @@
 
 use crate::common::*;
 use fingerpost_dns::forward::{self, Forward};
-use fingerpost_dns::{Config, Index, Listen, Server};
+use fingerpost_dns::{Config, Index, Listen, QueryLog, Server};
 use hickory_proto::op::{Edns, Message, MessageType, Query, ResponseCode};
 use hickory_proto::rr::rdata::{A, CNAME, SOA};
 use hickory_proto::rr::{Name, RData, Record, RecordType};
@@ -235,9 +235,13 @@ impl Forwarding {
     }
 
     pub fn with(config: forward::Config, index: Arc<Index>, listen: &str) -> Self {
+        Self::logging(config, index, listen, None)
+    }
+
+    pub fn logging(config: forward::Config, index: Arc<Index>, listen: &str, query_log: Option<Arc<QueryLog>>) -> Self {
         let forward = Forward::open(config).unwrap();
         let shutdown = CancellationToken::new();
-        let listen = Listen { workers: 2, ..Listen::on(&[listen.parse().unwrap()]) };
+        let listen = Listen { workers: 2, query_log, ..Listen::on(&[listen.parse().unwrap()]) };
         let server = Server::bind(index.clone(), listen, shutdown.clone()).unwrap();
         let server = server.forwarding(forward.clone()).unwrap();
         let mut address = server.udp_addresses()[0];
