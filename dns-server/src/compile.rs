@@ -7,7 +7,7 @@
 use crate::config::{Config, Pods};
 use crate::known::Known;
 use crate::name::{self, Name};
-use crate::record::{Contribution, Data, Place, Role, Srv, Target};
+use crate::record::{Contribution, Data, NamedPort, Place, Role, Srv, Target};
 use fingerpost_catalog::{AllCritical, Protocol, ServiceType, ServiceView};
 use std::net::IpAddr;
 
@@ -27,6 +27,13 @@ impl Port {
             protocol: port.protocol,
         };
         ports.iter().map(port).collect()
+    }
+
+    /// The name that it has below its service's; none where it has none itself, or where it does not fit.
+    fn name_at(&self, service: &Name) -> Option<Name> {
+        let labels = [format!("_{}", self.name), format!("_{}", self.protocol.dns_label())];
+        let name = service.below(&[labels[0].as_bytes(), labels[1].as_bytes()]);
+        name.filter(|_| !self.name.is_empty())
     }
 }
 
@@ -110,7 +117,7 @@ impl Compiler {
                     out.add(address, Data::Ptr(Role::Service, name.clone()));
                 }
                 if !shape.cluster_ips.is_empty() {
-                    out.ports(name, &shape.ports, None, &Target::Whole(name.clone()));
+                    out.own_ports(name, &shape.ports);
                 }
             }
             ServiceType::ExternalName => {
@@ -172,18 +179,27 @@ impl Out {
         self.list.push(Contribution { place: place.into(), ttl: self.ttl, data });
     }
 
-    /// SRV records: under `_<port>._<protocol>` for named ports (§2.3.2, §2.4.2), and all of them at the service's own
-    /// name, as CoreDNS has them.
+    /// SRV records of instances: under `_<port>._<protocol>` for named ports (§2.3.2, §2.4.2), and all of them at the
+    /// service's own name, as CoreDNS has them.
     fn ports(&mut self, service: &Name, ports: &[Port], weight: Option<u16>, target: &Target) {
         for port in ports {
             let srv = Data::Srv(Srv { weight, port: port.port, target: target.clone() });
-            if !port.name.is_empty() {
-                let labels = [format!("_{}", port.name), format!("_{}", port.protocol.dns_label())];
-                if let Some(name) = service.below(&[labels[0].as_bytes(), labels[1].as_bytes()]) {
-                    self.add(&name, srv.clone());
-                }
+            if let Some(name) = port.name_at(service) {
+                self.add(&name, srv.clone());
             }
             self.add(service, srv);
+        }
+    }
+
+    /// The same for a service's own ports. Each is one record, so that its name can be read off it.
+    fn own_ports(&mut self, service: &Name, ports: &[Port]) {
+        for port in ports {
+            let target = Target::Whole(service.clone());
+            self.add(service, Data::Srv(Srv { weight: None, port: port.port, target }));
+            if port.name_at(service).is_some() {
+                let (name, protocol) = (port.name.clone(), port.protocol);
+                self.add(service, Data::Port(NamedPort { name, protocol, port: port.port }));
+            }
         }
     }
 }

@@ -1,7 +1,7 @@
 //! What stands at a name: any records, in the smallest form that holds them.
 
 use crate::name::Name;
-use crate::record::{Data, Pointer, Role, Srv};
+use crate::record::{Data, NamedPort, Pointer, Role, Srv};
 use crate::set::Set;
 use std::net::IpAddr;
 
@@ -76,6 +76,7 @@ pub(crate) struct Records {
     aaaa: Option<Box<Set<[u8; 16]>>>,
     srv: Set<Srv>,
     cname: Option<Box<Set<Name>>>,
+    ports: Option<Box<Set<NamedPort>>>,
     pub(crate) ptr: Option<Box<Pointers>>,
 }
 
@@ -179,6 +180,32 @@ impl Node {
         }
     }
 
+    /// For the node of a service: its ports that have names without entries.
+    pub(crate) fn ports(&self) -> &[NamedPort] {
+        match self {
+            Node::Rich(records) => records.ports.as_ref().map(|set| set.items()).unwrap_or_default(),
+            _ => &[],
+        }
+    }
+
+    /// For the node of a service: the record of such a port. It leads to the service itself.
+    pub(crate) fn srv_of(&self, service: &[u8], name: &[u8], protocol: &[u8]) -> Option<&Srv> {
+        let mut ports = self.ports().iter().filter(|port| port.is(name, protocol));
+        ports.find_map(|port| self.srv().iter().find(|srv| srv.port == port.port && srv.target.is(service)))
+    }
+
+    /// How many names without entries exist by this record, which is there, alone.
+    pub(crate) fn names_of(&self, data: &Data) -> u64 {
+        match data {
+            Data::Ptr(Role::Dashed, _) => 1,
+            Data::Port(port) => {
+                let others = self.ports().iter().any(|other| other != port && other.protocol == port.protocol);
+                1 + u64::from(!others)
+            }
+            _ => 0,
+        }
+    }
+
     /// Its addresses and one more.
     pub(crate) fn with(&self, ttl: u32, address: IpAddr) -> Self {
         let mut node = Node::default();
@@ -271,12 +298,14 @@ impl Records {
             || self.aaaa.is_some()
             || !self.srv.is_empty()
             || self.cname.is_some()
+            || self.ports.is_some()
             || self.ptr.is_some()
     }
 
     /// The same in a smaller form, where there is one.
     fn simple(&self) -> Option<Node> {
-        if self.pins > 0 || self.special != Special::No || !self.srv.is_empty() || self.cname.is_some() {
+        let others = !self.srv.is_empty() || self.cname.is_some() || self.ports.is_some();
+        if self.pins > 0 || self.special != Special::No || others {
             return None;
         }
         let ttl = self.ttl;
@@ -315,6 +344,7 @@ impl Records {
             Data::Aaaa(address) => insert(&mut self.aaaa, address),
             Data::Srv(srv) => self.srv.insert(srv),
             Data::Cname(target) => insert(&mut self.cname, target),
+            Data::Port(port) => insert(&mut self.ports, port),
             Data::Ptr(role, name) => {
                 let pointer = Pointer { name: name.clone(), ttl, role: *role };
                 self.ptr.get_or_insert_default().of(*role).insert(&pointer)
@@ -333,6 +363,7 @@ impl Records {
             Data::Aaaa(address) => remove(&mut self.aaaa, address),
             Data::Srv(srv) => self.srv.remove(srv),
             Data::Cname(target) => remove(&mut self.cname, target),
+            Data::Port(port) => remove(&mut self.ports, port),
             Data::Ptr(role, name) => {
                 let pointer = Pointer { name: name.clone(), ttl, role: *role };
                 self.ptr.as_mut().is_some_and(|ptr| ptr.of(*role).remove(&pointer))
@@ -349,12 +380,13 @@ impl Records {
 mod tests {
     use super::*;
     use crate::record::Target;
+    use fingerpost_catalog::Protocol;
     use proptest::prelude::*;
 
     #[test]
     fn stays_small() {
         assert_eq!(size_of::<Node>(), 16);
-        assert!(size_of::<Records>() <= 80);
+        assert!(size_of::<Records>() <= 88);
     }
 
     fn data() -> impl Strategy<Value = Data> {
@@ -367,6 +399,7 @@ mod tests {
             Data::Aaaa([2; 16]),
             Data::Srv(Srv { weight: None, port: 80, target: Target::Whole(name("a.b")) }),
             Data::Cname(name("a.b")),
+            Data::Port(NamedPort { name: "http".into(), protocol: Protocol::Tcp, port: 80 }),
             Data::Ptr(Role::Service, name("b")),
             Data::Ptr(Role::Endpoint, name("a.b")),
             Data::Ptr(Role::Dashed, name("b")),

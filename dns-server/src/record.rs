@@ -1,6 +1,7 @@
 //! The pieces of answers that objects of the catalog contribute, and the names that they are contributed to.
 
 use crate::name::{self, Label, Name};
+use fingerpost_catalog::Protocol;
 use std::net::IpAddr;
 
 /// What an SRV record leads to. Where the name says an address, only that is kept.
@@ -35,6 +36,11 @@ impl Target {
         }
     }
 
+    /// Whether it is this name as a whole.
+    pub(crate) fn is(&self, wire: &[u8]) -> bool {
+        matches!(self, Target::Whole(name) if name.wire() == wire)
+    }
+
     /// Whether its label says this address.
     pub(crate) fn says(&self, address: IpAddr) -> bool {
         match (self, address) {
@@ -63,6 +69,34 @@ pub(crate) struct Srv {
     pub(crate) weight: Option<u16>,
     pub(crate) port: u16,
     pub(crate) target: Target,
+}
+
+/// A named port of a service with addresses of its own, all of which it is reached at. The names for it, as
+/// `_http._tcp.web.prod.svc.<zone>`, and the one above that, have no entries: what they answer is read at the service.
+///
+/// No two ports of a service have one name, but while one takes another's place.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(crate) struct NamedPort {
+    pub(crate) name: Box<str>,
+    pub(crate) protocol: Protocol,
+    pub(crate) port: u16,
+}
+
+impl NamedPort {
+    /// Whether its protocol has this label.
+    pub(crate) fn speaks(&self, label: &[u8]) -> bool {
+        is_underscored(label, self.protocol.dns_label())
+    }
+
+    /// Whether it is the one with these two labels.
+    pub(crate) fn is(&self, name: &[u8], protocol: &[u8]) -> bool {
+        is_underscored(name, &self.name) && self.speaks(protocol)
+    }
+}
+
+/// Whether a label is this text behind an underscore.
+fn is_underscored(label: &[u8], text: &str) -> bool {
+    label.strip_prefix(b"_") == Some(text.as_bytes())
 }
 
 /// Whose name an address leads to.
@@ -117,14 +151,11 @@ pub(crate) enum Data {
     Cname(Name),
     /// From an address to a name.
     Ptr(Role, Name),
+    /// At a service's name.
+    Port(NamedPort),
 }
 
 impl Data {
-    /// Whether it makes a name exist that has no entry.
-    pub(crate) fn is_dashed(&self) -> bool {
-        matches!(self, Data::Ptr(Role::Dashed, _))
-    }
-
     /// How many records it is. That of a dashed endpoint stands for its address, too.
     pub(crate) fn records(&self) -> u64 {
         match self {

@@ -7,7 +7,8 @@
 //!
 //! Most endpoints have no entry under their name. It is made from their address and their service's name, and the entry
 //! under which the address is looked up backwards knows that service: whether `10-0-0-1.web.prod.svc.<zone>` exists is
-//! read there.
+//! read there. Likewise the names of the ports of a service with an address of its own, such as
+//! `_http._tcp.web.prod.svc.<zone>`, are read at the service.
 
 use crate::name::{self, Name};
 use crate::node::{Node, Special};
@@ -106,6 +107,8 @@ pub(crate) struct Table {
     /// Names with an entry that look like an address' dashed form: as long as there is none, an endpoint that is called
     /// so has no other records.
     lookalikes: AtomicU64,
+    /// How often something was taken away that may be found in another place now.
+    moves: AtomicU64,
     names: AtomicU64,
     records: AtomicU64,
     /// Touches of a name by the writer: how tests see that a change's cost does not depend on a set's size.
@@ -119,6 +122,7 @@ impl Table {
             v4: Shards::new(),
             v6: Shards::new(),
             lookalikes: AtomicU64::new(0),
+            moves: AtomicU64::new(0),
             names: AtomicU64::new(0),
             records: AtomicU64::new(0),
             touches: AtomicU64::new(0),
@@ -137,39 +141,63 @@ impl Table {
         self.touches.load(Relaxed)
     }
 
-    /// Looks a lower-case name up, and gives what `read` makes of it. Nothing else may be looked up meanwhile: a reader
-    /// that comes twice into one shard can wait for itself when the writer stands between.
-    pub(crate) fn read<T>(&self, wire: &[u8], read: impl FnOnce(View<'_>) -> T) -> Option<T> {
+    /// Looks a lower-case name up, and gives what `read` makes of it, which is called once. Nothing else may be looked up
+    /// meanwhile: a reader that comes twice into one shard can wait for itself when the writer stands between.
+    pub(crate) fn read<T>(&self, wire: &[u8], mut read: impl FnMut(View<'_>) -> T) -> Option<T> {
         if let Some(address) = name::reverse_address(wire) {
             return self.at_address(address, |node| read(View::Kept { node, reversed: Some(address) }));
         }
-        match name::dashed_address(name::first_label(wire)) {
-            None => self.named.read(wire, |node| read(View::Kept { node, reversed: None })),
-            Some(address) => self.read_dashed(wire, address, read),
+        let label = name::first_label(wire);
+        if label.first() == Some(&b'_') {
+            return self.settled(|| self.read_entry(wire, &mut read).or_else(|| self.read_port(wire, &mut read)));
+        }
+        match name::dashed_address(label) {
+            None => self.read_entry(wire, &mut read),
+            Some(address) => self.settled(|| self.read_dashed(wire, address, &mut read)),
         }
     }
 
+    /// Looks in two places. What was in neither is looked up again where the writer may have taken it from the one to the
+    /// other in between.
+    fn settled<T>(&self, mut look: impl FnMut() -> Option<T>) -> Option<T> {
+        let before = self.moves.load(Acquire);
+        look().or_else(|| (self.moves.load(Acquire) != before).then(look).flatten())
+    }
+
+    fn read_entry<T>(&self, wire: &[u8], read: &mut impl FnMut(View<'_>) -> T) -> Option<T> {
+        self.named.read(wire, |node| read(View::Kept { node, reversed: None }))
+    }
+
     /// Looks up a name that may be an endpoint's, made from this address.
-    fn read_dashed<T>(&self, wire: &[u8], address: IpAddr, read: impl FnOnce(View<'_>) -> T) -> Option<T> {
+    fn read_dashed<T>(&self, wire: &[u8], address: IpAddr, read: &mut impl FnMut(View<'_>) -> T) -> Option<T> {
         let dashed = self.dashed(wire, address);
         if let Some(ttl) = dashed
             && self.lookalikes.load(Acquire) == 0
         {
             return Some(read(View::said(address, ttl)));
         }
-        let mut read = Some(read);
-        let kept = self.named.read(wire, |node| {
+        let entry = self.named.read(wire, |node| {
             // Another endpoint of this service bears the name as a hostname.
             let both = dashed.map(|ttl| node.with(ttl, address));
-            let node = both.as_ref().unwrap_or(node);
-            read.take().map(|read| read(View::Kept { node, reversed: None }))
+            read(View::Kept { node: both.as_ref().unwrap_or(node), reversed: None })
         });
-        if let Some(found) = kept.flatten() {
-            return Some(found);
+        entry.or_else(|| dashed.map(|ttl| read(View::said(address, ttl))))
+    }
+
+    /// Looks up a name that may be a port's of a service, or the one above that.
+    fn read_port<T>(&self, wire: &[u8], read: &mut impl FnMut(View<'_>) -> T) -> Option<T> {
+        let (label, above) = (name::first_label(wire), name::parent(wire)?);
+        let protocol = name::first_label(above);
+        if protocol.first() != Some(&b'_') {
+            let found = |node: &Node| node.ports().iter().any(|port| port.speaks(label)).then(|| read(View::Bare));
+            return self.named.read(above, found).flatten();
         }
-        // The writer may have gone from the entry to the address in between.
-        let ttl = dashed.or_else(|| self.dashed(wire, address))?;
-        read.take().map(|read| read(View::said(address, ttl)))
+        let service = name::parent(above)?;
+        let found = |node: &Node| {
+            let srv = node.srv_of(service, label, protocol)?;
+            Some(read(View::Srv { ttl: node.ttl(), srv }))
+        };
+        self.named.read(service, found).flatten()
     }
 
     /// The TTL of the endpoint that has this address and is called by it, if there is one of this name.
@@ -216,15 +244,16 @@ impl Table {
 
     pub(crate) fn insert(&self, zones: &Zones, contribution: &Contribution) {
         let Contribution { place, ttl, data } = contribution;
-        let mut appeared = false;
-        // Before the entry is there: who reads that there is no such name relies on it.
-        let alike = looks_dashed(place);
-        self.lookalikes.fetch_add(u64::from(alike), Release);
-        let made = self.change(place, |node| appeared = node.add(data, *ttl));
-        if appeared {
-            self.records.fetch_add(data.records(), Relaxed);
-            self.names.fetch_add(u64::from(data.is_dashed()), Relaxed);
-        }
+        // Before the entry is there: who finds that there is none relies on it.
+        self.lookalikes.fetch_add(u64::from(looks_dashed(place)), Release);
+        let (mut records, mut names) = (0, 0);
+        let made = self.change(place, |node| {
+            if node.add(data, *ttl) {
+                (records, names) = (data.records(), node.names_of(data));
+            }
+        });
+        self.records.fetch_add(records, Relaxed);
+        self.names.fetch_add(names, Relaxed);
         if !made {
             return;
         }
@@ -238,13 +267,21 @@ impl Table {
 
     pub(crate) fn remove(&self, zones: &Zones, contribution: &Contribution) {
         let Contribution { place, ttl, data } = contribution;
-        let mut disappeared = false;
-        let gone = self.release(place, |node| disappeared = node.take(data, *ttl));
-        self.lookalikes.fetch_sub(u64::from(looks_dashed(place)), Release);
-        if disappeared {
-            self.records.fetch_sub(data.records(), Relaxed);
-            self.names.fetch_sub(u64::from(data.is_dashed()), Relaxed);
+        let alike = looks_dashed(place);
+        if alike || matches!(data, Data::Port(_)) {
+            // Before it is gone: who misses it relies on it.
+            self.moves.fetch_add(1, Release);
         }
+        let (mut records, mut names) = (0, 0);
+        let gone = self.release(place, |node| {
+            let alone = node.names_of(data);
+            if node.take(data, *ttl) {
+                (records, names) = (data.records(), alone);
+            }
+        });
+        self.lookalikes.fetch_sub(u64::from(alike), Release);
+        self.records.fetch_sub(records, Relaxed);
+        self.names.fetch_sub(names, Relaxed);
         if !gone {
             return;
         }

@@ -18,6 +18,10 @@ pub(crate) enum View<'a> {
     A { ttl: u32, address: [u8; 4] },
     /// The same, of version 6.
     Aaaa { ttl: u32, address: [u8; 16] },
+    /// The one record at the name of a port.
+    Srv { ttl: u32, srv: &'a Srv },
+    /// Nothing, but there are names below.
+    Bare,
 }
 
 impl<'a> View<'a> {
@@ -32,7 +36,7 @@ impl<'a> View<'a> {
     fn node(&self) -> Option<&'a Node> {
         match *self {
             View::Kept { node, .. } => Some(node),
-            View::A { .. } | View::Aaaa { .. } => None,
+            _ => None,
         }
     }
 
@@ -40,7 +44,8 @@ impl<'a> View<'a> {
     pub(crate) fn ttl(&self) -> u32 {
         match self {
             View::Kept { node, .. } => node.ttl(),
-            View::A { ttl, .. } | View::Aaaa { ttl, .. } => *ttl,
+            View::A { ttl, .. } | View::Aaaa { ttl, .. } | View::Srv { ttl, .. } => *ttl,
+            View::Bare => 0,
         }
     }
 
@@ -48,20 +53,24 @@ impl<'a> View<'a> {
         match self {
             View::Kept { node, .. } => node.a(),
             View::A { address, .. } => std::slice::from_ref(address),
-            View::Aaaa { .. } => &[],
+            _ => &[],
         }
     }
 
     pub(crate) fn aaaa(&self) -> &[[u8; 16]] {
         match self {
             View::Kept { node, .. } => node.aaaa(),
-            View::A { .. } => &[],
             View::Aaaa { address, .. } => std::slice::from_ref(address),
+            _ => &[],
         }
     }
 
     pub(crate) fn srv(&self) -> &'a [Srv] {
-        self.node().map(Node::srv).unwrap_or_default()
+        match *self {
+            View::Kept { node, .. } => node.srv(),
+            View::Srv { srv, .. } => std::slice::from_ref(srv),
+            _ => &[],
+        }
     }
 
     pub(crate) fn cname(&self) -> Option<&'a Name> {
@@ -74,7 +83,11 @@ impl<'a> View<'a> {
 
     /// Whether there is something to answer, beside the name's existence.
     pub(crate) fn has_records(&self) -> bool {
-        self.node().is_none_or(Node::has_records)
+        match self {
+            View::Kept { node, .. } => node.has_records(),
+            View::Bare => false,
+            _ => true,
+        }
     }
 
     /// What the address is called.
@@ -90,7 +103,7 @@ impl<'a> View<'a> {
     pub(crate) fn reversed(&self) -> Option<IpAddr> {
         match *self {
             View::Kept { reversed, .. } => reversed,
-            View::A { .. } | View::Aaaa { .. } => None,
+            _ => None,
         }
     }
 }
