@@ -192,7 +192,7 @@ impl Forward {
             name.get_mut(..wire.len())?.copy_from_slice(wire);
             let length = zones.compiled(&mut name, wire.len(), within)?;
             let Rewritten { target, rule } = self.rewrites.apply(name.get(..length)?)?;
-            let target = zones.spelling(within.kind).of(&Name::from_wire(&target)).concat();
+            let target = zones.spelling(within.kind).of(0, &Name::from_wire(&target)).concat();
             Some(Rewritten { target: target.into(), rule })
         })
     }
