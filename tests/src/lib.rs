@@ -14,6 +14,7 @@ mod programs;
 pub mod proxy;
 pub mod replicas;
 pub mod torture;
+pub mod unbound;
 
 use fingerpost_dns::query::{self, Reply};
 use reqwest::Method;

@@ -18,6 +18,14 @@ pub(crate) fn program(variable: &str, peer: &str, name: &str) -> PathBuf {
     path
 }
 
+/// The file of a program of Debian's packages. Servers live in sbin folders, which not every PATH has.
+pub(crate) fn debian(name: &str) -> PathBuf {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let folders = std::env::split_paths(&path).chain(["/usr/sbin", "/sbin"].map(PathBuf::from));
+    let found = folders.map(|folder| folder.join(name)).find(|path| path.is_file());
+    found.unwrap_or_else(|| panic!("no {name}: run `cargo xtask setup` first"))
+}
+
 /// A process, and a shell that waits for the end of this test process to end that one, too, however this one ends.
 pub(crate) struct Running {
     process: Child,

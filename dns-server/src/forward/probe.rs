@@ -1,18 +1,21 @@
 //! Puts an upstream's message through all that is done with one, for fuzzing and for properties.
 
 use crate::encode::{QUESTION, Rcode, Reply};
-use crate::forward::entry::{Age, Entry, Lifetimes, Room};
+use crate::forward::entry::{Age, Entry, Lifetimes, Origin, Room};
 use crate::forward::key::Key;
 use crate::forward::wire::{Records, read_name, u16_at};
 use crate::message::{self, HEADER, Parsed};
+use std::time::Duration;
 
-/// Answers a question with a message that claims to be the answer to it.
-pub(crate) fn answers(raw: &[u8]) {
-    let Some(name) = read_name(raw, HEADER) else { return };
-    let Some(qtype) = u16_at(raw, HEADER + name.len()) else { return };
+/// Answers a question with a message that claims to be the answer to it; whether it was taken for one.
+pub(crate) fn answers(raw: &[u8]) -> bool {
+    let Some(name) = read_name(raw, HEADER) else { return false };
+    let Some(qtype) = u16_at(raw, HEADER + name.len()) else { return false };
     let key = Key::new(&name.to_ascii_lowercase(), qtype, false, false);
     let lifetimes = Lifetimes { least: 0, most: 3600, most_negative: 300 };
-    let Ok(entry) = Entry::read(raw, &key, lifetimes, 0) else { return };
+    let Ok(entry) = Entry::read(raw, &key, lifetimes, 0) else { return false };
+    let origin = Origin { upstream: "10.0.0.1:53".into(), took: Duration::from_millis(1) };
+    let entry = entry.given_by(origin);
     // The query that it answers, with EDNS and without.
     let mut packet = vec![7, 7, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
     packet.extend(key.question());
@@ -40,6 +43,7 @@ pub(crate) fn answers(raw: &[u8]) {
             assert!(out.len() <= limit.max(packet.len() + 11));
         }
     }
+    true
 }
 
 #[cfg(test)]
@@ -116,6 +120,31 @@ mod tests {
         }
 
         #[test]
+        fn changed_answers_are_survived(
+            which in any::<proptest::sample::Index>(),
+            changes in proptest::collection::vec((any::<proptest::sample::Index>(), 0u8..4, any::<u8>(), 1usize..9), 0..8),
+        ) {
+            let mut raw = which.get(&real_answers()).clone();
+            for (place, change, octet, length) in changes {
+                if raw.is_empty() {
+                    break;
+                }
+                let at = place.index(raw.len());
+                let end = (at + length).min(raw.len());
+                match change {
+                    0 => raw[at] = octet,
+                    1 => raw[at] ^= 1 << (octet % 8),
+                    2 => drop(raw.drain(at..end)),
+                    _ => {
+                        let copy = raw[at..end].to_vec();
+                        raw.splice(at..at, copy);
+                    }
+                }
+            }
+            answers(&raw);
+        }
+
+        #[test]
         fn damaged_answers_are_survived(
             ttls in proptest::collection::vec(any::<u32>(), 1..30),
             places in proptest::collection::vec((any::<proptest::sample::Index>(), any::<u8>()), 0..4),
@@ -126,6 +155,65 @@ mod tests {
                 raw[at] = octet;
             }
             answers(&raw);
+        }
+    }
+
+    /// Answers as servers give them, with all that makes reading hard: compression, chains, negative ones, those with
+    /// EDNS options, long and cut ones.
+    fn real_answers() -> Vec<Vec<u8>> {
+        use hickory_proto::op::{Edns, Message, Query, ResponseCode};
+        use hickory_proto::rr::rdata::opt::EdnsOption;
+        use hickory_proto::rr::rdata::{A, CNAME, MX, SOA, SRV, TXT};
+        use hickory_proto::rr::{Name, RData, Record, RecordType};
+        let name = |text: &str| Name::from_ascii(text).unwrap();
+        let record = |at: &str, data| Record::from_rdata(name(at), 60, data);
+        let soa = SOA::new(name("ns.example."), name("admin.example."), 1, 2, 3, 4, 5);
+        let soa = || record("example.", RData::SOA(soa.clone()));
+        let address = || RData::A(A::new(192, 0, 2, 1));
+        let make = |qtype, rcode, records: Vec<Record>, negative: bool| {
+            let mut message = Message::response(7, hickory_proto::op::OpCode::Query);
+            message.add_query(Query::query(name("www.example."), qtype));
+            message.metadata.response_code = rcode;
+            message.add_answers(records);
+            if negative {
+                message.add_authority(soa());
+            }
+            let mut edns = Edns::new();
+            let option = |code: u8, text: &[u8]| EdnsOption::Unknown(15, [&[0, code], text].concat());
+            edns.options_mut().insert(option(3, b"old"));
+            edns.options_mut().insert(EdnsOption::Unknown(10, vec![7; 16]));
+            edns.options_mut().insert(option(22, &[b'x'; 300]));
+            message.set_edns(edns);
+            message.to_vec().unwrap()
+        };
+        let chain = vec![
+            record("www.example.", RData::CNAME(CNAME(name("a.b.example.")))),
+            record("a.b.example.", RData::CNAME(CNAME(name("b.example.")))),
+            record("b.example.", address()),
+            record("b.example.", address()),
+        ];
+        let services = vec![
+            record("www.example.", RData::SRV(SRV::new(1, 2, 3, name("b.example.")))),
+            record("www.example.", RData::MX(MX::new(1, name("mail.example.")))),
+        ];
+        let texts = (0..40).map(|_| record("www.example.", RData::TXT(TXT::new(vec!["x".repeat(60)])))).collect();
+        let mut cut = make(RecordType::A, ResponseCode::NoError, chain.clone(), false);
+        cut[2] |= 0x02;
+        cut.truncate(cut.len() - 350);
+        vec![
+            make(RecordType::A, ResponseCode::NoError, chain, false),
+            make(RecordType::SRV, ResponseCode::NoError, services, true),
+            make(RecordType::TXT, ResponseCode::NoError, texts, false),
+            make(RecordType::A, ResponseCode::NXDomain, Vec::new(), true),
+            make(RecordType::A, ResponseCode::NoError, Vec::new(), true),
+            cut,
+        ]
+    }
+
+    #[test]
+    fn real_answers_are_taken() {
+        for raw in real_answers() {
+            assert!(answers(&raw), "{raw:02x?}");
         }
     }
 

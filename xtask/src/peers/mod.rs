@@ -79,7 +79,9 @@ pub(crate) fn for_tests() -> Result<Peers> {
     debian("dig", "bind9-dnsutils")?;
     debian("curl", "curl")?;
     debian("faketime", "faketime")?;
+    debian("ldns-signzone", "ldnsutils")?;
     debian("python3", "python3")?;
+    debian("unbound", "unbound")?;
     let (etcd, etcdctl) = go::etcd()?;
     Ok(Peers(vec![
         ("ETCD_BIN", etcd),
