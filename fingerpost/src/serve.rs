@@ -17,6 +17,7 @@ use fingerpost_registry::access::reload::Reload;
 use fingerpost_registry::access::{Access, Authenticator, Tls};
 use fingerpost_registry::api::{self, Api, HttpMetrics};
 use fingerpost_registry::checks::{self, History, NetworkProbe, TargetRules};
+use fingerpost_registry::followers::{self, Visibility};
 use fingerpost_registry::live::{Feed, LiveReplica, Observer};
 use fingerpost_registry::peers::HttpPeers;
 use fingerpost_registry::peers::heartbeats::PeerRelay;
@@ -82,6 +83,7 @@ async fn serve(config: &ServeConfig, store: Arc<dyn Store>, started: Instant, en
     let stop_checks = CancellationToken::new();
     let stop_sources = CancellationToken::new();
     let stop_sessions = CancellationToken::new();
+    let stop_followers = CancellationToken::new();
     let peers = Arc::new(HttpPeers::open(config.peer_ca.as_deref())?);
     let sessions = sessions::Engine::new(
         Arc::clone(&store),
@@ -115,6 +117,8 @@ async fn serve(config: &ServeConfig, store: Arc<dyn Store>, started: Instant, en
     }
     metrics::register(&mut registry, &store, &live, &hub);
     sessions::register(&mut registry, &sessions);
+    let visibility = Visibility::new(Arc::clone(&live), Arc::clone(&hub), store.members(), Arc::clone(&peers) as _);
+    followers::register(&mut registry, &visibility);
 
     let sources = Sources::new(Arc::clone(&store), Arc::clone(&live), config.sources);
     // Whoever reaches an API on loopback is on this machine, and gets to its loopback without us.
@@ -178,6 +182,7 @@ async fn serve(config: &ServeConfig, store: Arc<dyn Store>, started: Instant, en
         sources: Arc::clone(&sources),
         sessions: Arc::clone(&sessions),
         hub: Arc::clone(&hub),
+        visibility: Arc::clone(&visibility),
         checks: checks.clone(),
         history: Arc::clone(&history),
         stream_limits: StreamLimits::default(),
@@ -197,6 +202,11 @@ async fn serve(config: &ServeConfig, store: Arc<dyn Store>, started: Instant, en
     parts.spawn(async move {
         sources.await;
         ("the watch over sources", Ok(()))
+    });
+    let followed = visibility.run(stop_followers.clone());
+    parts.spawn(async move {
+        followed.await;
+        ("the watch over followers", Ok(()))
     });
     let observers: Vec<Arc<dyn Observer>> = vec![
         Arc::new(DnsObserver::new(Arc::clone(&index), listener.is_some())),
@@ -288,6 +298,7 @@ async fn serve(config: &ServeConfig, store: Arc<dyn Store>, started: Instant, en
         ("the HTTP server", stop_http),
         ("the checks", stop_checks),
         ("the sessions", stop_sessions),
+        ("the watch over followers", stop_followers),
         ("the watch over sources", stop_sources),
         ("DNS", stop_dns),
         ("the feed", stop_feed),
