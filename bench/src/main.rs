@@ -13,6 +13,7 @@ mod process;
 mod registry;
 mod report;
 mod sessions;
+mod visible;
 mod watch;
 
 use clap::{Parser, Subcommand};
@@ -34,6 +35,8 @@ enum Bench {
     Watch(watch::Options),
     /// Writes over etcd beside direct puts, their way to another replica's DNS, and how soon a replica is ready.
     Etcd(etcd::Options),
+    /// Writes that wait until two replicas and three DNS servers show them.
+    Visible(visible::Options),
     /// What many sessions cost, and what happens when they fall silent.
     Sessions(sessions::Options),
     /// Following a cluster beside CoreDNS: how fresh, how heavy, how soon ready.
@@ -55,6 +58,7 @@ fn main() -> anyhow::Result<()> {
             Bench::Client(options) => runtime.block_on(client::run(options)),
             Bench::Watch(options) => runtime.block_on(watch::run(options)),
             Bench::Etcd(options) => runtime.block_on(etcd::run(options)),
+            Bench::Visible(options) => runtime.block_on(visible::run(options)),
             Bench::Sessions(options) => runtime.block_on(sessions::run(options)),
             Bench::Kubernetes(options) => runtime.block_on(kubernetes::run(options)),
             Bench::Dns(options) => runtime.block_on(dns::run(options)),
@@ -64,7 +68,7 @@ fn main() -> anyhow::Result<()> {
     };
     match Arguments::parse().bench {
         Bench::All => {
-            for name in ["registry", "watch", "client", "dns", "forward", "etcd", "sessions", "kubernetes"] {
+            for name in ["registry", "watch", "client", "dns", "forward", "etcd", "visible", "sessions", "kubernetes"] {
                 one(defaults(name)?.bench)?;
             }
             Ok(())

@@ -1,5 +1,6 @@
 //! Programs under measurement: started in a folder of their own, timed and weighed from outside.
 
+use crate::http;
 use anyhow::{Context, Result, bail};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
@@ -170,5 +171,47 @@ impl Fingerpost {
         )?;
         process.wait_listening(http)?;
         Ok(Self { process, http, dns })
+    }
+
+    /// Waits until it answers truthfully.
+    pub(crate) async fn wait_ready(&self) -> Result<()> {
+        wait_ready(self.http).await
+    }
+}
+
+/// A DNS server of Fingerpost's that follows a registry.
+pub(crate) struct Dns {
+    pub(crate) process: Process,
+}
+
+impl Dns {
+    /// Starts one, and waits until it answers truthfully.
+    pub(crate) async fn start(folder: &Path, registry: SocketAddr) -> Result<Self> {
+        let [http, dns] = [free_port()?, free_port()?].map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
+        let mut process = Process::start(
+            "fingerpost dns",
+            Command::new(own_binary()?)
+                .args(["dns", "--registry", &format!("http://{registry}"), "--data-dir"])
+                .arg(folder)
+                .args(["--http-listen", &http.to_string(), "--dns-listen", &dns.to_string()])
+                .env("FINGERPOST_LOG", "warn"),
+        )?;
+        process.wait_listening(http)?;
+        wait_ready(http).await?;
+        Ok(Self { process })
+    }
+}
+
+async fn wait_ready(http: SocketAddr) -> Result<()> {
+    let begun = Instant::now();
+    let request = http::request("GET", "/readyz", "", "");
+    loop {
+        if http::Connection::open(http).await?.call(&request, false).await?.status == 200 {
+            return Ok(());
+        }
+        if begun.elapsed() > Duration::from_secs(60) {
+            bail!("{http} is not ready after a minute");
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }

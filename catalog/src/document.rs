@@ -4,6 +4,7 @@
 //! `sources`) is optional and ignored on writes, so that a reply can be edited and sent back. Identity may be left out
 //! of a body where the path gives it.
 
+mod follower;
 mod session;
 
 use crate::check::Check;
@@ -16,6 +17,7 @@ use crate::{Epoch, Position, Source, Timestamp};
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 
+pub use follower::{FollowerDocument, FollowerReceipt, FollowerReport, VisibilityDocument};
 pub use session::{
     DEFAULT_SESSION_GRACE, DEFAULT_SESSION_TTL, NewSession, ProtectionDocument, RenewDocument, Renewal, RenewalState,
     RenewalsDocument, SessionDocument, SessionEndedDocument, SessionListDocument,

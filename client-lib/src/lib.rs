@@ -37,6 +37,7 @@ mod keeper;
 mod paging;
 mod register;
 mod registry;
+mod reporter;
 mod request;
 mod sse;
 mod status;
@@ -58,14 +59,15 @@ pub use keeper::{Keeper, KeeperOptions, Keeping};
 pub use paging::{all_instances, all_namespaces, all_services};
 pub use register::{HealthReport, Register, Registration, RegistrationState};
 pub use registry::Registry;
+pub use reporter::{Follower, Reported, Reporter};
 pub use request::{
     BatchReply, Filter, Guard, ListRequest, Operation, ReplaceReply, SessionRequest, WatchEvent, WatchRequest, Written,
 };
 pub use sse::{SseError, SseEvent, SseParser};
 pub use status::{
-    AccessStatus, CatalogStatus, CheckStatus, DnsStatus, HealthCounts, ImportReply, KubernetesKindStatus,
-    KubernetesStatus, MigrateReply, RemovedSource, ReplicaStatus, SessionsStatus, StatusDocument, StoreStatus,
-    VersionDocument, WatchStatus,
+    AccessStatus, CatalogStatus, CheckStatus, DnsStatus, FollowingStatus, HealthCounts, ImportReply,
+    KubernetesKindStatus, KubernetesStatus, MigrateReply, RemovedSource, ReplicaStatus, SessionsStatus, StatusDocument,
+    StoreStatus, VersionDocument, WatchStatus,
 };
 
 pub use subscribe::{Change, Changes, ConnectionState, LiveBalancer, Subscription, Watch};

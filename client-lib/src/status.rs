@@ -2,7 +2,7 @@
 //! not know are passed over, so that both sides may be of different versions.
 
 use fingerpost_catalog::Position;
-use fingerpost_catalog::document::{ProtectionDocument, SourceDocument};
+use fingerpost_catalog::document::{FollowerDocument, ProtectionDocument, SourceDocument};
 use serde::{Deserialize, Deserializer, Serialize};
 
 /// The reply of `GET /v1/status`.
@@ -23,6 +23,8 @@ pub struct StatusDocument {
     pub catalog: CatalogStatus,
     /// The DNS server in this process; absent where there is none.
     pub dns: Option<DnsStatus>,
+    /// How it follows its registry, where it is no registry itself but a DNS server apart; only that and `dns` say anything then.
+    pub following: Option<FollowingStatus>,
     /// The cluster that is followed in this process; absent where none is.
     pub kubernetes: Option<KubernetesStatus>,
     /// Who follows.
@@ -35,6 +37,8 @@ pub struct StatusDocument {
     pub sessions: SessionsStatus,
     /// The replicas that are alive.
     pub replicas: Vec<ReplicaStatus>,
+    /// Those that follow the registry and report what they show, and those of them that fell silent lately.
+    pub followers: Vec<FollowerDocument>,
     /// Where the REST API listens.
     pub http_listen: Vec<String>,
     /// Whether it listens beyond loopback without access control.
@@ -156,6 +160,24 @@ pub struct DnsStatus {
     pub age_seconds: Option<f64>,
     /// How many names have an answer.
     pub names: u64,
+}
+
+/// How a registry elsewhere is followed.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct FollowingStatus {
+    /// What the registry calls this follower.
+    pub id: String,
+    /// The replicas that it may follow.
+    pub registry: Vec<String>,
+    /// Whether it has had all of it from the registry since it started, and not only from its disk.
+    pub synced: bool,
+    /// How old is what it shows, in seconds; absent where it shows nothing.
+    pub age_seconds: Option<f64>,
+    /// Why the registry can't be followed, while that is so.
+    pub trouble: Option<String>,
+    /// Why the registry can't be told what is shown, while that is so.
+    pub unreported: Option<String>,
 }
 
 /// How a Kubernetes cluster is followed.

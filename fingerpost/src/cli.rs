@@ -1,7 +1,7 @@
 //! The command line: commands, their arguments and their help.
 
 use crate::commands::target::{InstanceName, LabelArg, PortArg, ServiceName};
-use crate::config::{ListenerArgs, ServeArgs};
+use crate::config::{DnsArgs, ListenerArgs, ServeArgs, Span};
 use crate::output::{Colour, Format};
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 use fingerpost_catalog::{Health, Selector, Source};
@@ -80,6 +80,8 @@ pub(crate) struct GlobalArgs {
 pub(crate) enum Command {
     /// Run a registry with its DNS server
     Serve(Box<ServeArgs>),
+    /// Run a DNS server that follows a registry elsewhere, and answers also while that is away
+    Dns(Box<DnsArgs>),
     /// Follow a Kubernetes cluster, and write what it has into a registry elsewhere
     Listener(Box<ListenerArgs>),
     /// Register an instance of a service, or change one
@@ -136,6 +138,8 @@ pub(crate) enum SourceCommand {
     Remove {
         /// Which source, as in `kubernetes/old`
         source: Source,
+        #[command(flatten)]
+        wait: WaitArgs,
     },
 }
 
@@ -184,9 +188,20 @@ pub(crate) struct RegisterArgs {
     /// What to call the session [default: NAMESPACE/SERVICE/ID]
     #[arg(long, value_name = "NAME")]
     pub(crate) session_name: Option<String>,
+    #[command(flatten)]
+    pub(crate) wait: WaitArgs,
     /// Run this command, and keep the instance for as long as it runs
     #[arg(last = true, value_name = "COMMAND")]
     pub(crate) command: Vec<std::ffi::OsString>,
+}
+
+/// Whether a command waits until what it wrote is visible.
+#[derive(Args, Clone, Copy, Debug, Default)]
+pub(crate) struct WaitArgs {
+    /// Wait until all replicas of the registry and all DNS servers that follow it show what was written, as in
+    /// `--wait=10s`; where they don't within that time, say who is late and end with status 2 [default without a time: 5s]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "5s", value_name = "TIME")]
+    pub(crate) wait: Option<Span>,
 }
 
 /// A time in seconds, as in `15`, `15s`, `5m` or `2h`.
@@ -213,6 +228,8 @@ pub(crate) enum SessionCommand {
     End {
         /// Its id
         id: String,
+        #[command(flatten)]
+        wait: WaitArgs,
     },
 }
 
@@ -253,6 +270,8 @@ pub(crate) struct DeregisterArgs {
     /// In whose name: `api` or `api/OWNER`
     #[arg(long, env = "FINGERPOST_SOURCE", value_name = "SOURCE", default_value = "api")]
     pub(crate) source: Source,
+    #[command(flatten)]
+    pub(crate) wait: WaitArgs,
 }
 
 #[derive(Args, Debug)]
@@ -269,6 +288,8 @@ pub(crate) struct DrainArgs {
     /// Whose instance [default: the only source's that has one of this id]
     #[arg(long, env = "FINGERPOST_SOURCE", value_name = "SOURCE")]
     pub(crate) source: Option<Source>,
+    #[command(flatten)]
+    pub(crate) wait: WaitArgs,
 }
 
 #[derive(Args, Debug)]
@@ -288,6 +309,8 @@ pub(crate) struct CheckArgs {
     /// Whose instance [default: the only source's that has one of this id]
     #[arg(long, env = "FINGERPOST_SOURCE", value_name = "SOURCE")]
     pub(crate) source: Option<Source>,
+    #[command(flatten)]
+    pub(crate) wait: WaitArgs,
 }
 
 /// The kinds of object, as users name them.
@@ -408,6 +431,8 @@ pub(crate) struct ApplyArgs {
     /// In whose name: `api` or `api/OWNER`
     #[arg(long, env = "FINGERPOST_SOURCE", value_name = "SOURCE", default_value = "api")]
     pub(crate) source: Source,
+    #[command(flatten)]
+    pub(crate) wait: WaitArgs,
 }
 
 #[derive(Args, Debug)]
@@ -493,6 +518,9 @@ mod tests {
             "fingerpost register prod/web --address 10.0.0.1 --address fd00::1 --port http:8080 -l a=b --health warning",
             "fingerpost register web --address 10.0.0.1 --ttl 15s --grace 2m",
             "fingerpost register web --address 10.0.0.1 -- sleep 5 --x",
+            "fingerpost register web --address 10.0.0.1 --wait",
+            "fingerpost apply --wait=500ms -f -",
+            "fingerpost dns --registry http://a:1,http://b:2 --dns-listen 127.0.0.1:0 --data-dir d --zone a.example",
             "fingerpost session list --state suspect",
             "fingerpost session end 0123",
             "fingerpost deregister web 10.0.0.1:8080 --source api/team",
@@ -523,6 +551,8 @@ mod tests {
             "fingerpost register web --address 10.0.0.1 --port 0",
             "fingerpost register web --address 10.0.0.1 --source consul",
             "fingerpost register web --address 10.0.0.1 --ttl 15x",
+            "fingerpost register web --address 10.0.0.1 --wait=soon",
+            "fingerpost get services --wait",
             "fingerpost session",
             "fingerpost get pods",
             "fingerpost drain web",

@@ -1,18 +1,22 @@
-//! The configuration of `fingerpost serve`: flags over `FINGERPOST_*` variables over a TOML file over defaults.
+//! The configuration of the servers: flags over `FINGERPOST_*` variables over a TOML file over defaults. Here is that of
+//! `serve`; [`dns`] has that of `fingerpost dns`.
 
+mod answers;
+mod dns;
 mod etcd;
 mod file;
 mod forward;
 mod kubernetes;
 mod names;
 
+pub(crate) use answers::AnswersConfig;
+pub(crate) use dns::{DnsArgs, DnsConfig};
 pub(crate) use etcd::{EtcdConfig, EtcdUser, StoreKind};
 pub(crate) use kubernetes::{KubernetesConfig, ListenerArgs};
 pub(crate) use names::NamesConfig;
 
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum, ValueHint};
-use fingerpost_catalog::Source;
 use fingerpost_listener::LeaseName;
 use fingerpost_registry::access::TlsFiles;
 use fingerpost_registry::checks::Cidr;
@@ -42,9 +46,6 @@ pub(crate) struct ServeArgs {
 #[derive(Args, Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(crate) struct Settings {
-    /// Where to keep the data [env: FINGERPOST_DATA_DIR] [default: fingerpost in the user's data folder]
-    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
-    pub(crate) data_dir: Option<PathBuf>,
     /// Where to keep the records: in the data folder, or in etcd with other replicas [env: FINGERPOST_STORE] [default:
     /// embedded]
     #[arg(long, value_name = "STORE")]
@@ -80,23 +81,6 @@ pub(crate) struct Settings {
     /// 127.0.0.1:8053]
     #[arg(long, value_name = "IP:PORT")]
     pub(crate) http_listen: Option<Vec<SocketAddr>>,
-    /// Where to serve DNS, over UDP and TCP; may repeat, port 0 takes a free one [env: FINGERPOST_DNS_LISTEN]
-    /// [default: 127.0.0.1:5300]
-    #[arg(long, value_name = "IP:PORT")]
-    pub(crate) dns_listen: Option<Vec<SocketAddr>>,
-    #[command(flatten)]
-    #[serde(skip)]
-    pub(crate) names: names::Settings,
-    /// The cluster whose `kubernetes/NAME` source outranks all others [env: FINGERPOST_CLUSTER_NAME] [default: default]
-    #[arg(long, value_name = "NAME")]
-    pub(crate) cluster_name: Option<String>,
-    /// How long DNS answers may be kept, in seconds, where a service does not say [env: FINGERPOST_DNS_TTL]
-    /// [default: 5]
-    #[arg(long, value_name = "SECONDS")]
-    pub(crate) dns_ttl: Option<u32>,
-    /// How long it may be kept that a name does not exist, in seconds [env: FINGERPOST_DNS_NEGATIVE_TTL] [default: 5]
-    #[arg(long, value_name = "SECONDS")]
-    pub(crate) dns_negative_ttl: Option<u32>,
     /// The certificate of the REST API, PEM, followed by those between it and its CA; read again when it changes [env:
     /// FINGERPOST_TLS_CERT]
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
@@ -157,13 +141,7 @@ pub(crate) struct Settings {
     pub(crate) kubernetes_pods: Option<bool>,
     #[command(flatten)]
     #[serde(skip)]
-    pub(crate) forwarding: forward::ForwardSettings,
-    /// How to write the log [env: FINGERPOST_LOG_FORMAT] [default: text]
-    #[arg(long, value_name = "FORMAT")]
-    pub(crate) log_format: Option<LogFormat>,
-    /// What to log, as in `info` or `info,fingerpost_dns=debug` [env: FINGERPOST_LOG] [default: info]
-    #[arg(long, value_name = "FILTER")]
-    pub(crate) log: Option<String>,
+    pub(crate) answers: answers::Settings,
 }
 
 /// A time with its unit, as in `15s` or `24h`.
@@ -202,24 +180,14 @@ pub(crate) enum LogFormat {
 /// What `serve` runs with: every setting decided and checked.
 #[derive(Clone, Debug)]
 pub(crate) struct ServeConfig {
-    /// Where the store is kept; may not exist yet.
-    pub(crate) data_dir: PathBuf,
+    /// What is answered, and where.
+    pub(crate) answers: AnswersConfig,
     /// The store in etcd; none where it is in the data folder.
     pub(crate) etcd: Option<EtcdConfig>,
     /// How other replicas reach this one.
     pub(crate) advertise_url: Option<String>,
     /// Where to serve the REST API, at least one; loopback unless there are `tls` and `tokens`, or `insecure`.
     pub(crate) http_listen: Vec<SocketAddr>,
-    /// Where to serve DNS, at least one.
-    pub(crate) dns_listen: Vec<SocketAddr>,
-    /// What DNS answers.
-    pub(crate) names: NamesConfig,
-    /// The name of this cluster: `kubernetes/<this>` outranks other sources.
-    pub(crate) cluster_name: String,
-    /// TTL of answers in seconds, where a service says none.
-    pub(crate) dns_ttl: u32,
-    /// Negative TTL in seconds.
-    pub(crate) dns_negative_ttl: u32,
     /// TLS of the REST API.
     pub(crate) tls: Option<TlsFiles>,
     /// Who may call the REST API; without it, whoever reaches it.
@@ -238,12 +206,6 @@ pub(crate) struct ServeConfig {
     pub(crate) check_ca: Option<PathBuf>,
     /// The cluster to follow.
     pub(crate) kubernetes: Option<KubernetesConfig>,
-    /// Whom to ask for names that are not ours; none: nobody.
-    pub(crate) forwarding: Option<fingerpost_dns::forward::Config>,
-    /// How to write the log.
-    pub(crate) log_format: LogFormat,
-    /// What to log, in the syntax of tracing's `EnvFilter`.
-    pub(crate) log: String,
 }
 
 impl ServeConfig {
@@ -254,26 +216,17 @@ impl ServeConfig {
 
     fn resolve(args: ServeArgs, env: &LayerEnv<'_>) -> anyhow::Result<Self> {
         let file = args.config.or_else(|| env("FINGERPOST_CONFIG").map(PathBuf::from));
-        let file = file.as_deref().map(file::read).transpose()?.unwrap_or_default();
+        let file = file.as_deref().map(|path| file::read(path, file::serve)).transpose()?.unwrap_or_default();
         let settings = args.settings.over(Settings::from_env(env)?).over(file);
 
         let etcd = EtcdConfig::from(&settings)?;
         let kubernetes = KubernetesConfig::from(&settings)?;
-        let loopback = |port| vec![SocketAddr::from((Ipv4Addr::LOCALHOST, port))];
         let config = Self {
-            data_dir: match settings.data_dir {
-                Some(dir) => dir,
-                None => default_data_dir(env)?,
-            },
+            answers: AnswersConfig::from(settings.answers, env, "fingerpost")?,
             etcd,
             kubernetes,
             advertise_url: settings.advertise_url,
-            http_listen: settings.http_listen.unwrap_or_else(|| loopback(8053)),
-            dns_listen: settings.dns_listen.unwrap_or_else(|| loopback(5300)),
-            names: NamesConfig::from(&settings.names)?,
-            cluster_name: settings.cluster_name.unwrap_or_else(|| "default".to_owned()),
-            dns_ttl: settings.dns_ttl.unwrap_or(5),
-            dns_negative_ttl: settings.dns_negative_ttl.unwrap_or(5),
+            http_listen: settings.http_listen.unwrap_or_else(|| vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 8053))]),
             tls: tls_files(settings.tls_cert, settings.tls_key, settings.tls_client_ca)?,
             tokens: settings.tokens,
             peer_ca: settings.peer_ca,
@@ -287,17 +240,14 @@ impl ServeConfig {
             },
             check_allow: settings.check_allow.unwrap_or_default(),
             check_ca: settings.check_ca,
-            forwarding: settings.forwarding.decide()?,
-            log_format: settings.log_format.unwrap_or_default(),
-            log: settings.log.unwrap_or_else(|| "info".to_owned()),
         };
         config.check()?;
         Ok(config)
     }
 
     fn check(&self) -> anyhow::Result<()> {
-        if self.http_listen.is_empty() || self.dns_listen.is_empty() {
-            bail!("http-listen and dns-listen need at least one address each");
+        if self.http_listen.is_empty() {
+            bail!("http-listen needs at least one address");
         }
         if let Some(open) = self.http_listen.iter().find(|address| !address.ip().to_canonical().is_loopback())
             && !self.insecure
@@ -333,17 +283,8 @@ impl ServeConfig {
                 );
             }
         }
-        // The source is where the name will stand.
-        if let Err(error) = Source::from_str(&format!("kubernetes/{}", self.cluster_name)) {
-            bail!("cluster name `{}`: {error}", self.cluster_name);
-        }
         if self.sources.remove_after.is_some_and(|time| time < self.sources.orphan_after) {
             bail!("orphan-remove-after is shorter than orphan-after: what is removed should have been reported before");
-        }
-        for (name, ttl) in [("dns-ttl", self.dns_ttl), ("dns-negative-ttl", self.dns_negative_ttl)] {
-            if ttl > 86_400 {
-                bail!("{name} is {ttl} seconds, and at most 86400 (a day) are allowed");
-            }
         }
         Ok(())
     }
@@ -352,7 +293,6 @@ impl ServeConfig {
 impl Settings {
     fn from_env(env: &LayerEnv<'_>) -> anyhow::Result<Self> {
         Ok(Self {
-            data_dir: path_from(env, "FINGERPOST_DATA_DIR"),
             store: value_from(env, "FINGERPOST_STORE")?,
             etcd_endpoints: list_from(env, "FINGERPOST_ETCD_ENDPOINTS")?,
             etcd_ca: value_from(env, "FINGERPOST_ETCD_CA")?,
@@ -364,11 +304,6 @@ impl Settings {
             etcd_allow_old: value_from(env, "FINGERPOST_ETCD_ALLOW_OLD")?,
             advertise_url: value_from(env, "FINGERPOST_ADVERTISE_URL")?,
             http_listen: list_from(env, "FINGERPOST_HTTP_LISTEN")?,
-            dns_listen: list_from(env, "FINGERPOST_DNS_LISTEN")?,
-            names: names::Settings::from_env(env)?,
-            cluster_name: value_from(env, "FINGERPOST_CLUSTER_NAME")?,
-            dns_ttl: value_from(env, "FINGERPOST_DNS_TTL")?,
-            dns_negative_ttl: value_from(env, "FINGERPOST_DNS_NEGATIVE_TTL")?,
             tls_cert: path_from(env, "FINGERPOST_TLS_CERT"),
             tls_key: path_from(env, "FINGERPOST_TLS_KEY"),
             tls_client_ca: path_from(env, "FINGERPOST_TLS_CLIENT_CA"),
@@ -386,16 +321,13 @@ impl Settings {
             kubernetes_namespace_selector: text_from(env, "FINGERPOST_KUBERNETES_NAMESPACE_SELECTOR")?,
             kubernetes_lease: value_from(env, "FINGERPOST_KUBERNETES_LEASE")?,
             kubernetes_pods: value_from(env, "FINGERPOST_KUBERNETES_PODS")?,
-            forwarding: forward::ForwardSettings::from_env(env)?,
-            log_format: value_from::<LogFormatText>(env, "FINGERPOST_LOG_FORMAT")?.map(|format| format.0),
-            log: value_from(env, "FINGERPOST_LOG")?,
+            answers: answers::Settings::from_env(env)?,
         })
     }
 
     /// These settings, and where they say nothing, those of the layer below.
     fn over(self, below: Self) -> Self {
         Self {
-            data_dir: self.data_dir.or(below.data_dir),
             store: self.store.or(below.store),
             etcd_endpoints: self.etcd_endpoints.or(below.etcd_endpoints),
             etcd_ca: self.etcd_ca.or(below.etcd_ca),
@@ -407,11 +339,6 @@ impl Settings {
             etcd_allow_old: self.etcd_allow_old.or(below.etcd_allow_old),
             advertise_url: self.advertise_url.or(below.advertise_url),
             http_listen: self.http_listen.or(below.http_listen),
-            dns_listen: self.dns_listen.or(below.dns_listen),
-            names: self.names.over(below.names),
-            cluster_name: self.cluster_name.or(below.cluster_name),
-            dns_ttl: self.dns_ttl.or(below.dns_ttl),
-            dns_negative_ttl: self.dns_negative_ttl.or(below.dns_negative_ttl),
             tls_cert: self.tls_cert.or(below.tls_cert),
             tls_key: self.tls_key.or(below.tls_key),
             tls_client_ca: self.tls_client_ca.or(below.tls_client_ca),
@@ -429,14 +356,11 @@ impl Settings {
             kubernetes_namespace_selector: self.kubernetes_namespace_selector.or(below.kubernetes_namespace_selector),
             kubernetes_lease: self.kubernetes_lease.or(below.kubernetes_lease),
             kubernetes_pods: self.kubernetes_pods.or(below.kubernetes_pods),
-            forwarding: self.forwarding.over(below.forwarding),
-            log_format: self.log_format.or(below.log_format),
-            log: self.log.or(below.log),
+            answers: self.answers.over(below.answers),
         }
     }
 }
 
-/// The settings of one part, and the keys that are none of its own.
 /// Certificate and key go together, and a client CA with them.
 fn tls_files(
     certificate: Option<PathBuf>,
@@ -496,13 +420,13 @@ fn list_from<T: FromStr<Err: std::fmt::Display>>(env: &LayerEnv<'_>, name: &str)
     text_from(env, name)?.map(|text| text.split(',').map(|part| parse(name, part)).collect()).transpose()
 }
 
-/// `$XDG_DATA_HOME/fingerpost`, or what the XDG specification has in its place.
-fn default_data_dir(env: &LayerEnv<'_>) -> anyhow::Result<PathBuf> {
+/// `$XDG_DATA_HOME/<folder>`, or what the XDG specification has in its place.
+fn default_data_dir(env: &LayerEnv<'_>, folder: &str) -> anyhow::Result<PathBuf> {
     // The specification wants relative paths ignored.
     let absolute = |name| env(name).map(PathBuf::from).filter(|path| path.is_absolute());
     absolute("XDG_DATA_HOME")
         .or_else(|| absolute("HOME").map(|home| home.join(".local/share")))
-        .map(|data| data.join("fingerpost"))
+        .map(|data| data.join(folder))
         .context("no place to keep the data: neither XDG_DATA_HOME nor HOME is set; name one with --data-dir")
 }
 
@@ -537,14 +461,17 @@ mod tests {
     #[test]
     fn defaults() {
         let config = resolve("", &[], None).unwrap();
-        assert_eq!(config.data_dir, Path::new("/home/me/.local/share/fingerpost"));
+        assert_eq!(config.answers.data_dir, Path::new("/home/me/.local/share/fingerpost"));
         assert_eq!(config.http_listen, ["127.0.0.1:8053".parse().unwrap()]);
-        assert_eq!(config.dns_listen, ["127.0.0.1:5300".parse().unwrap()]);
-        assert_eq!((config.names.zone.as_str(), config.dns_ttl, config.insecure), ("cluster.local", 5, false));
+        assert_eq!(config.answers.dns_listen, ["127.0.0.1:5300".parse().unwrap()]);
+        assert_eq!(
+            (config.answers.names.zone.as_str(), config.answers.dns_ttl, config.insecure),
+            ("cluster.local", 5, false)
+        );
         let config = resolve("", &[("XDG_DATA_HOME", "/data")], None).unwrap();
-        assert_eq!(config.data_dir, Path::new("/data/fingerpost"));
+        assert_eq!(config.answers.data_dir, Path::new("/data/fingerpost"));
         let config = resolve("", &[("XDG_DATA_HOME", "relative")], None).unwrap();
-        assert_eq!(config.data_dir, Path::new("/home/me/.local/share/fingerpost"));
+        assert_eq!(config.answers.data_dir, Path::new("/home/me/.local/share/fingerpost"));
         assert!(refusal("", &[("HOME", "")], None).contains("--data-dir"));
     }
 
@@ -559,13 +486,13 @@ mod tests {
         ];
         let flags = "--zone Flag.Example. --dns-listen 127.0.0.1:3 --dns-listen 127.0.0.1:4";
         let config = resolve(flags, &env, Some(file)).unwrap();
-        assert_eq!(config.names.zone, "flag.example");
-        assert_eq!(config.cluster_name, "env");
-        assert_eq!(config.dns_ttl, 7);
+        assert_eq!(config.answers.names.zone, "flag.example");
+        assert_eq!(config.answers.cluster_name, "env");
+        assert_eq!(config.answers.dns_ttl, 7);
         assert_eq!(config.http_listen, ["127.0.0.1:2".parse().unwrap(), "[::1]:2".parse().unwrap()]);
-        assert_eq!(config.dns_listen.len(), 2);
-        assert_eq!(config.log_format, LogFormat::Json);
-        assert_eq!(config.log, "info");
+        assert_eq!(config.answers.dns_listen.len(), 2);
+        assert_eq!(config.answers.log_format, LogFormat::Json);
+        assert_eq!(config.answers.log, "info");
         let file = "check-allow = ['169.254.20.0/24']";
         assert_eq!(resolve("", &[], Some(file)).unwrap().check_allow, ["169.254.20.0/24".parse().unwrap()]);
         let env = [("FINGERPOST_CHECK_ALLOW", "10.0.0.1,::1")];
@@ -579,21 +506,23 @@ mod tests {
     #[test]
     fn names_of_all_layers() {
         use fingerpost_dns::{EndpointNames, Pods};
-        let names = resolve("", &[], None).unwrap().names;
+        let names = resolve("", &[], None).unwrap().answers.names;
         assert_eq!((names.pods, names.endpoint_names), (Pods::Insecure, EndpointNames::Address));
         let file = "zone = ['a.example', 'B.example.']\npods = 'disabled'\nendpoint-names = 'pod'\n";
-        let names = resolve("", &[("FINGERPOST_PODS", "verified")], Some(file)).unwrap().names;
+        let names = resolve("", &[("FINGERPOST_PODS", "verified")], Some(file)).unwrap().answers.names;
         assert_eq!((names.zone.as_str(), names.aliases.as_slice()), ("a.example", &["b.example".to_owned()][..]));
         assert_eq!((names.pods, names.endpoint_names), (Pods::Verified, EndpointNames::Pod));
-        let names =
-            resolve("--zone c --zone d --pods insecure", &[("FINGERPOST_ZONE", "e")], Some(file)).unwrap().names;
+        let names = resolve("--zone c --zone d --pods insecure", &[("FINGERPOST_ZONE", "e")], Some(file))
+            .unwrap()
+            .answers
+            .names;
         assert_eq!((names.zone.as_str(), names.aliases.len(), names.pods), ("c", 1, Pods::Insecure));
         let refused = refusal("", &[], Some("dns-ttl = 5\npods = 'some'\n"));
         assert!(refused.contains("line 2") && refused.contains("insecure"), "{refused}");
         assert!(refusal("", &[("FINGERPOST_ENDPOINT_NAMES", "id")], None).contains("`address` or `pod`"));
         assert!(refusal("", &[], Some("zone = []")).contains("at least one"));
         use fingerpost_dns::LogTarget;
-        let log = |flags| resolve(flags, &[], None).unwrap().names.query_log;
+        let log = |flags| resolve(flags, &[], None).unwrap().answers.names.query_log;
         assert_eq!(log(""), None);
         assert_eq!(log("--query-log -"), Some((LogTarget::Stdout, 1)));
         assert_eq!(log("--query-log stderr --query-log-sample 100"), Some((LogTarget::Stderr, 100)));
@@ -634,7 +563,7 @@ mod tests {
         assert!(env.contains("FINGERPOST_DNS_LISTEN") && env.contains("nowhere"), "{env}");
         let upstream = refusal("", &[], Some("zone = 'a.b'\n\nforward = ['dns.example']\n"));
         assert!(upstream.contains("line 3") && upstream.contains("dns.example"), "{upstream}");
-        assert!(resolve("", &[], Some("zone = 'a.b'\nforward = ['10.0.0.1']\n")).unwrap().forwarding.is_some());
+        assert!(resolve("", &[], Some("zone = 'a.b'\nforward = ['10.0.0.1']\n")).unwrap().answers.forwarding.is_some());
         assert!(refusal("--zone a..b", &[], None).contains("a..b"));
         assert!(refusal("--cluster-name a/b", &[], None).contains("a/b"));
         assert!(refusal("--dns-ttl 86401", &[], None).contains("86400"));

@@ -5,7 +5,9 @@
 mod cli;
 mod commands;
 mod config;
+mod dns;
 mod local;
+mod names;
 mod output;
 mod serve;
 
@@ -34,9 +36,9 @@ fn main() -> ExitCode {
             Some(exit) => ExitCode::from(exit.0),
             None => {
                 report(&error);
-                match error.downcast_ref::<commands::Inconclusive>() {
-                    Some(_) => ExitCode::from(2),
-                    None => ExitCode::FAILURE,
+                match error.is::<commands::Inconclusive>() || error.is::<commands::NotVisible>() {
+                    true => ExitCode::from(2),
+                    false => ExitCode::FAILURE,
                 }
             }
         },
@@ -63,12 +65,13 @@ fn refuse_client_flags(matches: &ArgMatches) {
 
 fn run(cli: Cli) -> anyhow::Result<()> {
     let mut runtime = match &cli.command {
-        Command::Serve(_) | Command::Listener(_) => tokio::runtime::Builder::new_multi_thread(),
+        Command::Serve(_) | Command::Dns(_) | Command::Listener(_) => tokio::runtime::Builder::new_multi_thread(),
         _ => tokio::runtime::Builder::new_current_thread(),
     };
     let runtime = runtime.enable_all().build()?;
     match cli.command {
         Command::Serve(args) => runtime.block_on(serve::run(*args)),
+        Command::Dns(args) => runtime.block_on(dns::run(&cli.global, *args)),
         Command::Listener(args) => runtime.block_on(commands::listener::run(&cli.global, *args)),
         command => runtime.block_on(commands::run(&cli.global, command)),
     }

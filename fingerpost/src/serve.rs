@@ -3,12 +3,12 @@
 mod greeting;
 mod kubernetes;
 mod metrics;
-mod names;
 pub(crate) mod signals;
 mod store;
 
 use crate::config::{LogFormat, ServeArgs, ServeConfig};
 use crate::local::LocalRegistry;
+use crate::names::{self, DnsNames, DnsObserver};
 use anyhow::{Context, Result, anyhow};
 use fingerpost_dns as dns;
 use fingerpost_listener::Listener;
@@ -17,6 +17,7 @@ use fingerpost_registry::access::reload::Reload;
 use fingerpost_registry::access::{Access, Authenticator, Tls};
 use fingerpost_registry::api::{self, Api, HttpMetrics};
 use fingerpost_registry::checks::{self, History, NetworkProbe, TargetRules};
+use fingerpost_registry::followers::{self, Visibility};
 use fingerpost_registry::live::{Feed, LiveReplica, Observer};
 use fingerpost_registry::peers::HttpPeers;
 use fingerpost_registry::peers::heartbeats::PeerRelay;
@@ -27,7 +28,6 @@ use fingerpost_registry::store::Store;
 use fingerpost_registry::watch::{Hub, StreamLimits};
 use fingerpost_registry::writes::Writer;
 use kubernetes::{Gate, registry_name};
-use names::{DnsNames, DnsObserver};
 use signals::Ends;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -40,12 +40,12 @@ use tracing::{info, warn};
 use tracing_subscriber::EnvFilter;
 
 /// The parts of the process that run side by side; each ends only when it is told to.
-type Parts = JoinSet<(&'static str, Result<()>)>;
+pub(crate) type Parts = JoinSet<(&'static str, Result<()>)>;
 
 /// Runs until SIGTERM or SIGINT, or until a part fails.
 pub(crate) async fn run(args: ServeArgs) -> Result<()> {
     let config = ServeConfig::load(args)?;
-    start_log(&config.log, config.log_format)?;
+    start_log(&config.answers.log, config.answers.log_format)?;
     let started = Instant::now();
     raise_file_limit();
     no_huge_pages();
@@ -74,14 +74,15 @@ pub(crate) async fn run(args: ServeArgs) -> Result<()> {
 }
 
 async fn serve(config: &ServeConfig, store: Arc<dyn Store>, started: Instant, ends: &mut Ends) -> Result<()> {
-    let live = LiveReplica::new(&config.cluster_name);
+    let live = LiveReplica::new(&config.answers.cluster_name);
     let hub = Hub::new();
-    let index = Arc::new(dns::Index::new(dns_config(config)?)?);
+    let index = Arc::new(dns::Index::new(names::index_config(&config.answers)?)?);
     let (stop_http, stop_dns, stop_feed) =
         (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
     let stop_checks = CancellationToken::new();
     let stop_sources = CancellationToken::new();
     let stop_sessions = CancellationToken::new();
+    let stop_followers = CancellationToken::new();
     let peers = Arc::new(HttpPeers::open(config.peer_ca.as_deref())?);
     let sessions = sessions::Engine::new(
         Arc::clone(&store),
@@ -95,11 +96,11 @@ async fn serve(config: &ServeConfig, store: Arc<dyn Store>, started: Instant, en
     let ops_listeners = server::bind(&config.ops_listen, "--ops-listen")?;
     let ops_addresses: Vec<SocketAddr> = ops_listeners.iter().map(TcpListener::local_addr).collect::<Result<_, _>>()?;
     let http_addresses: Vec<SocketAddr> = listeners.iter().map(TcpListener::local_addr).collect::<Result<_, _>>()?;
-    let query_log = config.names.query_log.clone().map(names::query_log).transpose()?;
-    let listen = dns::Listen { query_log: query_log.clone(), ..dns::Listen::on(&config.dns_listen) };
+    let query_log = config.answers.names.query_log.clone().map(names::query_log).transpose()?;
+    let listen = dns::Listen { query_log: query_log.clone(), ..dns::Listen::on(&config.answers.dns_listen) };
     let dns_server = dns::Server::bind(Arc::clone(&index), listen, stop_dns.clone())?;
     let dns_addresses = dns_server.udp_addresses().to_vec();
-    let forward = config.forwarding.clone().map(dns::forward::Forward::open).transpose()?;
+    let forward = config.answers.forwarding.clone().map(dns::forward::Forward::open).transpose()?;
     let dns_server = match &forward {
         Some(forward) => dns_server.forwarding(Arc::clone(forward))?,
         None => dns_server,
@@ -115,6 +116,8 @@ async fn serve(config: &ServeConfig, store: Arc<dyn Store>, started: Instant, en
     }
     metrics::register(&mut registry, &store, &live, &hub);
     sessions::register(&mut registry, &sessions);
+    let visibility = Visibility::new(Arc::clone(&live), Arc::clone(&hub), store.members(), Arc::clone(&peers) as _);
+    followers::register(&mut registry, &visibility);
 
     let sources = Sources::new(Arc::clone(&store), Arc::clone(&live), config.sources);
     // Whoever reaches an API on loopback is on this machine, and gets to its loopback without us.
@@ -134,7 +137,7 @@ async fn serve(config: &ServeConfig, store: Arc<dyn Store>, started: Instant, en
     checks.register(&mut registry);
     let history = Arc::new(History::default());
 
-    let cluster = config.cluster_name.clone();
+    let cluster = config.answers.cluster_name.clone();
     let names = DnsNames::new(Arc::clone(&index), Arc::clone(&live), dns_addresses.clone(), cluster);
     let names = Arc::new(names.forwarding(forward));
     let tls = config.tls.clone().map(Tls::open).transpose()?.map(Arc::new);
@@ -162,7 +165,7 @@ async fn serve(config: &ServeConfig, store: Arc<dyn Store>, started: Instant, en
                 stream_limits: StreamLimits::default(),
                 shutdown: stop_http.clone(),
             };
-            let mut options = kubernetes.options(&config.cluster_name)?;
+            let mut options = kubernetes.options(&config.answers.cluster_name)?;
             options.registry = registry_name(config);
             let (source, scope) = (options.source.clone(), options.scope());
             let listener = Listener::new(kubernetes.cluster.config().await?, Arc::new(local), options, &mut registry)?;
@@ -178,6 +181,7 @@ async fn serve(config: &ServeConfig, store: Arc<dyn Store>, started: Instant, en
         sources: Arc::clone(&sources),
         sessions: Arc::clone(&sessions),
         hub: Arc::clone(&hub),
+        visibility: Arc::clone(&visibility),
         checks: checks.clone(),
         history: Arc::clone(&history),
         stream_limits: StreamLimits::default(),
@@ -198,6 +202,11 @@ async fn serve(config: &ServeConfig, store: Arc<dyn Store>, started: Instant, en
         sources.await;
         ("the watch over sources", Ok(()))
     });
+    let followed = visibility.run(stop_followers.clone());
+    parts.spawn(async move {
+        followed.await;
+        ("the watch over followers", Ok(()))
+    });
     let observers: Vec<Arc<dyn Observer>> = vec![
         Arc::new(DnsObserver::new(Arc::clone(&index), listener.is_some())),
         hub,
@@ -207,7 +216,7 @@ async fn serve(config: &ServeConfig, store: Arc<dyn Store>, started: Instant, en
     ];
     let feed = Feed::new(Arc::clone(&store), Arc::clone(&live), observers).run(stop_feed.clone());
     parts.spawn(async move { ("the feed", feed.await.map_err(Into::into)) });
-    let reopening = names::reopen_on_hangup(query_log, config.names.query_log.as_ref())?;
+    let reopening = names::reopen_on_hangup(query_log, config.answers.names.query_log.as_ref())?;
     parts.spawn(async move {
         let ended = tokio::select! {
             ended = dns_server.run() => ended,
@@ -274,7 +283,7 @@ async fn serve(config: &ServeConfig, store: Arc<dyn Store>, started: Instant, en
     };
     if loaded {
         greeting::print(config, https, &http_addresses, &ops_addresses, &dns_addresses)?;
-        info!(https, http = ?http_addresses, dns = ?dns_addresses, zone = %config.names.zone, "ready");
+        info!(https, http = ?http_addresses, dns = ?dns_addresses, zone = %config.answers.names.zone, "ready");
         failed = tokio::select! {
             ended = parts.join_next() => Some(unexpected(ended)),
             () = ends.next() => None,
@@ -288,11 +297,22 @@ async fn serve(config: &ServeConfig, store: Arc<dyn Store>, started: Instant, en
         ("the HTTP server", stop_http),
         ("the checks", stop_checks),
         ("the sessions", stop_sessions),
+        ("the watch over followers", stop_followers),
         ("the watch over sources", stop_sources),
         ("DNS", stop_dns),
         ("the feed", stop_feed),
     ];
-    let mut stops = listener.into_iter().chain(stops);
+    stop_in_order(parts, listener.into_iter().chain(stops), failed, ends).await
+}
+
+/// Ends the parts one after the other; where one has failed, there is no order to keep. Told again to end, it waits for
+/// nobody.
+pub(crate) async fn stop_in_order(
+    mut parts: Parts,
+    mut stops: impl Iterator<Item = (&'static str, CancellationToken)>,
+    mut failed: Option<anyhow::Error>,
+    ends: &mut Ends,
+) -> Result<()> {
     let mut waiting_for = None;
     loop {
         if failed.is_some() {
@@ -321,28 +341,13 @@ async fn serve(config: &ServeConfig, store: Arc<dyn Store>, started: Instant, en
 }
 
 /// A part that ended by itself takes the process with it, loudly: half a server would answer wrongly.
-fn unexpected(ended: Option<Result<(&'static str, Result<()>), JoinError>>) -> anyhow::Error {
+pub(crate) fn unexpected(ended: Option<Result<(&'static str, Result<()>), JoinError>>) -> anyhow::Error {
     match ended {
         Some(Ok((part, Ok(())))) => anyhow!("{part} ended by itself"),
         Some(Ok((part, Err(error)))) => error.context(format!("{part} failed")),
         Some(Err(error)) => anyhow!(error).context("a part of the server panicked"),
         None => anyhow!("all parts of the server ended"),
     }
-}
-
-fn dns_config(config: &ServeConfig) -> Result<dns::Config> {
-    let names = &config.names;
-    let zone = |text: &String| text.parse().with_context(|| format!("zone `{text}`"));
-    Ok(dns::Config {
-        zone: zone(&names.zone)?,
-        aliases: names.aliases.iter().map(zone).collect::<Result<_>>()?,
-        pods: names.pods,
-        endpoint_names: names.endpoint_names,
-        ttl: config.dns_ttl,
-        negative_ttl: config.dns_negative_ttl,
-        name_servers: config.dns_listen.iter().map(SocketAddr::ip).collect(),
-        ..dns::Config::default()
-    })
 }
 
 pub(crate) fn start_log(filter: &str, format: LogFormat) -> Result<()> {
@@ -367,14 +372,14 @@ pub(crate) fn start_log(filter: &str, format: LogFormat) -> Result<()> {
 
 /// A connection's buffers are mostly empty. In huge pages, all of their memory would be resident, and the process twice
 /// as large.
-fn no_huge_pages() {
+pub(crate) fn no_huge_pages() {
     if let Err(error) = rustix::thread::disable_transparent_huge_pages(true) {
         warn!(%error, "can't do without huge pages; memory use will be higher");
     }
 }
 
 /// Every watch stream and connection is a file; the soft limit that shells give is for interactive programs.
-fn raise_file_limit() {
+pub(crate) fn raise_file_limit() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
     if limit.current < limit.maximum || limit.maximum.is_none() {

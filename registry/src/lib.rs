@@ -4,6 +4,7 @@
 pub mod access;
 pub mod api;
 pub mod checks;
+pub mod followers;
 pub mod live;
 pub mod members;
 pub mod peers;

@@ -2,10 +2,15 @@
 //!
 //! [`Feed`] is the only writer. It loads the store's contents, follows its changes, applies each to the replica, hands
 //! the effects to the [`Observer`]s (DNS index, watch streams) and only then declares the position *applied*. Whoever
-//! waits for a position therefore finds it in lists, in streams and in DNS answers alike.
+//! waits for a position therefore finds it in lists, in streams and in DNS answers alike. What it does with changes is
+//! [`Display`]'s, which another process that follows the registry uses with changes that come another way.
+
+mod display;
+
+pub use display::{Display, Loaded};
 
 use crate::store::{FollowError, Follower, ReadAt, Store, StoreError};
-use fingerpost_catalog::{ChangeSet, Effects, Epoch, Key, Position, Record, Replica};
+use fingerpost_catalog::{ChangeSet, Effects, Epoch, Position, Replica};
 use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -25,9 +30,6 @@ pub trait Observer: Send + Sync {
     /// A position was applied. `reset` says that the history broke before it: positions of earlier effects are void.
     fn apply(&self, effects: &Effects, reset: bool);
 }
-
-/// How many change sets are applied in one hold of the replica's lock, so that readers get their turn.
-const SETS_PER_HOLD: usize = 64;
 
 /// The replica that this process serves from.
 pub struct LiveReplica {
@@ -168,13 +170,13 @@ pub enum FeedError {
 pub struct Feed {
     store: Arc<dyn Store>,
     live: Arc<LiveReplica>,
-    observers: Vec<Arc<dyn Observer>>,
+    display: Display,
 }
 
 impl Feed {
     /// A feed from `store` to `live`; observers are called in their order.
     pub fn new(store: Arc<dyn Store>, live: Arc<LiveReplica>, observers: Vec<Arc<dyn Observer>>) -> Self {
-        Self { store, live, observers }
+        Self { store, live: Arc::clone(&live), display: Display::new(live, observers) }
     }
 
     /// Loads the store's contents, then follows it until `shutdown` or until the store closes.
@@ -202,33 +204,31 @@ impl Feed {
         }
     }
 
-    /// Applies a change set and those that are there already, a hold of the lock at a time.
+    /// Applies a change set and those that are there already. Whatever comes next, even an error: what the replica shows,
+    /// the observers have been told.
     fn apply_ready(&self, first: Arc<ChangeSet>, follower: &mut dyn Follower) -> Result<(), FollowError> {
-        let mut next = Ok(Some(first));
-        while let Some(set) = next? {
-            let mut position = set.position;
-            let mut applied: Vec<Effects> = Vec::new();
-            {
-                let mut replica = self.live.replica.write();
-                applied.push(replica.apply(&set));
-                next = follower.try_next();
-                while applied.len() < SETS_PER_HOLD
-                    && let Ok(Some(set)) = &next
-                {
-                    position = set.position;
-                    applied.push(replica.apply(set));
-                    next = follower.try_next();
+        let mut set = first;
+        loop {
+            let mut end = None;
+            self.display.apply(&set, || match follower.try_next() {
+                Ok(Some(more)) => Some(more),
+                Ok(None) => {
+                    end = Some(Ok(()));
+                    None
                 }
-            }
-            // Whatever comes next, even an error: what the replica shows, the observers have to be told.
-            for effects in &applied {
-                for observer in &self.observers {
-                    observer.apply(effects, false);
+                Err(error) => {
+                    end = Some(Err(error));
+                    None
                 }
+            });
+            if let Some(end) = end {
+                return end;
             }
-            self.live.mark_applied(position, false);
+            match follower.try_next()? {
+                Some(next) => set = next,
+                None => return Ok(()),
+            }
         }
-        Ok(())
     }
 
     async fn start(&self, shutdown: &CancellationToken) -> Result<Option<Box<dyn Follower>>, FeedError> {
@@ -241,22 +241,9 @@ impl Feed {
             };
             let Some(batch) = batch else { break };
             let batch = batch?;
-            let mut replica = self.live.replica.write();
-            for stored in &batch {
-                replica.load(&stored.key, &stored.record, stored.revision);
-            }
+            self.display.load(batch.iter().map(|stored| (&stored.key, &stored.record, stored.revision)));
         }
-        {
-            let mut replica = self.live.replica.write();
-            replica.loaded(contents.position);
-        }
-        {
-            let replica = self.live.replica.read();
-            for observer in &self.observers {
-                observer.load(&replica);
-            }
-        }
-        self.live.mark_applied(contents.position, true);
+        self.display.loaded(contents.position);
         // Catch up with what the store did meanwhile before anyone is told that this process is ready.
         let mut follower = match self.store.follow(contents.position) {
             Ok(follower) => follower,
@@ -279,14 +266,10 @@ impl Feed {
                 }
             }
         }
-        let position = self.live.position();
-        for observer in &self.observers {
-            observer.ready(position);
-        }
-        self.live.loaded.send_replace(true);
+        self.display.ready();
         info!(
             records = self.live.read().stats().records,
-            %position,
+            position = %self.live.position(),
             milliseconds = begun.elapsed().as_millis() as u64,
             "catalog loaded"
         );
@@ -306,11 +289,7 @@ impl Feed {
             }
             warn!(%error, "the change stream broke; reading the store again");
             let Some((position, records)) = self.read_again(shutdown).await? else { return Ok(None) };
-            let effects = self.live.replica.write().reload(position, records);
-            for observer in &self.observers {
-                observer.apply(&effects, true);
-            }
-            self.live.mark_applied(position, true);
+            self.display.reload(position, records);
             match self.store.follow(position) {
                 Ok(follower) => return Ok(Some(follower)),
                 Err(next) => error = next,
@@ -353,6 +332,3 @@ impl Feed {
         Ok((contents.position, records))
     }
 }
-
-/// A record as it was read, with its revision.
-type Loaded = (Key, Record, u64);

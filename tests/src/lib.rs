@@ -124,6 +124,24 @@ impl Server {
         command
     }
 
+    /// A DNS server apart from the registry, which follows these replicas (with commas between them), on data that may be
+    /// there already.
+    pub fn start_dns(registry: &str, data: &Path, flags: &[&str]) -> Self {
+        Self::start_command(Self::command_dns(registry, data, flags), data)
+    }
+
+    /// The command that [`Server::start_dns`] runs.
+    pub fn command_dns(registry: &str, data: &Path, flags: &[&str]) -> Command {
+        let [http, dns] = [(); 2].map(|()| ports::free_address().to_string());
+        let mut command = Command::new(binary());
+        command
+            .args(["dns", "--registry", registry, "--http-listen", &http, "--dns-listen", &dns, "--data-dir"])
+            .arg(data)
+            .args(flags)
+            .env("FINGERPOST_LOG", std::env::var("FINGERPOST_TEST_LOG").unwrap_or_else(|_| "error".to_owned()));
+        command
+    }
+
     /// Starts a prepared command and reads from it where it listens.
     pub fn start_command(mut command: Command, data: &Path) -> Self {
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().expect("start");
@@ -166,6 +184,16 @@ impl Server {
     fn signal(&self, signal: rustix::process::Signal) {
         let pid = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(pid, signal).expect("signal");
+    }
+
+    /// Stops it where it is: it neither runs nor knows it.
+    pub fn stop(&self) {
+        self.signal(rustix::process::Signal::STOP);
+    }
+
+    /// Lets it go on.
+    pub fn cont(&self) {
+        self.signal(rustix::process::Signal::CONT);
     }
 
     /// Ends it at once, as a crash would.

@@ -940,3 +940,52 @@ fn tokens_are_made_and_hashed() {
     }
     assert_eq!(fs::read_to_string(&tokens).unwrap(), text, "nothing was added");
 }
+
+#[tokio::test]
+async fn followers_are_readers_and_their_ids_are_their_own() {
+    let site = Site::new();
+    let server = site.start();
+    let client = site.client();
+    let forged = format!("fp_{}", "A".repeat(43));
+    let revision = get(&client, &server, "/v1/status", &site.reader).await.json["revision"].clone();
+    let report = json!({"kind": "test", "run": "r", "sequence": 1, "position": revision});
+    let tell = async |token: &str| {
+        call(&client, Method::POST, &format!("{}/v1/followers/f", server.url), token, &report).await.status
+    };
+    assert_eq!((tell("").await, tell(&forged).await), (401, 401));
+    assert_eq!((tell(&site.reader).await, tell(&site.registrar).await), (200, 409), "the id is the first one's");
+    for token in ["", &site.reader, &site.admin] {
+        let asked = json!({"withinMilliseconds": 0});
+        let url = format!("{}/v1/peer/visible", server.url);
+        let answer = call(&client, Method::POST, &url, token, &asked).await;
+        assert!(matches!(answer.status, 403 | 429), "what replicas ask each other is for them alone: {answer:?}");
+    }
+    // Who may not write waits for nothing.
+    let url = format!("{}/v1/namespaces/prod?wait=visible&timeout=60s", server.url);
+    assert_eq!(call(&client, Method::PUT, &url, &site.reader, &json!({})).await.status, 403);
+    assert_eq!(call(&client, Method::PUT, &url, "", &json!({})).await.status, 401);
+
+    let web = format!("{}/v1/namespaces/prod/services/web/instances/a?source=api%2Fci", server.url);
+    assert!(call(&client, Method::PUT, &web, &site.registrar, &at(1)).await.status < 300);
+    let dns = |name: &str, token: &str| {
+        let file = site.token_file(name, token);
+        let flags = ["--token-file", &file, "--ca", &site.text("ca.pem"), "--follower-id", name];
+        Server::start_dns(&server.url, &site.path(name).with_extension("data"), &flags)
+    };
+    let refused = dns("wrong", &forged);
+    let begun = Instant::now();
+    while !refused.get("/readyz").await.text.contains("token") {
+        assert!(begun.elapsed() < PATIENCE, "it does not say what is wrong");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(refused.ask("web.prod.svc.cluster.local", "A").await.rcode, "SERVFAIL");
+    let follows = dns("right", &site.reader);
+    while follows.get("/readyz").await.status != 200 {
+        assert!(begun.elapsed() < PATIENCE, "it does not follow");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(follows.ask("web.prod.svc.cluster.local", "A").await.answers[0].data, "10.0.0.1");
+    let status = get(&client, &server, "/v1/status", &site.reader).await;
+    let ids: Vec<_> = status.json["followers"].as_array().unwrap().iter().map(|one| one["id"].clone()).collect();
+    assert_eq!(ids, ["f", "right"], "{status:?}");
+}

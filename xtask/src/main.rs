@@ -35,7 +35,8 @@ enum Task {
     Lint,
     /// What CI runs: lints, then tests.
     Ci,
-    /// Run a benchmark beside its peers: registry, watch, client, catalog, dns, forward, etcd, sessions, kubernetes, or all.
+    /// Run a benchmark beside its peers: registry, watch, client, catalog, dns, forward, etcd, visible,
+    /// sessions, kubernetes, or all.
     Bench {
         /// Which one.
         name: String,

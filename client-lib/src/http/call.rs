@@ -22,7 +22,7 @@ pub(super) struct Call {
     query: Vec<(&'static str, String)>,
     headers: HeaderMap,
     body: Option<Bytes>,
-    timeout: Option<Duration>,
+    pub(super) timeout: Option<Duration>,
     /// Whether a reply of 503 means that nothing was applied.
     all_or_nothing: bool,
     /// Whether it may be repeated whatever became of it, although it is no GET.
@@ -180,6 +180,17 @@ struct Failure {
 impl HttpRegistry {
     /// Sends a call until it succeeds, fails for good, or its time is up.
     pub(super) async fn send(&self, call: Call) -> Result<Reply> {
+        match self.waiting.as_deref().filter(|_| !call.reads()) {
+            None => self.send_as_is(call).await,
+            Some(waiting) => {
+                let reply = self.send_as_is(waiting.apply(call, self.inner.options.timeout)).await?;
+                waiting.note(&reply)?;
+                Ok(reply)
+            }
+        }
+    }
+
+    async fn send_as_is(&self, call: Call) -> Result<Reply> {
         let options = &self.inner.options;
         let deadline = Instant::now() + call.timeout.unwrap_or(options.timeout);
         let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(2));

@@ -9,9 +9,11 @@ mod tests;
 mod token;
 mod transport;
 mod typed;
+mod visible;
 mod watch;
 
 use crate::{Error, Result};
+use fingerpost_catalog::Position;
 use reqwest::Url;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -105,6 +107,10 @@ impl HttpOptions {
 #[derive(Clone, Debug)]
 pub struct HttpRegistry {
     inner: Arc<Inner>,
+    /// Writes wait until they are visible.
+    waiting: Option<Arc<visible::Waiting>>,
+    /// What reads must show.
+    at_least: Option<Position>,
 }
 
 #[derive(Debug)]
@@ -131,7 +137,8 @@ impl HttpRegistry {
         }
         endpoints.iter().try_for_each(|endpoint| transport::check_endpoint(endpoint, &options))?;
         let transport = Transport::new(&options)?;
-        Ok(Self { inner: Arc::new(Inner { transport, endpoints, current: AtomicUsize::new(0), options }) })
+        let inner = Arc::new(Inner { transport, endpoints, current: AtomicUsize::new(0), options });
+        Ok(Self { inner, waiting: None, at_least: None })
     }
 
     /// The host (a name or an address, without brackets) of the endpoint that is in use.

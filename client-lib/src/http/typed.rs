@@ -7,9 +7,9 @@ use crate::request::{
 };
 use crate::{Error, Registry, Result};
 use fingerpost_catalog::document::{
-    DrainDocument, HealthDocument, HistoryDocument, InstanceDocument, ListDocument, NamespaceDocument, NewSession,
-    ObjectDocument, ProblemDocument, RenewDocument, Renewal, RenewalsDocument, ServiceDocument, SessionDocument,
-    SessionEndedDocument, SessionListDocument,
+    DrainDocument, FollowerReceipt, FollowerReport, HealthDocument, HistoryDocument, InstanceDocument, ListDocument,
+    NamespaceDocument, NewSession, ObjectDocument, ProblemDocument, RenewDocument, Renewal, RenewalsDocument,
+    ServiceDocument, SessionDocument, SessionEndedDocument, SessionListDocument,
 };
 use fingerpost_catalog::{InstanceKey, Position, SessionState, Source};
 use futures_util::future::BoxFuture;
@@ -140,7 +140,7 @@ impl Registry for HttpRegistry {
 
     fn history<'a>(&'a self, instance: &'a InstanceKey) -> BoxFuture<'a, Result<HistoryDocument>> {
         let path = key_path(instance).into_iter().chain(["history"]);
-        Box::pin(self.get(Call::new(Method::GET, path).query("source", Some(&instance.source))))
+        Box::pin(self.fresh(Call::new(Method::GET, path).query("source", Some(&instance.source))))
     }
 
     fn batch<'a>(&'a self, source: &'a Source, operations: Vec<Operation>) -> BoxFuture<'a, Result<BatchReply>> {
@@ -152,11 +152,11 @@ impl Registry for HttpRegistry {
     }
 
     fn get_namespace<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<NamespaceDocument>> {
-        Box::pin(self.get(Call::new(Method::GET, namespace_path(name))))
+        Box::pin(self.fresh(Call::new(Method::GET, namespace_path(name))))
     }
 
     fn get_service<'a>(&'a self, namespace: &'a str, name: &'a str) -> BoxFuture<'a, Result<ServiceDocument>> {
-        Box::pin(self.get(Call::new(Method::GET, service_path(namespace, name))))
+        Box::pin(self.fresh(Call::new(Method::GET, service_path(namespace, name))))
     }
 
     fn get_declarations<'a>(
@@ -164,11 +164,11 @@ impl Registry for HttpRegistry {
         namespace: &'a str,
         name: &'a str,
     ) -> BoxFuture<'a, Result<ListDocument<ServiceDocument>>> {
-        Box::pin(self.get(Call::new(Method::GET, service_path(namespace, name)).query("view", Some("sources"))))
+        Box::pin(self.fresh(Call::new(Method::GET, service_path(namespace, name)).query("view", Some("sources"))))
     }
 
     fn get_instance<'a>(&'a self, instance: &'a InstanceKey) -> BoxFuture<'a, Result<InstanceDocument>> {
-        Box::pin(self.get(Call::new(Method::GET, key_path(instance)).query("source", Some(&instance.source))))
+        Box::pin(self.fresh(Call::new(Method::GET, key_path(instance)).query("source", Some(&instance.source))))
     }
 
     fn list_namespaces(&self, request: ListRequest) -> BoxFuture<'_, Result<ListDocument<NamespaceDocument>>> {
@@ -244,12 +244,12 @@ impl Registry for HttpRegistry {
                 .query("state", state)
                 .query("limit", request.limit)
                 .query("continue", request.continue_token);
-            self.get(call).await
+            self.fresh(call).await
         })
     }
 
     fn get_session<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<SessionDocument>> {
-        Box::pin(self.get(Call::new(Method::GET, ["v1", "sessions", id])))
+        Box::pin(self.fresh(Call::new(Method::GET, ["v1", "sessions", id])))
     }
 
     fn end_session<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<SessionEndedDocument>> {
@@ -277,9 +277,20 @@ impl HttpRegistry {
         written(&self.send(call.body_as("application/merge-patch+json", patch)?).await?)
     }
 
+    /// Says for a follower what it shows.
+    pub(crate) async fn report_follower(
+        &self,
+        id: &str,
+        report: &FollowerReport,
+        timeout: Duration,
+    ) -> Result<FollowerReceipt> {
+        let call = Call::new(Method::POST, ["v1", "followers", id]).repeatable().timeout(timeout);
+        self.get(call.json(report)?).await
+    }
+
     /// An instance by its id alone, of the highest-ranked source that has one of this id.
     pub async fn find_instance(&self, namespace: &str, service: Option<&str>, id: &str) -> Result<InstanceDocument> {
-        self.get(Call::new(Method::GET, instance_path(namespace, service, id))).await
+        self.fresh(Call::new(Method::GET, instance_path(namespace, service, id))).await
     }
 
     /// Each source's instance of an id, the highest-ranked source's first; at least one.
@@ -289,11 +300,16 @@ impl HttpRegistry {
         service: Option<&str>,
         id: &str,
     ) -> Result<ListDocument<InstanceDocument>> {
-        self.get(Call::new(Method::GET, instance_path(namespace, service, id)).query("view", Some("sources"))).await
+        self.fresh(Call::new(Method::GET, instance_path(namespace, service, id)).query("view", Some("sources"))).await
     }
 
     pub(super) async fn get<T: DeserializeOwned>(&self, call: Call) -> Result<T> {
         self.send(call).await?.json()
+    }
+
+    /// A read of what is at least as fresh as this handle wants it.
+    async fn fresh<T: DeserializeOwned>(&self, call: Call) -> Result<T> {
+        self.get(call.query("minRevision", self.at_least)).await
     }
 
     async fn put<T: Serialize + DeserializeOwned>(
@@ -316,7 +332,7 @@ impl HttpRegistry {
         let call = filtered(Call::new(Method::GET, path), &request.filter)
             .query("limit", request.limit)
             .query("continue", request.continue_token.as_ref())
-            .query("minRevision", request.min_revision);
+            .query("minRevision", request.min_revision.or(self.at_least));
         self.get(call).await
     }
 

@@ -5,11 +5,12 @@
 
 use super::Context;
 use super::rows::kind_name;
+use super::wait::write;
 use crate::cli::ApplyArgs;
 use crate::output::{Cell, Style};
 use anyhow::{Context as _, anyhow, bail};
 use fingerpost_catalog::document::{InstanceDocument, NamespaceDocument, ObjectDocument, ServiceDocument};
-use fingerpost_client::{Error, Operation, Registry};
+use fingerpost_client::{Error, HttpRegistry, Operation, Registry};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
@@ -31,12 +32,15 @@ pub(super) async fn apply(context: &Context, args: ApplyArgs) -> anyhow::Result<
         _ => {}
     }
     let operations: Vec<Operation> = objects.iter().cloned().map(Operation::Put).collect();
-    let reply = if operations.len() <= ATOMIC {
-        context.registry.batch(&args.source, operations).await
-    } else {
-        context.registry.bulk(&args.source, operations).await
+    let apply = async |registry: HttpRegistry| {
+        if operations.len() <= ATOMIC {
+            registry.batch(&args.source, operations).await
+        } else {
+            registry.bulk(&args.source, operations).await
+        }
     };
-    let reply = reply.map_err(|error| match refused(&error, &objects) {
+    let applied = write(context, args.wait, apply).await;
+    let (reply, seen) = applied.map_err(|error| match refused(&error, &objects) {
         Some(object) => anyhow!(error).context(format!("can't apply {name}: {}", describe(object))),
         None => anyhow!(error).context(format!("can't apply {name}")),
     })?;
@@ -57,7 +61,7 @@ pub(super) async fn apply(context: &Context, args: ApplyArgs) -> anyhow::Result<
     if failed > 0 {
         bail!("{failed} of {} objects could not be applied", objects.len());
     }
-    Ok(())
+    seen.tell(&context.output)
 }
 
 /// The object that a refusal is about.

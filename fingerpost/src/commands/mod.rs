@@ -19,6 +19,9 @@ mod status;
 pub(crate) mod target;
 mod token;
 mod transfer;
+mod wait;
+
+pub(crate) use wait::NotVisible;
 
 use crate::cli::{Cli, Command, GlobalArgs, SessionCommand};
 use crate::output::Output;
@@ -84,7 +87,11 @@ pub(crate) async fn run(global: &GlobalArgs, command: Command) -> anyhow::Result
         timeout: Duration::from_secs(global.timeout),
     };
     match command {
-        Command::Serve(_) | Command::Listener(_) | Command::Token(_) | Command::Completions { .. } => {
+        Command::Serve(_)
+        | Command::Dns(_)
+        | Command::Listener(_)
+        | Command::Token(_)
+        | Command::Completions { .. } => {
             anyhow::bail!("not a command for a registry that runs already")
         }
         Command::Register(args) => register::register(&context, *args).await,
@@ -92,7 +99,7 @@ pub(crate) async fn run(global: &GlobalArgs, command: Command) -> anyhow::Result
         Command::Drain(args) => health::drain(&context, args).await,
         Command::Check(args) => health::check(&context, args).await,
         Command::Session(SessionCommand::List(args)) => session::list(&context, args).await,
-        Command::Session(SessionCommand::End { id }) => session::end(&context, &id).await,
+        Command::Session(SessionCommand::End { id, wait }) => session::end(&context, &id, wait).await,
         Command::Get(args) => get::get(&context, args).await,
         Command::Describe(args) => describe::describe(&context, args).await,
         Command::Resolve(args) => resolve::resolve(&context, args).await,
@@ -109,7 +116,7 @@ pub(crate) async fn run(global: &GlobalArgs, command: Command) -> anyhow::Result
 }
 
 /// How the registry is reached, by the flags that all commands have.
-fn http_options(global: &GlobalArgs) -> HttpOptions {
+pub(crate) fn http_options(global: &GlobalArgs) -> HttpOptions {
     let mut options = HttpOptions::default();
     options.timeout = Duration::from_secs(global.timeout);
     options.user_agent = concat!("fingerpost/", env!("CARGO_PKG_VERSION")).to_owned();
@@ -122,7 +129,7 @@ fn http_options(global: &GlobalArgs) -> HttpOptions {
 }
 
 /// The library can't name a flag.
-fn with_way_out(error: fingerpost_client::Error) -> anyhow::Error {
+pub(crate) fn with_way_out(error: fingerpost_client::Error) -> anyhow::Error {
     match &error {
         fingerpost_client::Error::ClearText { .. } => anyhow::anyhow!("{error}, or accept it with --insecure"),
         _ => error.into(),

@@ -2,13 +2,16 @@
 
 use super::Context;
 use super::target::{LabelArg, default_id};
+use super::wait::write;
 use crate::cli::{DeregisterArgs, RegisterArgs};
 use anyhow::{Context as _, anyhow, bail};
 use fingerpost_catalog::document::{
     DEFAULT_SESSION_GRACE, DEFAULT_SESSION_TTL, InstanceDocument, NewSession, ObjectDocument,
 };
 use fingerpost_catalog::{InstanceKey, Labels, validate_instance_id};
-use fingerpost_client::{Error, Filter, Guard, KeeperOptions, ListRequest, Operation, Registry, all_instances};
+use fingerpost_client::{
+    Error, Filter, Guard, HttpRegistry, KeeperOptions, ListRequest, Operation, Registry, all_instances,
+};
 use futures_util::TryStreamExt;
 
 /// As many operations as the registry applies at one position.
@@ -45,22 +48,24 @@ pub(super) async fn register(context: &Context, mut args: RegisterArgs) -> anyho
         ..InstanceDocument::default()
     };
     if stays {
+        if args.wait.wait.is_some() {
+            bail!("--wait is for a registration that is made and done, not for one that is kept");
+        }
         let name = if session.name.is_empty() { format!("{}/{id}", args.service) } else { session.name };
         let mut options = KeeperOptions::default();
         options.source = args.source;
         options.session = NewSession { name, ..session };
         return super::session::keep(context, options, document, command).await;
     }
-    let written = context
-        .registry
-        .put_instance(&args.source, &document, Guard::None)
-        .await
-        .with_context(|| format!("can't register {}/{id}", args.service))?;
+    let put = async |registry: HttpRegistry| registry.put_instance(&args.source, &document, Guard::None).await;
+    let (written, seen) =
+        write(context, args.wait, put).await.with_context(|| format!("can't register {}/{id}", args.service))?;
     context.output.value(&written.object, || {
         // The same again is no change and has the position of the last one.
         let again = if written.created { "" } else { " again" };
         format!("registered {}/{id}{again} at {}\n", args.service, written.revision)
-    })
+    })?;
+    seen.tell(&context.output)
 }
 
 fn valid_id(id: &str) -> anyhow::Result<()> {
@@ -92,13 +97,12 @@ pub(super) async fn deregister(context: &Context, args: DeregisterArgs) -> anyho
         source: args.source.clone(),
         id: id.as_str().into(),
     };
-    let revision = context
-        .registry
-        .delete_instance(&key, Guard::None)
-        .await
-        .with_context(|| format!("can't deregister {}/{id}", args.service))?;
+    let delete = async |registry: HttpRegistry| registry.delete_instance(&key, Guard::None).await;
+    let (revision, seen) =
+        write(context, args.wait, delete).await.with_context(|| format!("can't deregister {}/{id}", args.service))?;
     let reply = serde_json::json!({ "revision": revision });
-    context.output.value(&reply, || format!("deregistered {}/{id} at {revision}\n", args.service))
+    context.output.value(&reply, || format!("deregistered {}/{id} at {revision}\n", args.service))?;
+    seen.tell(&context.output)
 }
 
 /// The id of the source's one instance of the service.
@@ -144,6 +148,7 @@ async fn deregister_all(context: &Context, args: &DeregisterArgs) -> anyhow::Res
     let mut instances = own_instances(context, args).await?;
     let count = instances.len();
     let mut revision = None;
+    let mut last = None;
     while !instances.is_empty() {
         let rest = instances.split_off(instances.len().min(BATCH));
         let operations = std::mem::replace(&mut instances, rest)
@@ -157,13 +162,20 @@ async fn deregister_all(context: &Context, args: &DeregisterArgs) -> anyhow::Res
                 })))
             })
             .collect();
-        let reply = context.registry.batch(&args.source, operations).await;
-        revision = Some(reply.with_context(|| format!("can't deregister all of {}", args.service))?.revision);
+        let batch = async |registry: HttpRegistry| registry.batch(&args.source, operations).await;
+        let (reply, seen) = write(context, args.wait, batch)
+            .await
+            .with_context(|| format!("can't deregister all of {}", args.service))?;
+        revision = Some(reply.revision);
+        last = Some(seen);
     }
     let (namespace, service) = (&args.service.namespace, &args.service.service);
-    let declared = match context.registry.delete_service(&args.source, namespace, service, Guard::None).await {
-        Ok(position) => {
+    let delete =
+        async |registry: HttpRegistry| registry.delete_service(&args.source, namespace, service, Guard::None).await;
+    let declared = match write(context, args.wait, delete).await {
+        Ok((position, seen)) => {
             revision = Some(position);
+            last = Some(seen);
             true
         }
         Err(Error::NotFound { .. }) => false,
@@ -181,5 +193,6 @@ async fn deregister_all(context: &Context, args: &DeregisterArgs) -> anyhow::Res
         let declaration = if declared { " and the declaration" } else { "" };
         let instances = super::status::counted(count as u64, "instance");
         format!("deregistered {instances}{declaration} of {} at {revision}\n", args.service)
-    })
+    })?;
+    last.map_or(Ok(()), |seen| seen.tell(&context.output))
 }

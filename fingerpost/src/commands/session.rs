@@ -1,12 +1,13 @@
 //! Sessions: registrations that are kept while this runs, or while a command does; listing them, and ending them.
 
+use super::wait::write;
 use super::{Context, ExitWith};
-use crate::cli::{SessionListArgs, SessionStateArg};
+use crate::cli::{SessionListArgs, SessionStateArg, WaitArgs};
 use crate::output::{Cell, Format, Style, Table};
 use anyhow::{Context as _, anyhow};
 use fingerpost_catalog::SessionState;
 use fingerpost_catalog::document::{InstanceDocument, ProtectionDocument, SessionDocument};
-use fingerpost_client::{Keeper, KeeperOptions, Registry, SessionRequest};
+use fingerpost_client::{HttpRegistry, Keeper, KeeperOptions, Registry, SessionRequest};
 use serde::Serialize;
 use std::ffi::OsString;
 use std::io::IsTerminal;
@@ -244,10 +245,12 @@ fn table(sessions: &[SessionDocument], wide: bool) -> Table {
     table
 }
 
-pub(super) async fn end(context: &Context, id: &str) -> anyhow::Result<()> {
-    let ended = context.registry.end_session(id).await.with_context(|| format!("can't end session {id}"))?;
+pub(super) async fn end(context: &Context, id: &str, wait: WaitArgs) -> anyhow::Result<()> {
+    let end = async |registry: HttpRegistry| registry.end_session(id).await;
+    let (ended, seen) = write(context, wait, end).await.with_context(|| format!("can't end session {id}"))?;
     context.output.value(&ended, || {
         let instances = super::status::counted(ended.instances, "instance");
         format!("ended session {id} and {instances} at {}\n", ended.revision)
-    })
+    })?;
+    seen.tell(&context.output)
 }

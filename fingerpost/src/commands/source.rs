@@ -2,9 +2,11 @@
 
 use super::Context;
 use super::status::counted;
+use super::wait::write;
 use crate::cli::SourceCommand;
 use crate::output::{Cell, Style, Table};
 use anyhow::Context as _;
+use fingerpost_client::HttpRegistry;
 
 pub(super) async fn source(context: &Context, command: SourceCommand) -> anyhow::Result<()> {
     match command {
@@ -28,10 +30,9 @@ pub(super) async fn source(context: &Context, command: SourceCommand) -> anyhow:
             }
             context.output.value(&list, || table.render(context.output.colour))
         }
-        SourceCommand::Remove { source } => {
-            let removed = context
-                .registry
-                .remove_source(&source)
+        SourceCommand::Remove { source, wait } => {
+            let remove = async |registry: HttpRegistry| registry.remove_source(&source).await;
+            let (removed, seen) = write(context, wait, remove)
                 .await
                 .with_context(|| format!("can't remove what source `{source}` declares"))?;
             context.output.value(&removed, || {
@@ -41,7 +42,8 @@ pub(super) async fn source(context: &Context, command: SourceCommand) -> anyhow:
                     counted(removed.services, "service"),
                     counted(removed.namespaces, "namespace")
                 )
-            })
+            })?;
+            seen.tell(&context.output)
         }
     }
 }

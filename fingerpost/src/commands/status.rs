@@ -3,7 +3,7 @@
 use super::Context;
 use crate::output::{Cell, Fields, Style};
 use anyhow::Context as _;
-use fingerpost_client::StatusDocument;
+use fingerpost_client::{FollowingStatus, StatusDocument};
 use serde::Serialize;
 
 /// Raises the schema of the stored records.
@@ -21,6 +21,29 @@ pub(super) async fn status(context: &Context) -> anyhow::Result<()> {
 }
 
 fn human(status: &StatusDocument, colour: bool) -> String {
+    match &status.following {
+        None => of_registry(status, colour),
+        Some(following) => of_follower(status, following, colour),
+    }
+}
+
+/// What a DNS server apart from the registry says.
+fn of_follower(status: &StatusDocument, following: &FollowingStatus, colour: bool) -> String {
+    let mut fields = Fields::default();
+    fields.add("Version", Cell::new(&status.version));
+    fields.add("Running for", Cell::new(duration(status.uptime_seconds)));
+    fields.add("Follows", Cell::new(format!("{} as {}", following.registry.join(", "), following.id)));
+    if !following.synced {
+        fields.add("Synced", Cell::styled("not since it started; what it knows is from its disk", Style::Warn));
+    }
+    for trouble in following.trouble.iter().chain(&following.unreported) {
+        fields.add("Trouble", Cell::styled(trouble.as_str(), Style::Bad));
+    }
+    add_dns(&mut fields, status);
+    fields.render(colour)
+}
+
+fn of_registry(status: &StatusDocument, colour: bool) -> String {
     let mut fields = Fields::default();
     fields.add("Version", Cell::new(&status.version));
     fields.add("Running for", Cell::new(duration(status.uptime_seconds)));
@@ -65,6 +88,16 @@ fn human(status: &StatusDocument, colour: bool) -> String {
             fields.add("Unreachable", Cell::styled(text, Style::Warn));
         }
     }
+    for follower in &status.followers {
+        let silent = follower.silent_seconds.unwrap_or_default();
+        let (style, state) = match (follower.departed, follower.lag) {
+            (true, _) => (Style::Bad, format!("silent for {silent:.0} s; nobody waits for it")),
+            (false, Some(0)) => (Style::Good, "shows all".to_owned()),
+            (false, Some(lag)) => (Style::Warn, format!("{} behind", counted(lag, "position"))),
+            (false, None) => (Style::Warn, follower.detail.clone()),
+        };
+        fields.add("Follower", Cell::styled(format!("{} {}: {state}", follower.kind, follower.id), style));
+    }
     if let Some(error) = &store.write_error {
         fields.add("Writes", Cell::styled(format!("fail: {error}"), Style::Bad));
     }
@@ -106,22 +139,7 @@ fn human(status: &StatusDocument, colour: bool) -> String {
         );
         fields.add("Protection", Cell::styled(text, Style::Warn));
     }
-    match &status.dns {
-        None => fields.add("DNS", Cell::new("not in this process")),
-        Some(dns) => {
-            let names = counted(dns.names, "name");
-            fields.add("DNS", Cell::new(format!("{names} in {} on {}", dns.zone, dns.listen.join(", "))));
-            let answers = match (dns.position, dns.age_seconds) {
-                (None, _) => Cell::styled("SERVFAIL until the first sync", Style::Warn),
-                // Where nothing is written there is no word, and nothing to miss.
-                (Some(position), Some(age)) if age > 10.0 && dns.position != status.revision => {
-                    Cell::styled(format!("as of {position}, without word for {age:.0} s"), Style::Warn)
-                }
-                (Some(position), _) => Cell::new(format!("as of {position}")),
-            };
-            fields.add("Answers", answers);
-        }
-    }
+    add_dns(&mut fields, status);
     if let Some(cluster) = &status.kubernetes {
         let kinds = cluster.kinds.iter().map(|kind| match kind.synced {
             true => format!("{} {}", kind.objects, kind.resource),
@@ -156,6 +174,28 @@ fn human(status: &StatusDocument, colour: bool) -> String {
         Cell::new(format!("{} on {}", counted(watch.subscriptions, "subscription"), counted(watch.streams, "stream"))),
     );
     fields.render(colour)
+}
+
+/// The DNS server of the process.
+fn add_dns(fields: &mut Fields, status: &StatusDocument) {
+    match &status.dns {
+        None => fields.add("DNS", Cell::new("not in this process")),
+        Some(dns) => {
+            let names = counted(dns.names, "name");
+            fields.add("DNS", Cell::new(format!("{names} in {} on {}", dns.zone, dns.listen.join(", "))));
+            let answers = match (dns.position, dns.age_seconds) {
+                (None, _) => Cell::styled("SERVFAIL until the first sync", Style::Warn),
+                // Where nothing is written there is no word, and nothing to miss.
+                (Some(position), Some(age))
+                    if age > 10.0 && (dns.position != status.revision || status.following.is_some()) =>
+                {
+                    Cell::styled(format!("as of {position}, without word for {age:.0} s"), Style::Warn)
+                }
+                (Some(position), _) => Cell::new(format!("as of {position}")),
+            };
+            fields.add("Answers", answers);
+        }
+    }
 }
 
 /// A number with its noun.

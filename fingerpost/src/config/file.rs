@@ -1,6 +1,6 @@
 //! The settings in a TOML file. They are called as their flags are, and lie side by side whichever part they belong to.
 
-use super::{Settings, forward, names};
+use super::{Settings, answers, dns, forward, names};
 use anyhow::Context;
 use clap::Args;
 use serde::de::DeserializeOwned;
@@ -8,22 +8,38 @@ use std::path::Path;
 use toml::Spanned;
 use toml::de::{DeTable, Deserializer, Error};
 
-pub(super) fn read(path: &Path) -> anyhow::Result<Settings> {
+/// Reads a file whose settings are those of one command.
+pub(super) fn read<T>(
+    path: &Path,
+    settings: impl FnOnce(Spanned<DeTable<'_>>) -> Result<T, Error>,
+) -> anyhow::Result<T> {
     let text = std::fs::read_to_string(path)
         .with_context(|| format!("can't read the configuration file {}", path.display()))?;
     // toml's own message would quote the whole line, which may hold a password.
-    parse(&text).map_err(|error| {
+    DeTable::parse(&text).and_then(settings).map_err(|error| {
         let line = error.span().map_or(1, |span| 1 + text.get(..span.start).unwrap_or(&text).matches('\n').count());
         anyhow::anyhow!("in the configuration file {}, line {line}: {}", path.display(), error.message())
     })
 }
 
-fn parse(text: &str) -> Result<Settings, Error> {
-    let mut table = DeTable::parse(text)?;
-    let names = part::<names::Settings>(&mut table)?;
-    let forwarding = part::<forward::ForwardSettings>(&mut table)?;
+/// The settings of `serve`.
+pub(super) fn serve(mut table: Spanned<DeTable<'_>>) -> Result<Settings, Error> {
+    let answers = answers(&mut table)?;
     // What is left belongs here, or is unknown.
-    Ok(Settings { names, forwarding, ..settings(table)? })
+    Ok(Settings { answers, ..settings(table)? })
+}
+
+/// The settings of `dns`.
+pub(super) fn dns(mut table: Spanned<DeTable<'_>>) -> Result<dns::Settings, Error> {
+    let answers = answers(&mut table)?;
+    Ok(dns::Settings { answers, ..settings(table)? })
+}
+
+/// The settings that both have. Those within them first: their flags are among those of the whole.
+fn answers(table: &mut Spanned<DeTable<'_>>) -> Result<answers::Settings, Error> {
+    let names = part::<names::Settings>(table)?;
+    let forwarding = part::<forward::ForwardSettings>(table)?;
+    Ok(answers::Settings { names, forwarding, ..part(table)? })
 }
 
 /// Takes the settings of one part out of the table.

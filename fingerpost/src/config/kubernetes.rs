@@ -34,7 +34,7 @@ impl KubernetesConfig {
             namespace_selector: settings.kubernetes_namespace_selector.clone(),
             lease: settings.kubernetes_lease.clone().or_else(|| shared.then(default_lease)),
             // Names of pods can be verified only by who knows the pods.
-            pods: settings.kubernetes_pods.unwrap_or_else(|| settings.names.pods == Some(Pods::Verified)),
+            pods: settings.kubernetes_pods.unwrap_or_else(|| settings.answers.names.pods == Some(Pods::Verified)),
         };
         config.check()?;
         Ok(Some(config))

@@ -25,7 +25,7 @@ pub(super) fn print(
     }
     let open = !https && config.tokens.is_none();
     if let (true, true, Some(http), Some(dns)) = (out.is_terminal(), open, http.first(), dns.first()) {
-        let zone = &config.names.zone;
+        let zone = &config.answers.names.zone;
         writeln!(
             out,
             "data {}
@@ -36,7 +36,7 @@ Fingerpost is ready. Try, in another terminal:
   dig +short @{} -p {} web.demo.svc.{zone}
 
 The API's description is at http://{http}/docs",
-            config.data_dir.display(),
+            config.answers.data_dir.display(),
             dns.ip(),
             dns.port(),
         )?;

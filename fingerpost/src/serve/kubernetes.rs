@@ -24,7 +24,7 @@ pub(super) fn registry_name(config: &ServeConfig) -> String {
         // Nobody shares it.
         None => {
             let host = std::env::var("HOSTNAME").unwrap_or_else(|_| "this host".to_owned());
-            format!("the store {} of {host}", config.data_dir.display())
+            format!("the store {} of {host}", config.answers.data_dir.display())
         }
     }
 }

@@ -14,7 +14,7 @@ use tracing::{info, warn};
 /// What waiting can't mend is an error. None where the process was told to end meanwhile.
 pub(super) async fn open(config: &ServeConfig, ends: &mut Ends) -> Result<Option<Arc<dyn Store>>> {
     let Some(etcd) = &config.etcd else {
-        let options = EmbeddedOptions::new(&config.data_dir);
+        let options = EmbeddedOptions::new(&config.answers.data_dir);
         let store = tokio::task::spawn_blocking(move || EmbeddedStore::open(options)).await??;
         return Ok(Some(store));
     };
@@ -25,7 +25,7 @@ pub(super) async fn open(config: &ServeConfig, ends: &mut Ends) -> Result<Option
         (options.user, options.password) = (Some(user.clone()), Some(password.clone()));
     }
     options.url = config.advertise_url.clone();
-    options.data_dir = Some(config.data_dir.clone());
+    options.data_dir = Some(config.answers.data_dir.clone());
     options.allow_old_etcd = etcd.allow_old;
     options.open_timeout = Duration::from_secs(5);
     loop {

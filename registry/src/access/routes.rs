@@ -44,6 +44,8 @@ pub fn rule(method: &Method, template: &str) -> Option<Need> {
 
             ("GET", ["explain" | "status" | "services" | "instances" | "sources"]) => Read,
             ("GET" | "POST", ["watch"]) | ("PATCH", ["watch", "*"]) => Read,
+            // A follower only says what it shows.
+            ("POST", ["followers", "*"]) => Read,
             ("POST", ["batch"]) => Write,
             ("DELETE", ["sources", "*"]) => Admin,
 
@@ -111,8 +113,10 @@ mod tests {
             for (method, _) in operations(item).into_iter().filter(|(_, exists)| *exists) {
                 let rule = rule(&method, path);
                 assert!(rule.is_some(), "no rule in access/routes.rs for {method} {path}");
-                // What changes something must not be open to readers; watches are opened and changed by readers.
-                if !matches!(method, Method::GET | Method::HEAD) && !path.starts_with("/v1/watch") {
+                // What changes something must not be open to readers; watches are opened and changed by readers, and
+                // followers are readers.
+                let of_readers = path.starts_with("/v1/watch") || path.starts_with("/v1/followers/");
+                if !matches!(method, Method::GET | Method::HEAD) && !of_readers {
                     assert!(!matches!(rule, Some(Need::Public | Need::Read)), "{method} {path}: {rule:?}");
                 }
                 count += 1;

@@ -1,7 +1,7 @@
 //! Many writes in one call.
 
 use super::body::{self, MAX_BODY, MAX_LARGE_BODY};
-use super::described::{Acting, BodyProblems, OnlyJson, WriteProblems};
+use super::described::{Acting, BodyProblems, OnlyJson, Waiting, WriteProblems};
 use super::objects::reply;
 use super::params::{self, Params};
 use super::problem::Problem;
@@ -104,7 +104,7 @@ fn result(verb: Verb, written: &Written) -> BatchResult {
 /// Deleting what does not exist changes nothing and fails no batch, so that a batch can be repeated: its result is 200
 /// in an atomic batch, and with `?atomic=false` 404, as of a `DELETE` of its own.
 #[utoipa::path(post, path = "/v1/batch", tag = "batch",
-    params(Acting,
+    params(Acting, Waiting,
         ("atomic" = Option<bool>, Query, description = "`false`: apply what can be applied; default `true`.")),
     request_body = Batch,
     responses((status = 200, body = BatchReply,

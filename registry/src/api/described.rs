@@ -16,6 +16,17 @@ pub(super) struct Acting {
     source: Option<String>,
 }
 
+/// Whether a write waits until everybody shows it.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct Waiting {
+    /// `visible`: the reply comes once all replicas and all followers show what was written, or when the time is up. It is
+    /// a success in either case, and has the fields of `VisibilityDocument` beside its own.
+    wait: Option<String>,
+    /// How long to wait, as in `5s` or `500ms`; default 5 s, at most 60 s. Goes with `wait`.
+    timeout: Option<String>,
+}
+
 /// What a write that changes or removes demands of the object.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Header)]

@@ -1,7 +1,7 @@
 //! Everything in and out, as JSON lines: for backups, moves between back ends and questions to the data.
 
 use super::body;
-use super::described::{Always, BodyProblems, Guarded, OnlyJson, Unavailable, WriteProblems};
+use super::described::{Always, BodyProblems, Guarded, OnlyJson, Unavailable, Waiting, WriteProblems};
 use super::objects::reply;
 use super::params::{self, Params};
 use super::problem::Problem;
@@ -237,7 +237,8 @@ async fn commit_all(app: &App, operations: &[Operation], done: &mut usize) -> Re
 /// time; another is told 503 meanwhile.
 #[utoipa::path(post, path = "/v1/import", tag = "operations",
     params(("replace" = Option<bool>, Query,
-        description = "Remove records that the import does not have; default `false`.")),
+        description = "Remove records that the import does not have; default `false`."),
+        Waiting),
     request_body(content = String, content_type = "application/x-ndjson"),
     responses((status = 200, description = "All of it was written.", body = Imported),
         WriteProblems, BodyProblems, OnlyJson))]

@@ -3,7 +3,7 @@
 
 use super::AppState;
 use super::body::{self, MAX_BODY};
-use super::described::{Acting, BodyProblems, IfMatch, NotFound, ReadProblems, WriteProblems};
+use super::described::{Acting, BodyProblems, IfMatch, NotFound, ReadProblems, Waiting, WriteProblems};
 use super::instances::{Place, finish_instance, get_view};
 use super::objects::reply;
 use super::params::{Path, Write};
@@ -30,7 +30,7 @@ pub(crate) struct CheckName {
     params(("namespace" = String, Path, description = "The namespace."),
         ("service" = String, Path, description = "The service."),
         ("id" = String, Path, description = "The instance's id."),
-        Acting, IfMatch),
+        Acting, Waiting, IfMatch),
     request_body = Option<DrainDocument>,
     responses((status = 200, description = "As it is now.", body = InstanceDocument),
         NotFound, WriteProblems, BodyProblems))]
@@ -53,7 +53,7 @@ pub(crate) async fn drain_instance(
     params(("namespace" = String, Path, description = "The namespace."),
         ("service" = String, Path, description = "The service."),
         ("id" = String, Path, description = "The instance's id."),
-        Acting, IfMatch),
+        Acting, Waiting, IfMatch),
     responses((status = 200, description = "As it is now.", body = InstanceDocument), NotFound, WriteProblems))]
 pub(crate) async fn undrain_instance(place: Place, Write { app, acting, guard }: Write) -> Result<Response, Problem> {
     let key = place.key(&acting)?;
@@ -68,7 +68,7 @@ pub(crate) async fn undrain_instance(place: Place, Write { app, acting, guard }:
         ("service" = String, Path, description = "The service."),
         ("id" = String, Path, description = "The instance's id."),
         ("check" = String, Path, description = "The check's name."),
-        Acting),
+        Acting, Waiting),
     request_body = HealthDocument,
     responses((status = 200, description = "As it is now.", body = InstanceDocument),
         NotFound, WriteProblems, BodyProblems))]
@@ -111,7 +111,7 @@ pub(crate) async fn get_history(
 #[utoipa::path(put, path = "/v1/namespaces/{namespace}/instances/{id}/drain", tag = "instances",
     params(("namespace" = String, Path, description = "The namespace."),
         ("id" = String, Path, description = "The instance's id."),
-        Acting, IfMatch),
+        Acting, Waiting, IfMatch),
     request_body = Option<DrainDocument>,
     responses((status = 200, description = "As it is now.", body = InstanceDocument),
         NotFound, WriteProblems, BodyProblems))]
@@ -123,7 +123,7 @@ pub(crate) async fn drain_bare_instance(place: Place, write: Write, body: Body) 
 #[utoipa::path(delete, path = "/v1/namespaces/{namespace}/instances/{id}/drain", tag = "instances",
     params(("namespace" = String, Path, description = "The namespace."),
         ("id" = String, Path, description = "The instance's id."),
-        Acting, IfMatch),
+        Acting, Waiting, IfMatch),
     responses((status = 200, description = "As it is now.", body = InstanceDocument), NotFound, WriteProblems))]
 pub(crate) async fn undrain_bare_instance(place: Place, write: Write) -> Result<Response, Problem> {
     undrain_instance(place, write).await
@@ -134,7 +134,7 @@ pub(crate) async fn undrain_bare_instance(place: Place, write: Write) -> Result<
     params(("namespace" = String, Path, description = "The namespace."),
         ("id" = String, Path, description = "The instance's id."),
         ("check" = String, Path, description = "The check's name."),
-        Acting),
+        Acting, Waiting),
     request_body = HealthDocument,
     responses((status = 200, description = "As it is now.", body = InstanceDocument),
         NotFound, WriteProblems, BodyProblems))]

@@ -2,7 +2,7 @@
 
 use super::body::{self, MAX_BODY, MAX_LARGE_BODY};
 use super::described::{
-    Acting, BodyProblems, IfMatch, IfNoneMatch, MinRevision, NotFound, OnlyJson, ReadProblems, WriteProblems,
+    Acting, BodyProblems, IfMatch, IfNoneMatch, MinRevision, NotFound, OnlyJson, ReadProblems, Waiting, WriteProblems,
 };
 use super::objects::{Removed, by_source, removed_meanwhile, reply, written};
 use super::params::{self, Params, Path, Write};
@@ -48,7 +48,8 @@ pub(crate) struct SetReplaced {
 #[utoipa::path(put, path = "/v1/namespaces/{namespace}/services/{service}/instances", tag = "instances",
     params(("namespace" = String, Path, description = "The namespace."),
         ("service" = String, Path, description = "The service."),
-        ("source" = String, Query, description = "Whose instances; not the bare `api`.")),
+        ("source" = String, Query, description = "Whose instances; not the bare `api`."),
+        Waiting),
     request_body = ReplaceSet,
     responses((status = 200, description = "The source has these instances now.", body = SetReplaced),
         WriteProblems, BodyProblems))]
@@ -174,7 +175,7 @@ pub(crate) async fn get_instance(
     params(("namespace" = String, Path, description = "The namespace, a DNS label."),
         ("service" = String, Path, description = "The service, a DNS label; it need not be declared."),
         ("id" = String, Path, description = "The instance's id."),
-        Acting, IfMatch, IfNoneMatch),
+        Acting, Waiting, IfMatch, IfNoneMatch),
     request_body = InstanceDocument,
     responses((status = 200, description = "It was there; as it is now.", body = InstanceDocument),
         (status = 201, description = "It is new.", body = InstanceDocument),
@@ -195,7 +196,7 @@ pub(crate) async fn put_instance(
     params(("namespace" = String, Path, description = "The namespace."),
         ("service" = String, Path, description = "The service."),
         ("id" = String, Path, description = "The instance's id."),
-        Acting, IfMatch),
+        Acting, Waiting, IfMatch),
     request_body(content = InstanceDocument, content_type = "application/merge-patch+json"),
     responses((status = 200, description = "As it is now.", body = InstanceDocument),
         NotFound, WriteProblems, BodyProblems, OnlyJson))]
@@ -217,7 +218,7 @@ pub(crate) async fn patch_instance(
     params(("namespace" = String, Path, description = "The namespace."),
         ("service" = String, Path, description = "The service."),
         ("id" = String, Path, description = "The instance's id."),
-        Acting, IfMatch),
+        Acting, Waiting, IfMatch),
     responses((status = 200, description = "It was removed.", body = Removed), NotFound, WriteProblems))]
 pub(crate) async fn delete_instance(place: Place, Write { app, acting, guard }: Write) -> Result<Response, Problem> {
     let done = app.api.writer.delete_instance(place.key(&acting)?, guard).await?;
@@ -229,7 +230,7 @@ pub(crate) async fn delete_instance(place: Place, Write { app, acting, guard }: 
     params(("namespace" = String, Path, description = "The namespace."),
         ("service" = String, Path, description = "The service."),
         ("id" = String, Path, description = "The instance's id."),
-        Acting, IfMatch),
+        Acting, Waiting, IfMatch),
     request_body = HealthDocument,
     responses((status = 200, description = "As it is now.", body = InstanceDocument),
         NotFound, WriteProblems, BodyProblems))]
@@ -269,7 +270,7 @@ pub(crate) async fn get_bare_instance(
 #[utoipa::path(put, path = "/v1/namespaces/{namespace}/instances/{id}", tag = "instances",
     params(("namespace" = String, Path, description = "The namespace, a DNS label."),
         ("id" = String, Path, description = "The instance's id."),
-        Acting, IfMatch, IfNoneMatch),
+        Acting, Waiting, IfMatch, IfNoneMatch),
     request_body = InstanceDocument,
     responses((status = 200, description = "It was there; as it is now.", body = InstanceDocument),
         (status = 201, description = "It is new.", body = InstanceDocument),
@@ -282,7 +283,7 @@ pub(crate) async fn put_bare_instance(place: Place, write: Write, body: Body) ->
 #[utoipa::path(patch, path = "/v1/namespaces/{namespace}/instances/{id}", tag = "instances",
     params(("namespace" = String, Path, description = "The namespace."),
         ("id" = String, Path, description = "The instance's id."),
-        Acting, IfMatch),
+        Acting, Waiting, IfMatch),
     request_body(content = InstanceDocument, content_type = "application/merge-patch+json"),
     responses((status = 200, description = "As it is now.", body = InstanceDocument),
         NotFound, WriteProblems, BodyProblems, OnlyJson))]
@@ -299,7 +300,7 @@ pub(crate) async fn patch_bare_instance(
 #[utoipa::path(delete, path = "/v1/namespaces/{namespace}/instances/{id}", tag = "instances",
     params(("namespace" = String, Path, description = "The namespace."),
         ("id" = String, Path, description = "The instance's id."),
-        Acting, IfMatch),
+        Acting, Waiting, IfMatch),
     responses((status = 200, description = "It was removed.", body = Removed), NotFound, WriteProblems))]
 pub(crate) async fn delete_bare_instance(place: Place, write: Write) -> Result<Response, Problem> {
     delete_instance(place, write).await
@@ -309,7 +310,7 @@ pub(crate) async fn delete_bare_instance(place: Place, write: Write) -> Result<R
 #[utoipa::path(put, path = "/v1/namespaces/{namespace}/instances/{id}/health", tag = "instances",
     params(("namespace" = String, Path, description = "The namespace."),
         ("id" = String, Path, description = "The instance's id."),
-        Acting, IfMatch),
+        Acting, Waiting, IfMatch),
     request_body = HealthDocument,
     responses((status = 200, description = "As it is now.", body = InstanceDocument),
         NotFound, WriteProblems, BodyProblems))]

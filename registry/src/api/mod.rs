@@ -8,6 +8,7 @@ mod body;
 mod described;
 mod docs;
 mod export;
+mod followers;
 mod health;
 mod instances;
 mod lists;
@@ -21,10 +22,12 @@ pub mod reading;
 mod sessions;
 mod sources;
 mod strict;
+mod visible;
 mod watches;
 
 use crate::access::{Access, Forbidden};
 use crate::checks;
+use crate::followers::Visibility;
 use crate::live::LiveReplica;
 use crate::sessions::Engine;
 use crate::sources::Sources;
@@ -38,7 +41,7 @@ use axum::http::{StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use fingerpost_catalog::document::{InstanceDocument, ProblemDocument};
+use fingerpost_catalog::document::{InstanceDocument, ProblemDocument, VisibilityDocument};
 use std::sync::Arc;
 use std::time::Instant;
 use tokio::sync::Semaphore;
@@ -46,6 +49,8 @@ use tokio_util::sync::CancellationToken;
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
+
+use visible::Wait;
 
 pub use metrics::HttpMetrics;
 pub use problem::Problem;
@@ -85,6 +90,8 @@ pub struct Api {
     pub sessions: Arc<Engine>,
     /// What streams follow.
     pub hub: Arc<Hub>,
+    /// Who follows elsewhere, and shows what is written.
+    pub visibility: Arc<Visibility>,
     /// What runs the checks that are at home here.
     pub checks: checks::Runner,
     /// What became of instances' health.
@@ -127,7 +134,7 @@ type AppState = State<Arc<App>>;
         description = "Service discovery: register services and instances, list and watch them by label and health.",
         license(name = "Apache-2.0 OR MIT", identifier = "Apache-2.0 OR MIT")
     ),
-    components(schemas(ProblemDocument)),
+    components(schemas(ProblemDocument, VisibilityDocument)),
     security(("token" = []), ("certificate" = []), ()),
     modifiers(&Credentials)
 )]
@@ -184,6 +191,7 @@ fn described() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(batch::batch))
         .routes(routes!(watches::watch, watches::watch_many))
         .routes(routes!(watches::change_watch))
+        .routes(routes!(followers::report))
         .routes(routes!(sources::list_sources))
         .routes(routes!(sources::delete_source))
         .routes(routes!(operations::explain))
@@ -237,18 +245,22 @@ pub fn routers(api: Api) -> Routers {
 
 /// Counts and times each request, and lets it through to its handler once it is known who calls and that they may; those
 /// that a web page aimed at a local server are refused. One layer, because each costs several allocations a request.
-async fn enter(State(app): AppState, request: Request, next: Next) -> Response {
+async fn enter(State(app): AppState, mut request: Request, next: Next) -> Response {
     let begun = Instant::now();
     let method = request.method().clone();
     let route = request
         .extensions()
         .get::<axum::extract::MatchedPath>()
         .map_or_else(|| Arc::from("other"), |path| Arc::<str>::from(path.as_str()));
-    let response = match foreign_host(&app, &request) {
-        Some(problem) => problem.into_response(),
-        None => {
+    let response = match (foreign_host(&app, &request), Wait::take(&mut request)) {
+        (Some(problem), _) | (None, Err(problem)) => problem.into_response(),
+        (None, Ok(wait)) => {
             let secret = || app.api.store.members().borrow().secret.clone();
-            app.api.access.guard(secret, request, next).await
+            let response = app.api.access.guard(secret, request, next).await;
+            match wait {
+                None => response,
+                Some(wait) => Box::pin(wait.after(&app, response)).await,
+            }
         }
     };
     app.api.http_metrics.observe(&method, route, response.status(), begun.elapsed());
@@ -262,20 +274,25 @@ fn foreign_host(app: &App, request: &Request) -> Option<Problem> {
         return None;
     }
     let host = request.headers().get(header::HOST)?.to_str().ok().unwrap_or_default();
+    (!names_this_machine(host)).then(|| {
+        Problem::new(
+            StatusCode::MISDIRECTED_REQUEST,
+            format!("this server is for this machine only and does not answer to the name `{host}`; use its address"),
+        )
+    })
+}
+
+/// Whether a Host header names this machine, by an address or as `localhost`, and not by what anybody could have resolve to
+/// it.
+pub fn names_this_machine(host: &str) -> bool {
     let name = match host.rsplit_once(':') {
         Some((name, port)) if port.bytes().all(|c| c.is_ascii_digit()) => name,
         _ => host,
     };
     let address = name.trim_start_matches('[').trim_end_matches(']');
-    let local = name.eq_ignore_ascii_case("localhost")
+    name.eq_ignore_ascii_case("localhost")
         || name.to_ascii_lowercase().ends_with(".localhost")
-        || address.parse::<std::net::IpAddr>().is_ok();
-    (!local).then(|| {
-        Problem::new(
-            StatusCode::MISDIRECTED_REQUEST,
-            format!("this server is for this machine only and does not answer to the name `{name}`; use its address"),
-        )
-    })
+        || address.parse::<std::net::IpAddr>().is_ok()
 }
 
 impl From<Forbidden> for Problem {

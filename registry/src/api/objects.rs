@@ -3,7 +3,7 @@
 use super::AppState;
 use super::body::{self, MAX_BODY};
 use super::described::{
-    Acting, BodyProblems, IfMatch, IfNoneMatch, MinRevision, NotFound, ReadProblems, WriteProblems,
+    Acting, BodyProblems, IfMatch, IfNoneMatch, MinRevision, NotFound, ReadProblems, Waiting, WriteProblems,
 };
 use super::params::{self, Params, Path, Write};
 use super::problem::Problem;
@@ -104,7 +104,7 @@ pub(super) fn by_source(given: &mut Params) -> Result<bool, Problem> {
 /// Declare a namespace.
 #[utoipa::path(put, path = "/v1/namespaces/{namespace}", tag = "namespaces",
     params(("namespace" = String, Path, description = "The namespace, a DNS label."),
-        Acting, IfMatch, IfNoneMatch),
+        Acting, Waiting, IfMatch, IfNoneMatch),
     request_body = NamespaceDocument,
     responses((status = 200, description = "It was there; as it is now.", body = NamespaceDocument),
         (status = 201, description = "It is new.", body = NamespaceDocument),
@@ -125,7 +125,7 @@ pub(crate) async fn put_namespace(
 /// Withdraw a namespace's declaration.
 #[utoipa::path(delete, path = "/v1/namespaces/{namespace}", tag = "namespaces",
     params(("namespace" = String, Path, description = "The namespace."),
-        Acting, IfMatch),
+        Acting, Waiting, IfMatch),
     responses((status = 200, description = "It was removed.", body = Removed), NotFound, WriteProblems))]
 pub(crate) async fn delete_namespace(
     Path(namespace): Path<String>,
@@ -185,7 +185,7 @@ pub(crate) async fn get_service(
 #[utoipa::path(put, path = "/v1/namespaces/{namespace}/services/{service}", tag = "services",
     params(("namespace" = String, Path, description = "The namespace, a DNS label."),
         ("service" = String, Path, description = "The service, a DNS label."),
-        Acting, IfMatch, IfNoneMatch),
+        Acting, Waiting, IfMatch, IfNoneMatch),
     request_body = ServiceDocument,
     responses((status = 200, description = "It was there; as it is now.", body = ServiceDocument),
         (status = 201, description = "It is new.", body = ServiceDocument),
@@ -208,7 +208,7 @@ pub(crate) async fn put_service(
 #[utoipa::path(delete, path = "/v1/namespaces/{namespace}/services/{service}", tag = "services",
     params(("namespace" = String, Path, description = "The namespace."),
         ("service" = String, Path, description = "The service."),
-        Acting, IfMatch),
+        Acting, Waiting, IfMatch),
     responses((status = 200, description = "It was removed.", body = Removed), NotFound, WriteProblems))]
 pub(crate) async fn delete_service(
     Path((namespace, service)): Path<(String, String)>,

@@ -87,6 +87,7 @@ pub(crate) async fn status(State(app): AppState) -> Response {
             "inTouch": members.in_touch,
         },
         "replicas": members.live,
+        "followers": api.visibility.states(),
         "catalog": {
             "namespaces": stats.namespaces,
             "services": stats.services,

@@ -2,12 +2,13 @@
 //! the replicas' secret.
 
 use super::AppState;
-use super::body::{self, MAX_LARGE_BODY};
+use super::body::{self, MAX_BODY, MAX_LARGE_BODY};
 use super::objects::reply;
 use super::params;
 use super::problem::Problem;
 use crate::peers::heartbeats::{self, Heartbeat, MAX_HEARTBEATS, PeerHeard, PeerHeartbeats};
 use crate::peers::renewals::{self, MAX_IDS, PeerRenew, PeerRenewed};
+use crate::peers::visible::{self, AskedVisible};
 use crate::validate::Invalid;
 use axum::Router;
 use axum::body::Body;
@@ -17,12 +18,14 @@ use axum::response::Response;
 use axum::routing::post;
 use fingerpost_catalog::Key;
 use std::sync::Arc;
+use std::time::Duration;
 
 pub(super) fn routes() -> Router<Arc<super::App>> {
     Router::new()
         .route(renewals::PATH, post(renew))
         .route(heartbeats::PATH, post(heartbeat))
         .route(renewals::COUNTS_PATH, post(count))
+        .route(visible::PATH, post(visible))
 }
 
 fn bounded(pointer: &str, count: usize, most: usize) -> Result<(), Problem> {
@@ -60,4 +63,12 @@ async fn heartbeat(State(app): AppState, body: Body) -> Result<Response, Problem
     };
     let items = items.into_iter().map(noted).collect();
     Ok(reply(StatusCode::OK, &PeerHeard { items }, None))
+}
+
+/// Whether this replica shows a position, and what the followers show that it hears.
+async fn visible(State(app): AppState, body: Body) -> Result<Response, Problem> {
+    params::loaded(&app)?;
+    let AskedVisible { position, within_milliseconds } = body::json(&body::read(body, MAX_BODY).await?)?;
+    let answer = app.api.visibility.for_peer(position, Duration::from_millis(within_milliseconds)).await;
+    Ok(reply(StatusCode::OK, &answer, None))
 }

@@ -9,6 +9,10 @@ use axum::response::{IntoResponse, Response};
 use fingerpost_catalog::Position;
 use fingerpost_catalog::document::ProblemDocument;
 
+/// Stands on a reply that says of a write only that it was committed at this position, and is not shown here yet.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Committed(pub(crate) Position);
+
 /// A refused or failed request.
 #[derive(Debug, Clone)]
 pub struct Problem {
@@ -18,6 +22,7 @@ pub struct Problem {
     parameter: Option<&'static str>,
     outcome_unknown: bool,
     retry_after: Option<u32>,
+    committed: Option<Position>,
 }
 
 impl Problem {
@@ -29,6 +34,7 @@ impl Problem {
             parameter: None,
             outcome_unknown: false,
             retry_after: None,
+            committed: None,
         }
     }
 
@@ -102,6 +108,10 @@ impl IntoResponse for Problem {
             // RFC 9110 §11.6.1.
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
+        if let Some(position) = self.committed {
+            response.extensions_mut().insert(Committed(position));
+        }
+        let headers = response.headers_mut();
         if let Some(seconds) = self.retry_after {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
@@ -162,9 +172,7 @@ impl From<StoreError> for Problem {
 impl Problem {
     /// A write was committed at `position`, but this process did not come to show it in time.
     pub(crate) fn not_visible(position: Position, error: WaitError) -> Self {
-        Self::new(
-            StatusCode::GATEWAY_TIMEOUT,
-            format!("the write was committed at {position}, but this server does not show it yet: {error}"),
-        )
+        let detail = format!("the write was committed at {position}, but this server does not show it yet: {error}");
+        Self { committed: Some(position), ..Self::new(StatusCode::GATEWAY_TIMEOUT, detail) }
     }
 }

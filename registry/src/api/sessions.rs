@@ -2,7 +2,7 @@
 
 use super::AppState;
 use super::body::{self, MAX_BODY};
-use super::described::{Acting, BodyProblems, MinRevision, NotFound, OnlyJson, ReadProblems, WriteProblems};
+use super::described::{Acting, BodyProblems, MinRevision, NotFound, OnlyJson, ReadProblems, Waiting, WriteProblems};
 use super::lists::{after, limit};
 use super::objects::reply;
 use super::params::{self, Params, Path};
@@ -22,7 +22,7 @@ use fingerpost_catalog::{SessionQuery, SessionState, Source};
 /// Begin a session. Instances that name it in their `session` are healthy for as long as it is renewed: every third of
 /// its TTL is a good pace.
 #[utoipa::path(post, path = "/v1/sessions", tag = "sessions",
-    params(Acting),
+    params(Acting, Waiting),
     request_body = NewSession,
     responses((status = 201, description = "It has begun.", body = SessionDocument,
         headers(("Location" = String, description = "Where it is."))),
@@ -163,7 +163,7 @@ pub(crate) async fn get_session(
 
 /// End a session: all its instances are critical at once, then they are removed, then the session.
 #[utoipa::path(delete, path = "/v1/sessions/{id}", tag = "sessions",
-    params(("id" = String, Path, description = "Its id.")),
+    params(("id" = String, Path, description = "Its id."), Waiting),
     responses((status = 200, description = "It has ended.", body = SessionEndedDocument),
         (status = 403, description = "It is somebody else's.",
             body = fingerpost_catalog::document::ProblemDocument, content_type = "application/problem+json"),

@@ -1,7 +1,7 @@
 //! Who declares things here, whether they still speak, and the removal of what a source left behind.
 
 use super::AppState;
-use super::described::{Always, ReadProblems, WriteProblems};
+use super::described::{Always, ReadProblems, Waiting, WriteProblems};
 use super::objects::reply;
 use super::params::{self, Params, Path};
 use super::problem::Problem;
@@ -58,7 +58,7 @@ pub(crate) async fn list_sources(State(app): AppState, RawQuery(query): RawQuery
 /// Remove all that a source declares: its instances, services and namespaces. For sources that never come back; one that
 /// does declares its things again.
 #[utoipa::path(delete, path = "/v1/sources/{source}", tag = "sources",
-    params(("source" = String, Path, description = "The source, as in `kubernetes/old`; its `/` written `%2F`.")),
+    params(("source" = String, Path, description = "The source, as in `kubernetes/old`; its `/` written `%2F`."), Waiting),
     responses((status = 200, description = "What was removed.", body = SourceRemoved), WriteProblems, Always))]
 pub(crate) async fn delete_source(
     State(app): AppState,

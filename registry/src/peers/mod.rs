@@ -6,12 +6,14 @@
 //!
 //! To each replica there is one call of each kind at a time, which carries all that has come to wait meanwhile (`line`):
 //! so the number of calls follows their speed, not that of the news. Besides, homes ask each other what their sessions
-//! count ([`Peers::counts`]), before they end any.
+//! count ([`Peers::counts`]), before they end any; and replicas ask each other what they and their followers show
+//! ([`visible`]), for writes that wait for that.
 
 mod call;
 pub mod heartbeats;
 mod line;
 pub mod renewals;
+pub mod visible;
 
 pub use renewals::{NoPeers, Peers};
 

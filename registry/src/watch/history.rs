@@ -139,6 +139,16 @@ impl History {
         Ok(self.batches.range(first..).take(most).cloned().collect())
     }
 
+    /// The last position, up to `position`, at which something changed that a stream without a filter tells; none where
+    /// that lies before what is here.
+    pub(crate) fn told_by(&self, position: Position) -> Option<Position> {
+        let start = self.after.filter(|start| position.includes(start))?;
+        let everything = Filter::default();
+        let end = self.batches.partition_point(|batch| batch.position.number <= position.number);
+        let told = self.batches.range(..end).rev().find(|batch| batch.matching(&everything).next().is_some());
+        Some(told.map_or(start, |batch| batch.position))
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.batches.len()
     }

@@ -100,6 +100,12 @@ impl Hub {
         self.inner.lock().published
     }
 
+    /// The last position, up to `position`, of which a stream of everything was told something: who shows it shows all up
+    /// to `position`. None where the history does not reach back so far.
+    pub(crate) fn told_by(&self, position: Position) -> Option<Position> {
+        self.inner.lock().history.told_by(position)
+    }
+
     /// Adds and removes subscriptions of a running stream: all of them, or none.
     pub async fn change_stream(
         &self,

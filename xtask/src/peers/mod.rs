@@ -102,7 +102,7 @@ pub(crate) fn for_benchmark(name: &str) -> Result<Peers> {
     if wanted(&["dns", "forward", "kubernetes"]) {
         peers.push(("COREDNS_BIN", go::coredns()?));
     }
-    if wanted(&["etcd", "sessions", "kubernetes"]) {
+    if wanted(&["etcd", "visible", "sessions", "kubernetes"]) {
         let (etcd, etcdctl) = go::etcd()?;
         peers.extend([("ETCD_BIN", etcd), ("ETCDCTL_BIN", etcdctl)]);
     }

@@ -1,5 +1,6 @@
-//! Joins the DNS server to the registry of the same process: effects in, explanations out.
+//! Joins the DNS server to the replica of the same process: effects in, explanations out.
 
+use crate::config::AnswersConfig;
 use anyhow::Context;
 use fingerpost_catalog::{
     Effects, HealthSet, InstanceQuery, InstanceView, NamespaceQuery, NamespaceView, Position, Replica, Selector,
@@ -7,7 +8,7 @@ use fingerpost_catalog::{
 };
 use fingerpost_dns::explain::{Lookup, explain};
 use fingerpost_dns::forward::Forward;
-use fingerpost_dns::{Index, LogTarget, QueryLog};
+use fingerpost_dns::{self as dns, Index, LogTarget, QueryLog};
 use fingerpost_registry::api::NameService;
 use fingerpost_registry::live::{LiveReplica, Observer};
 use parking_lot::Mutex;
@@ -24,8 +25,24 @@ const FILLERS: usize = 4;
 /// Instances that an explanation looks at.
 const MAX_EXPLAINED: usize = 1000;
 
+/// What the index is made for.
+pub(crate) fn index_config(config: &AnswersConfig) -> anyhow::Result<dns::Config> {
+    let names = &config.names;
+    let zone = |text: &String| text.parse().with_context(|| format!("zone `{text}`"));
+    Ok(dns::Config {
+        zone: zone(&names.zone)?,
+        aliases: names.aliases.iter().map(zone).collect::<anyhow::Result<_>>()?,
+        pods: names.pods,
+        endpoint_names: names.endpoint_names,
+        ttl: config.dns_ttl,
+        negative_ttl: config.dns_negative_ttl,
+        name_servers: config.dns_listen.iter().map(SocketAddr::ip).collect(),
+        ..dns::Config::default()
+    })
+}
+
 /// Opens the query log that the configuration asks for.
-pub(super) fn query_log((target, sample): (LogTarget, u32)) -> anyhow::Result<Arc<QueryLog>> {
+pub(crate) fn query_log((target, sample): (LogTarget, u32)) -> anyhow::Result<Arc<QueryLog>> {
     let log = QueryLog::open(target.clone(), sample);
     let log = log.with_context(|| match &target {
         LogTarget::File(path) => format!("can't write the query log {}", path.display()),
@@ -35,7 +52,7 @@ pub(super) fn query_log((target, sample): (LogTarget, u32)) -> anyhow::Result<Ar
 }
 
 /// Has a query log in a file opened again with each SIGHUP. Without one, the signal does what it always does.
-pub(super) fn reopen_on_hangup(
+pub(crate) fn reopen_on_hangup(
     log: Option<Arc<QueryLog>>,
     settings: Option<&(LogTarget, u32)>,
 ) -> anyhow::Result<impl Future<Output = Infallible> + use<>> {
@@ -52,14 +69,14 @@ pub(super) fn reopen_on_hangup(
 }
 
 /// Keeps the DNS index up to date with the feed.
-pub(super) struct DnsObserver {
+pub(crate) struct DnsObserver {
     index: Arc<Index>,
     /// Somebody else says when missing names may be denied.
     gated: bool,
 }
 
 impl DnsObserver {
-    pub(super) fn new(index: Arc<Index>, gated: bool) -> Self {
+    pub(crate) fn new(index: Arc<Index>, gated: bool) -> Self {
         Self { index, gated }
     }
 }
@@ -141,7 +158,7 @@ impl Observer for DnsObserver {
 }
 
 /// What the API may ask of the DNS server.
-pub(super) struct DnsNames {
+pub(crate) struct DnsNames {
     index: Arc<Index>,
     live: Arc<LiveReplica>,
     listen: Vec<SocketAddr>,
@@ -150,12 +167,12 @@ pub(super) struct DnsNames {
 }
 
 impl DnsNames {
-    pub(super) fn new(index: Arc<Index>, live: Arc<LiveReplica>, listen: Vec<SocketAddr>, cluster: String) -> Self {
+    pub(crate) fn new(index: Arc<Index>, live: Arc<LiveReplica>, listen: Vec<SocketAddr>, cluster: String) -> Self {
         Self { index, live, listen, cluster, forward: None }
     }
 
     /// With names of others.
-    pub(super) fn forwarding(self, forward: Option<Arc<Forward>>) -> Self {
+    pub(crate) fn forwarding(self, forward: Option<Arc<Forward>>) -> Self {
         Self { forward, ..self }
     }
 }
