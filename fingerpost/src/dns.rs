@@ -100,7 +100,8 @@ pub(crate) async fn run(global: &GlobalArgs, args: DnsArgs) -> Result<()> {
         ("DNS", ended.map_err(Into::into))
     });
     let local = http_addresses.iter().all(|address| address.ip().to_canonical().is_loopback());
-    let router = http::router(http::Parts { state, names, metrics: Arc::new(metrics), local, stop: stop_http.clone() });
+    let router =
+        http::router(http::Parts { state, names, metrics: Arc::new(metrics), local, stop: stop_following.clone() });
     let limits = ServerLimits {
         connections: 256,
         of_address: 128,

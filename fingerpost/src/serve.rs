@@ -75,7 +75,7 @@ pub(crate) async fn run(args: ServeArgs) -> Result<()> {
 
 async fn serve(config: &ServeConfig, store: Arc<dyn Store>, started: Instant, ends: &mut Ends) -> Result<()> {
     let live = LiveReplica::new(&config.answers.cluster_name);
-    let hub = Hub::new();
+    let hub = Hub::new(config.etcd.is_some());
     let index = Arc::new(dns::Index::new(names::index_config(&config.answers)?)?);
     let (stop_http, stop_dns, stop_feed) =
         (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());

@@ -11,7 +11,7 @@ use super::view::{Step, View};
 use super::{cache, view::Objects};
 use anyhow::Result;
 use fingerpost_catalog::{ChangeSet, Key, Position, Record};
-use fingerpost_client::{HttpRegistry, Registry, Reported, Reporter, WatchEvent, WatchRequest};
+use fingerpost_client::{Error, HttpRegistry, Registry, Reported, Reporter, WatchEvent, WatchRequest};
 use fingerpost_dns::Index;
 use fingerpost_registry::live::{Display, LiveReplica};
 use futures_util::StreamExt;
@@ -81,7 +81,10 @@ impl Follow {
                             warn!(%error, "the registry can't be followed; what is known stays");
                         }
                         self.view.broken();
-                        self.answer_what_is_kept();
+                        // A replica that can be reached, and has trouble, may have its answer in a moment, or another replica.
+                        if matches!(error, Error::Unreachable { .. }) {
+                            self.answer_what_is_kept().await;
+                        }
                     }
                     // It was refused, and may not be for ever.
                     None => {
@@ -94,7 +97,7 @@ impl Follow {
                         events = self.registry.watch(WatchRequest { position, ..request.clone() });
                     }
                 },
-                () = &mut patience, if !self.open && !patience.is_elapsed() => self.answer_what_is_kept(),
+                () = &mut patience, if !self.open && !patience.is_elapsed() => self.answer_what_is_kept().await,
                 () = self.keeper.step(self.display.live(), &self.state) => {}
                 () = stop.cancelled() => break,
             }
@@ -112,6 +115,7 @@ impl Follow {
         info!(objects = objects.len(), position = %kept.position, "this was kept on disk; now for what is new");
         self.state.kept(kept.as_of);
         self.show_first(kept.position, objects);
+        self.reporter.shows(kept.position);
         self.view = View::new(Some(kept.position));
         Ok(())
     }
@@ -137,6 +141,7 @@ impl Follow {
             Step::State(objects) => {
                 let records: Vec<_> = objects.iter().flat_map(|(id, object)| records(id, object)).collect();
                 self.display.reload(position, records);
+                self.keeper.changed();
             }
             Step::Changes(objects) => {
                 let changes = {
@@ -177,9 +182,10 @@ impl Follow {
     }
 
     /// Where the disk had something, it is all there is for now.
-    fn answer_what_is_kept(&mut self) {
+    async fn answer_what_is_kept(&mut self) {
         if self.shows && !self.open {
             let position = self.display.live().position();
+            self.introduce(position).await;
             warn!(%position, age = ?self.state.age(), "answering from what was kept on disk");
             self.index.set_synced(position);
             self.open = true;

@@ -48,11 +48,14 @@ impl State {
         self.inner.lock().kept = Some(as_of);
     }
 
-    /// The registry said something; what is shown is what it says.
+    /// The registry said something. While it tells everything anew, what is shown gets no fresher by that: only with `synced` it
+    /// is what the registry says.
     pub(super) fn heard(&self, synced: bool) {
         let mut inner = self.inner.lock();
-        inner.heard = Some(Instant::now());
-        inner.synced |= synced;
+        if synced {
+            inner.heard = Some(Instant::now());
+            inner.synced = true;
+        }
         inner.trouble = None;
     }
 

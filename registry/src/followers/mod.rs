@@ -143,6 +143,7 @@ impl Followers {
     pub(crate) fn report(&self, id: &str, owner: &str, report: &FollowerReport) -> Result<(), ReportError> {
         let now = Instant::now();
         let mut table = self.table.lock();
+        table.retain(|_, known| now.saturating_duration_since(known.heard) < REMEMBER);
         if let Some(known) = table.get(id)
             && *known.owner != *owner
             && !known.departed(now)
@@ -271,8 +272,9 @@ impl Followers {
 
     /// What should lie between two reports of a follower.
     pub(crate) fn spacing(&self) -> Duration {
-        let known = self.table.lock().len() as u64;
-        Duration::from_millis(known * 1000 / REPORTS_A_SECOND).max(LEAST_SPACING)
+        let now = Instant::now();
+        let there = self.table.lock().values().filter(|known| !known.departed(now)).count() as u64;
+        Duration::from_millis(there * 1000 / REPORTS_A_SECOND).max(LEAST_SPACING)
     }
 
     /// How many are there, and how many departed.

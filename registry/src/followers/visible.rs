@@ -31,6 +31,8 @@ use tokio_util::sync::CancellationToken;
 const OPEN: Duration = Duration::from_millis(500);
 /// Where less time than this is left, nothing is asked any more: the answer would come too late.
 const LEAST: Duration = Duration::from_millis(20);
+/// The least time between two questions to one replica: an answer that settles nothing may come at once.
+const SPACE: Duration = Duration::from_millis(20);
 /// The pause after a question that was not answered.
 const PAUSE: Duration = Duration::from_millis(200);
 /// How often replicas tell each other of their followers, also while nobody waits: so that those of a replica that dies are
@@ -193,7 +195,10 @@ impl Visibility {
         }
         let mut members = self.members.clone();
         let mut reached = false;
+        let mut next = Instant::now();
         loop {
+            tokio::time::sleep_until(next).await;
+            next = Instant::now() + SPACE;
             let secret = {
                 let now = members.borrow_and_update();
                 if now.live.iter().all(|live| live.id != member.id) {

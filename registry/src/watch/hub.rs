@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 /// How much memory the history may take, in bytes, about: while there are streams, or were lately.
 const HISTORY_WEIGHT: usize = 24 << 20;
-/// How much it may take while there is nobody who could resume: most replicas that serve only DNS have no streams at all.
+/// How much it may take while there is nobody who could resume: a registry that only feeds its own DNS has no streams at all.
 const IDLE_WEIGHT: usize = 1 << 20;
 /// How long after the last stream its reader may want to resume.
 const RESUMABLE: Duration = Duration::from_secs(15 * 60);
@@ -45,6 +45,8 @@ struct Inner {
     filters: HashMap<String, Weak<Filter>>,
     /// At this many, those that nobody has any more are dropped.
     sweep_filters_at: usize,
+    /// How much the history may take while there are no streams.
+    idle_weight: usize,
     /// When a stream is known to have been open last.
     streamed: Option<Instant>,
 }
@@ -77,8 +79,8 @@ pub struct HubStats {
 }
 
 impl Hub {
-    /// A hub without streams.
-    pub fn new() -> Arc<Self> {
+    /// A hub without streams. With `shared`, those of other replicas may come here to resume.
+    pub fn new(shared: bool) -> Arc<Self> {
         Arc::new(Self {
             inner: Mutex::new(Inner {
                 history: History::default(),
@@ -86,6 +88,7 @@ impl Hub {
                 subscriptions: Subscriptions::default(),
                 filters: HashMap::new(),
                 sweep_filters_at: SWEEP,
+                idle_weight: if shared { HISTORY_WEIGHT } else { IDLE_WEIGHT },
                 streamed: None,
             }),
             streams: Mutex::new(HashMap::new()),
@@ -202,13 +205,13 @@ impl Hub {
     }
 
     /// How much the history may take now.
-    fn history_weight(&self, streamed: &mut Option<Instant>) -> usize {
+    fn history_weight(&self, idle: usize, streamed: &mut Option<Instant>) -> usize {
         if self.open_streams.load(Ordering::Relaxed) > 0 {
             *streamed = Some(Instant::now());
         }
         match streamed {
             Some(at) if at.elapsed() < RESUMABLE => HISTORY_WEIGHT,
-            _ => IDLE_WEIGHT,
+            _ => idle,
         }
     }
 
@@ -345,7 +348,7 @@ impl Observer for Hub {
             let batch = Batch::new(effects);
             let before = inner.published.unwrap_or(effects.position);
             self.publish(&batch, before, &mut inner.subscriptions);
-            inner.history.push(batch, self.history_weight(&mut inner.streamed));
+            inner.history.push(batch, self.history_weight(inner.idle_weight, &mut inner.streamed));
         }
         inner.published = Some(effects.position);
     }

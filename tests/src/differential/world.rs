@@ -36,6 +36,8 @@ pub struct World {
     /// it does not contradict itself, as no controller's does.
     ports: BTreeMap<(String, String, bool), Value>,
     counter: usize,
+    /// Names that are aliases, or were.
+    aliases: BTreeSet<String>,
 }
 
 /// Names that mean something elsewhere in a name of the cluster, or look odd, besides plain ones.
@@ -72,7 +74,13 @@ impl World {
             past: Vec::new(),
             ports: BTreeMap::new(),
             counter: 0,
+            aliases: BTreeSet::new(),
         }
+    }
+
+    /// Whether a name ever was an alias; those may go round.
+    pub fn was_alias(&self, name: &str) -> bool {
+        self.aliases.contains(&name.to_lowercase())
     }
 
     /// All objects of a kind.
@@ -350,6 +358,7 @@ impl World {
             _ => {
                 spec["type"] = json!("ExternalName");
                 spec["externalName"] = json!(self.target(&namespace, &name));
+                self.aliases.insert(format!("{name}.{namespace}.svc.cluster.local"));
             }
         }
         if spec["type"] != "ExternalName" {
