@@ -6,8 +6,8 @@
 //! has; only what changes all of them at once (a service's type, ports or TTL, or `allCritical: all` setting in and
 //! ending) costs the whole service.
 //!
-//! A position becomes visible record by record: additions first, then removals, so that a name does not vanish between
-//! the two sides of a change. [`Index::position`] moves when all of it is in place.
+//! A position becomes visible record by record: all of its additions first, then all of its removals, so that a name does not
+//! vanish between the two sides of a change, nor where one object gives it up and another takes it over. [`Index::position`] moves when all of it is in place.
 
 use crate::compile::{Compiler, Contributions, Shape};
 use crate::config::{Config, ConfigError, Pods};
@@ -153,45 +153,54 @@ impl Index {
 
     /// Follows one position. Effects must come in order, from one place at a time.
     pub fn apply(&self, effects: &Effects) {
+        let mut gone = Vec::new();
         for change in &effects.changes {
             match change {
                 ViewChange::Namespace { before, after } => {
                     let name = after.as_ref().or(before.as_ref()).map(|view| view.name.clone());
                     if let Some(name) = name {
-                        self.namespace(name, after.is_some());
+                        self.namespace(name, after.is_some(), &mut gone);
                     }
                 }
                 ViewChange::Service { before, after } => {
                     let Some(view) = after.as_ref().or(before.as_ref()) else {
                         continue;
                     };
-                    self.service(&view.namespace, &view.name, after.as_deref().map(Shape::of));
+                    self.service(&view.namespace, &view.name, after.as_deref().map(Shape::of), &mut gone);
                 }
                 ViewChange::Instance { before, after } => {
                     self.pod(before.as_deref(), after.as_deref());
                     if let Some(view) = after.as_ref().or(before.as_ref()) {
-                        self.instance(&view.key, after.as_deref());
+                        self.instance(&view.key, after.as_deref(), &mut gone);
                     }
                 }
             }
         }
+        self.take(&gone);
         self.reached(effects.position);
     }
 
     /// Takes a namespace in: the initial fill. Same as a change that makes it.
     pub fn load_namespace(&self, view: &NamespaceView) {
-        self.namespace(view.name.clone(), true);
+        self.filled(|gone| self.namespace(view.name.clone(), true, gone));
     }
 
     /// Takes a service in: the initial fill. Its instances may come before or after it.
     pub fn load_service(&self, view: &ServiceView) {
-        self.service(&view.namespace, &view.name, Some(Shape::of(view)));
+        self.filled(|gone| self.service(&view.namespace, &view.name, Some(Shape::of(view)), gone));
     }
 
     /// Takes an instance in: the initial fill. Several threads may do this at a time.
     pub fn load_instance(&self, view: Arc<InstanceView>) {
         self.pod(None, Some(&view));
-        self.instance(&view.key, Some(&view));
+        self.filled(|gone| self.instance(&view.key, Some(&view), gone));
+    }
+
+    /// A change that is a position of its own.
+    fn filled(&self, change: impl FnOnce(&mut Vec<Contribution>)) {
+        let mut gone = Vec::new();
+        change(&mut gone);
+        self.take(&gone);
     }
 
     /// The address that a lower-case name stands for as a pod's; none where it is not answered. Only for names that the
@@ -357,13 +366,14 @@ impl Index {
         }
     }
 
-    fn namespace(&self, name: Arc<str>, exists: bool) {
+    /// What goes by this and the following is added to `gone`, and taken away when all that comes is there.
+    fn namespace(&self, name: Arc<str>, exists: bool, gone: &mut Vec<Contribution>) {
         let mut namespaces = self.namespaces.lock();
         if exists && !namespaces.contains(&name) {
             self.add(&self.compiler.namespace(&name));
             namespaces.insert(name);
         } else if !exists && namespaces.remove(&name) {
-            self.take(&self.compiler.namespace(&name));
+            gone.extend(self.compiler.namespace(&name));
         }
     }
 
@@ -386,26 +396,33 @@ impl Index {
         own.into_iter().chain(state.instances.items().iter().flat_map(|known| self.compile(state, known))).collect()
     }
 
-    fn service(&self, namespace: &Arc<str>, name: &Arc<str>, shape: Option<Shape>) {
+    fn service(&self, namespace: &Arc<str>, name: &Arc<str>, shape: Option<Shape>, gone: &mut Vec<Contribution>) {
         self.change(namespace, name, |state, _| {
             if state.shape != shape {
-                let before = self.compile_all(state);
+                gone.extend(self.compile_all(state));
                 state.shape = shape;
                 self.add(&self.compile_all(state));
-                self.take(&before);
             }
         });
     }
 
-    fn instance(&self, key: &InstanceKey, after: Option<&InstanceView>) {
+    fn instance(&self, key: &InstanceKey, after: Option<&InstanceView>, gone: &mut Vec<Contribution>) {
         // What belongs to no service has no records.
         let Some(service) = &key.service else { return };
         self.change(&key.namespace, service, |state, instances| {
-            self.instance_of(state, instances, Id::of(key), after);
+            *instances += usize::from(after.is_some());
+            *instances -= usize::from(self.instance_of(state, Id::of(key), after, gone));
         });
     }
 
-    fn instance_of(&self, state: &mut ServiceState, instances: &mut usize, id: Id<'_>, after: Option<&InstanceView>) {
+    /// Whether it was there before.
+    fn instance_of(
+        &self,
+        state: &mut ServiceState,
+        id: Id<'_>,
+        after: Option<&InstanceView>,
+        gone: &mut Vec<Contribution>,
+    ) -> bool {
         let panicked = state.panics();
         let place = state.instances.find(&id, |known| known.id() == id);
         let before = place.map(|at| &state.instances.items()[at]);
@@ -413,8 +430,6 @@ impl Index {
 
         let names = self.config.endpoint_names;
         let after = after.map(|view| Known::of(view, names, state.instances.items().last()));
-        *instances += usize::from(after.is_some());
-        *instances -= usize::from(before.is_some());
         let counted = before.is_some_and(Known::counts);
         state.answerable += u32::from(after.as_ref().is_some_and(Known::counts));
         state.answerable -= u32::from(counted);
@@ -431,23 +446,24 @@ impl Index {
         }
         let panics = state.panics();
         if panics != panicked {
-            self.turn(state, id, panics);
+            self.turn(state, id, panics, gone);
         }
         if old != new {
-            self.take(&old);
+            gone.extend(old);
         }
+        place.is_some()
     }
 
     /// Brings the critical siblings of an instance back, or takes them away again. None of them is answerable
     /// without it: while a service panics none is, and what ended or began it is that one instance.
-    fn turn(&self, state: &ServiceState, but: Id<'_>, panics: bool) {
+    fn turn(&self, state: &ServiceState, but: Id<'_>, panics: bool, gone: &mut Vec<Contribution>) {
         let (Some(name), Some(shape)) = (&state.wire, &state.shape) else { return };
         for known in state.instances.items() {
             if known.id() == but || !known.is_brought_back() {
                 continue;
             }
             let contributions = self.compiler.instance(name, shape, known);
-            if panics { self.add(&contributions) } else { self.take(&contributions) }
+            if panics { self.add(&contributions) } else { gone.extend(contributions) }
         }
     }
 }

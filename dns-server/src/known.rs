@@ -14,8 +14,7 @@ use std::sync::Arc;
 /// An instance.
 #[derive(Debug)]
 pub(crate) struct Known {
-    /// Shared with the replica.
-    id: Arc<str>,
+    id: Box<str>,
     common: Arc<Common>,
     /// What most instances do not have.
     rest: Option<Box<Rest>>,
@@ -104,7 +103,7 @@ impl Known {
             _ => None,
         };
         Self {
-            id: view.key.id.clone(),
+            id: (&*view.key.id).into(),
             common: match sibling {
                 Some(sibling) if *sibling.common == common => sibling.common.clone(),
                 _ => Arc::new(common),

@@ -1,4 +1,4 @@
-//! Groups: a service, or a namespace's instances of no service, with its declarations, members and merged view.
+//! Groups: a service, or a namespace's instances of no service, with its declarations, and members.
 
 use super::declared::PackedService;
 use super::interner::NONE;

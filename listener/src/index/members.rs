@@ -209,6 +209,12 @@ impl Members {
         // A service that was large for a moment must not hold its memory for good.
         if self.list.len() < self.list.capacity() / 2 {
             self.list.shrink_to(last + last / 4);
+            if let Some(numbers) = &mut self.numbers {
+                let Numbers { by_key, by_text, hasher } = &mut **numbers;
+                let key_of = |number: &u32| self.list.get(*number as usize).map_or(0, |member| member.key);
+                by_key.shrink_to(last + last / 4, |number| hasher.hash_one(key_of(number)));
+                by_text.shrink_to(last + last / 4, |(text, _)| hasher.hash_one(*text));
+            }
         }
     }
 
