@@ -3,7 +3,7 @@
 //! An exception recognises its cases by the question, by both answers, and by what CoreDNS says to other questions; what we
 //! say is never evidence for us.
 
-use super::{Answer, Case, Record, questions};
+use super::{Answer, Case, Record};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -36,8 +36,8 @@ pub struct Known {
     portless: BTreeSet<String>,
     /// Addresses of pods and where they are.
     pods: BTreeSet<(IpAddr, String)>,
-    /// Addresses of endpoints that are said to be pods, as `address namespace`.
-    endpoints: BTreeSet<(String, String)>,
+    /// Addresses of endpoints that are said to be pods, and where they are.
+    endpoints: BTreeSet<(IpAddr, String)>,
 }
 
 impl Known {
@@ -56,8 +56,8 @@ impl Known {
             let namespace = crate::kubernetes::objects::namespace_of(slice).to_owned();
             let endpoints = slice["endpoints"].as_array().into_iter().flatten();
             for endpoint in endpoints.filter(|endpoint| endpoint["targetRef"]["kind"] == "Pod") {
-                let address = endpoint["addresses"][0].as_str().unwrap_or_default();
-                known.endpoints.insert((questions::dashed(address), namespace.clone()));
+                let address = endpoint["addresses"][0].as_str().and_then(|address| address.parse().ok());
+                known.endpoints.extend(address.map(|address| (address, namespace.clone())));
             }
         }
         for pod in world.of_kind("Pod") {
@@ -178,6 +178,13 @@ fn pod_label(name: &str) -> Option<(String, String)> {
     let name = name.to_lowercase();
     let (label, namespace) = name.strip_suffix(".pod.cluster.local")?.split_once('.')?;
     Some((label.to_owned(), namespace.to_owned()))
+}
+
+/// The address that a label says, in whatever spelling, and the namespace of a pod's name.
+fn pod_address(name: &str) -> Option<(IpAddr, String)> {
+    let (label, namespace) = pod_label(name)?;
+    let address = label.replace('-', ".").parse().or_else(|_| label.replace('-', ":").parse()).ok()?;
+    Some((address, namespace))
 }
 
 /// Records as they are but for the weight of SRV records.
@@ -327,7 +334,7 @@ pub const ALL: &[Exception] = &[
         why: "CoreDNS verifies names of pods by Pod objects alone; an endpoint that an EndpointSlice says to be a pod is one to \
               us as well, an addition",
         is: |case, known| {
-            case.theirs.is_nxdomain() && pod_label(&case.name).is_some_and(|pod| known.endpoints.contains(&pod))
+            case.theirs.is_nxdomain() && pod_address(&case.name).is_some_and(|pod| known.endpoints.contains(&pod))
         },
     },
     Exception {
