@@ -373,11 +373,12 @@ mod tests {
             followers.report(&n.to_string(), "me", &report("r", 1, Some(at(1)))).unwrap();
         }
         assert_eq!(followers.report("x", "me", &report("r", 1, Some(at(1)))), Err(ReportError::Full));
+        assert_eq!(followers.spacing(), Duration::from_millis(100), "many report more rarely");
         followers.report("5", "me", &report("r", 2, Some(at(2)))).unwrap();
         tokio::time::advance(SILENCE).await;
         followers.report("x", "me", &report("r", 1, Some(at(1)))).unwrap();
         assert_eq!(followers.counts(), (1, MAX_FOLLOWERS - 1));
-        assert_eq!(followers.spacing(), Duration::from_millis(100), "many report more rarely");
+        assert_eq!(followers.spacing(), LEAST_SPACING, "those that departed report nothing");
     }
 
     #[tokio::test(start_paused = true)]
