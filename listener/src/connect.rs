@@ -1,6 +1,7 @@
 //! The connection to the API server: credentials, timeouts, and an ear on every answer.
 
 use crate::objects::Resources;
+use crate::protobuf::Protobuf;
 use crate::state::State;
 use crate::trouble::root_cause;
 use futures_util::future::BoxFuture;
@@ -73,7 +74,7 @@ impl Cluster {
 /// A client whose good answers are noted in `state`.
 pub(crate) fn client(config: Config, state: &Arc<State>) -> Result<Client, ConnectError> {
     let builder = ClientBuilder::try_from(config).map_err(|error| ConnectError::Client(root_cause(&error)))?;
-    Ok(builder.with_layer(&Ear(Arc::clone(state))).build())
+    Ok(builder.with_layer(&Protobuf).with_layer(&Ear(Arc::clone(state))).build())
 }
 
 /// Notes which kinds of object the server answers for. A watch of a quiet cluster says nothing for minutes, but it is
@@ -109,8 +110,7 @@ where
     }
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
-        let path = request.uri().path();
-        let resources = Resources::ALL.into_iter().find(|resources| path.ends_with(resources.plural()));
+        let resources = Resources::of_path(request.uri().path());
         let state = Arc::clone(&self.state);
         let answer = self.inner.call(request);
         Box::pin(async move {

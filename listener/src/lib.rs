@@ -20,6 +20,7 @@ mod index;
 mod lease;
 mod metrics;
 mod objects;
+mod protobuf;
 mod registry_side;
 mod state;
 mod survey;

@@ -3,9 +3,14 @@
 //! An API server also sends what is large and of no use here (`managedFields` is half of many objects), and what a newer
 //! version or another writer put there that this one can't read. The former is passed over without being kept; an object
 //! with the latter is counted and named, and the stream goes on.
+//!
+//! The numbers of the fields are those of Kubernetes' `generated.proto` files; what has no presence in JSON (`null`) has
+//! none there.
 
+use crate::protobuf;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Resource;
+use prost::Message;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
@@ -46,6 +51,11 @@ impl Resources {
         }
     }
 
+    /// Those that a request is about.
+    pub(crate) fn of_path(path: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|resources| path.rsplit('/').next() == Some(resources.plural()))
+    }
+
     /// The API group.
     pub const fn group(self) -> &'static str {
         match self {
@@ -60,162 +70,212 @@ fn or_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(deserial
 }
 
 /// The metadata that is used.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[derive(Clone, PartialEq, Message, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct Meta {
+    #[prost(string, tag = "1")]
     pub(crate) name: String,
     #[serde(deserialize_with = "or_default")]
+    #[prost(string, tag = "3")]
     pub(crate) namespace: String,
     #[serde(deserialize_with = "or_default")]
+    #[prost(string, tag = "5")]
     pub(crate) uid: String,
     #[serde(deserialize_with = "or_default")]
+    #[prost(string, tag = "6")]
     pub(crate) resource_version: String,
     #[serde(deserialize_with = "or_default")]
+    #[prost(btree_map = "string, string", tag = "11")]
     pub(crate) labels: BTreeMap<String, String>,
     #[serde(deserialize_with = "or_default")]
+    #[prost(btree_map = "string, string", tag = "12")]
     pub(crate) annotations: BTreeMap<String, String>,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[derive(Clone, PartialEq, Message, Deserialize)]
 #[serde(default)]
 pub(crate) struct Namespace {
+    #[prost(message, required, tag = "1")]
     pub(crate) metadata: Meta,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[derive(Clone, PartialEq, Message, Deserialize)]
 #[serde(default)]
 pub(crate) struct Service {
+    #[prost(message, required, tag = "1")]
     pub(crate) metadata: Meta,
+    #[prost(message, required, tag = "2")]
     pub(crate) spec: ServiceSpec,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[derive(Clone, PartialEq, Message, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct ServiceSpec {
     #[serde(rename = "type", deserialize_with = "or_default")]
+    #[prost(string, tag = "4")]
     pub(crate) service_type: String,
     #[serde(rename = "clusterIP", deserialize_with = "or_default")]
+    #[prost(string, tag = "3")]
     pub(crate) cluster_ip: String,
     #[serde(rename = "clusterIPs", deserialize_with = "or_default")]
+    #[prost(string, repeated, tag = "18")]
     pub(crate) cluster_ips: Vec<String>,
     #[serde(deserialize_with = "or_default")]
+    #[prost(string, tag = "10")]
     pub(crate) external_name: String,
     #[serde(deserialize_with = "or_default")]
+    #[prost(message, repeated, tag = "1")]
     pub(crate) ports: Vec<ServicePort>,
     #[serde(deserialize_with = "or_default")]
+    #[prost(btree_map = "string, string", tag = "2")]
     pub(crate) selector: BTreeMap<String, String>,
     #[serde(deserialize_with = "or_default")]
+    #[prost(bool, tag = "13")]
     pub(crate) publish_not_ready_addresses: bool,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[derive(Clone, PartialEq, Message, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct ServicePort {
     #[serde(deserialize_with = "or_default")]
+    #[prost(string, tag = "1")]
     pub(crate) name: String,
-    pub(crate) port: i64,
+    #[prost(int32, tag = "3")]
+    pub(crate) port: i32,
     #[serde(deserialize_with = "or_default")]
+    #[prost(string, tag = "2")]
     pub(crate) protocol: String,
     #[serde(deserialize_with = "or_default")]
+    #[prost(string, tag = "6")]
     pub(crate) app_protocol: String,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[derive(Clone, PartialEq, Message, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct EndpointSlice {
+    #[prost(message, required, tag = "1")]
     pub(crate) metadata: Meta,
     #[serde(deserialize_with = "or_default")]
+    #[prost(string, tag = "4")]
     pub(crate) address_type: String,
     #[serde(deserialize_with = "or_default")]
+    #[prost(message, repeated, tag = "2")]
     pub(crate) endpoints: Vec<Endpoint>,
     #[serde(deserialize_with = "or_default")]
+    #[prost(message, repeated, tag = "3")]
     pub(crate) ports: Vec<EndpointPort>,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[derive(Clone, PartialEq, Message, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct Endpoint {
     #[serde(deserialize_with = "or_default")]
+    #[prost(string, repeated, tag = "1")]
     pub(crate) addresses: Vec<String>,
     #[serde(deserialize_with = "or_default")]
+    #[prost(message, required, tag = "2")]
     pub(crate) conditions: EndpointConditions,
+    #[prost(string, optional, tag = "3")]
     pub(crate) hostname: Option<String>,
+    #[prost(string, optional, tag = "6")]
     pub(crate) node_name: Option<String>,
+    #[prost(string, optional, tag = "7")]
     pub(crate) zone: Option<String>,
+    #[prost(message, optional, tag = "4")]
     pub(crate) target_ref: Option<TargetRef>,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Message, Deserialize)]
 #[serde(default)]
 pub(crate) struct EndpointConditions {
+    #[prost(bool, optional, tag = "1")]
     pub(crate) ready: Option<bool>,
+    #[prost(bool, optional, tag = "2")]
     pub(crate) serving: Option<bool>,
+    #[prost(bool, optional, tag = "3")]
     pub(crate) terminating: Option<bool>,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[derive(Clone, PartialEq, Message, Deserialize)]
 #[serde(default)]
 pub(crate) struct TargetRef {
     #[serde(deserialize_with = "or_default")]
+    #[prost(string, tag = "1")]
     pub(crate) kind: String,
     #[serde(deserialize_with = "or_default")]
+    #[prost(string, tag = "2")]
     pub(crate) namespace: String,
     #[serde(deserialize_with = "or_default")]
+    #[prost(string, tag = "3")]
     pub(crate) name: String,
     #[serde(deserialize_with = "or_default")]
+    #[prost(string, tag = "4")]
     pub(crate) uid: String,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[derive(Clone, PartialEq, Message, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct EndpointPort {
     #[serde(deserialize_with = "or_default")]
+    #[prost(string, tag = "1")]
     pub(crate) name: String,
     /// Absent: all ports, which can't be said in DNS.
-    pub(crate) port: Option<i64>,
+    #[prost(int32, optional, tag = "3")]
+    pub(crate) port: Option<i32>,
     #[serde(deserialize_with = "or_default")]
+    #[prost(string, tag = "2")]
     pub(crate) protocol: String,
     #[serde(deserialize_with = "or_default")]
+    #[prost(string, tag = "4")]
     pub(crate) app_protocol: String,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[derive(Clone, PartialEq, Message, Deserialize)]
 #[serde(default)]
 pub(crate) struct Pod {
+    #[prost(message, required, tag = "1")]
     pub(crate) metadata: Meta,
+    #[prost(message, required, tag = "2")]
     pub(crate) spec: PodSpec,
+    #[prost(message, required, tag = "3")]
     pub(crate) status: PodStatus,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[derive(Clone, PartialEq, Message, Deserialize)]
 #[serde(default)]
 pub(crate) struct PodSpec {
     #[serde(deserialize_with = "or_default")]
+    #[prost(string, tag = "16")]
     pub(crate) hostname: String,
     #[serde(deserialize_with = "or_default")]
+    #[prost(string, tag = "17")]
     pub(crate) subdomain: String,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[derive(Clone, PartialEq, Message, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct PodStatus {
     #[serde(deserialize_with = "or_default")]
+    #[prost(string, tag = "1")]
     pub(crate) phase: String,
     #[serde(rename = "podIP", deserialize_with = "or_default")]
+    #[prost(string, tag = "6")]
     pub(crate) pod_ip: String,
     #[serde(rename = "podIPs", deserialize_with = "or_default")]
+    #[prost(message, repeated, tag = "12")]
     pub(crate) pod_ips: Vec<PodIp>,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[derive(Clone, PartialEq, Message, Deserialize)]
 #[serde(default)]
 pub(crate) struct PodIp {
     #[serde(deserialize_with = "or_default")]
+    #[prost(string, tag = "1")]
     pub(crate) ip: String,
 }
 
 /// A kind of object that is followed.
-pub(crate) trait Followed: DeserializeOwned + Clone + Debug + Send + Sync + 'static {
+pub(crate) trait Followed: DeserializeOwned + Message + Default + Clone + Debug + Send + Sync + 'static {
     const RESOURCES: Resources;
     const KIND: &'static str;
     const VERSION: &'static str = "v1";
@@ -290,20 +350,36 @@ struct NamedMeta {
     resource_version: Option<String>,
 }
 
+fn from_json<T: Followed>(raw: &RawValue) -> (Result<T, String>, NamedMeta) {
+    let object = serde_json::from_str::<T>(raw.get()).map_err(|error| error.to_string());
+    let meta = match &object {
+        Ok(object) => {
+            let Meta { name, namespace, resource_version, .. } = object.meta();
+            NamedMeta {
+                name: Some(name.clone()),
+                namespace: Some(namespace.clone()),
+                resource_version: Some(resource_version.clone()),
+            }
+        }
+        Err(_) => serde_json::from_str::<Named>(raw.get()).unwrap_or_default().metadata,
+    };
+    (object, meta)
+}
+
 impl<'de, T: Followed> Deserialize<'de> for Received<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let raw = Box::<RawValue>::deserialize(deserializer)?;
-        let object = serde_json::from_str::<T>(raw.get()).map_err(|error| error.to_string());
-        let meta = match &object {
-            Ok(object) => {
-                let Meta { name, namespace, resource_version, .. } = object.meta();
-                NamedMeta {
-                    name: Some(name.clone()),
-                    namespace: Some(namespace.clone()),
-                    resource_version: Some(resource_version.clone()),
-                }
+        let (object, meta) = match serde_json::from_str::<protobuf::Carried>(raw.get()) {
+            Ok(carried) => {
+                let protobuf::CarriedMeta { name, namespace, resource_version } = carried.metadata;
+                let meta = NamedMeta {
+                    name: Some(name),
+                    namespace: Some(namespace),
+                    resource_version: Some(resource_version),
+                };
+                (carried.protobuf.read::<T>(), meta)
             }
-            Err(_) => serde_json::from_str::<Named>(raw.get()).unwrap_or_default().metadata,
+            Err(_) => from_json(&raw),
         };
         let meta = ObjectMeta {
             name: meta.name,

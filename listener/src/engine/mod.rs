@@ -96,7 +96,14 @@ impl Engine {
                         return;
                     }
                 }
-                Some(outcome) = running.flying.next() => self.landed(&mut running, outcome),
+                Some(outcome) = running.flying.next() => match outcome {
+                    Ok(outcome) => self.landed(&mut running, outcome),
+                    Err(error) => match error.try_into_panic() {
+                        Ok(panic) => std::panic::resume_unwind(panic),
+                        // The runtime ends, and all its tasks with it.
+                        Err(_) => return,
+                    },
+                },
                 page = next_page(&mut running.standing) => self.read(&mut running, page),
                 said = self.said.recv() => match said {
                     None => return,

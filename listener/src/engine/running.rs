@@ -7,12 +7,12 @@ use crate::objects::Resources;
 use crate::registry_side::Found;
 use fingerpost_client::Error;
 use futures_util::StreamExt;
-use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use hashbrown::HashSet;
 use rand::RngExt;
 use std::time::Duration;
 use tokio::time::Instant;
+use tokio_util::task::AbortOnDropHandle;
 
 /// The wait after a failed write or read doubles from the first to the last.
 pub(super) const RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
@@ -84,7 +84,7 @@ pub(super) struct Running {
     /// Records that are written without what they can't hold, each with the hash of what was said of that.
     pub(super) trimmed: Map<Record, u64>,
     pub(super) standing: Standing,
-    pub(super) flying: FuturesUnordered<BoxFuture<'static, Outcome>>,
+    pub(super) flying: FuturesUnordered<AbortOnDropHandle<Outcome>>,
     /// Records in a write under way.
     pub(super) busy: HashSet<Record, ahash::RandomState>,
     /// The step of the writes under way; none where they are of several.

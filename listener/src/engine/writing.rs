@@ -7,11 +7,11 @@ use crate::index::{Record, digest, fit};
 use crate::state::Phase;
 use fingerpost_catalog::document::ObjectDocument;
 use fingerpost_client::{Error, Operation};
-use futures_util::FutureExt;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::time::Instant;
+use tokio_util::task::AbortOnDropHandle;
 use tracing::{error, warn};
 
 /// Most operations of one write: what a registry takes at one position.
@@ -58,17 +58,16 @@ impl Engine {
                 }
                 let (registry, source) = (Arc::clone(&self.registry), self.source.clone());
                 let within = self.write_timeout;
-                running.flying.push(
-                    async move {
-                        let written = tokio::time::timeout(within, registry.batch(&source, operations)).await;
-                        let written = written.unwrap_or_else(|_| {
-                            let detail = format!("the registry did not answer within {} s", within.as_secs());
-                            Err(Error::UnknownOutcome { detail })
-                        });
-                        (sent, written.map(|_| ()))
-                    }
-                    .boxed(),
-                );
+                // On a task of its own: to plan and to encode a batch takes longer than to make it.
+                let written = tokio::spawn(async move {
+                    let written = tokio::time::timeout(within, registry.batch(&source, operations)).await;
+                    let written = written.unwrap_or_else(|_| {
+                        let detail = format!("the registry did not answer within {} s", within.as_secs());
+                        Err(Error::UnknownOutcome { detail })
+                    });
+                    (sent, written.map(|_| ()))
+                });
+                running.flying.push(AbortOnDropHandle::new(written));
             }
             if blocked {
                 return false;
