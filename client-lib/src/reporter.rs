@@ -153,7 +153,9 @@ impl Task {
                     tokio::time::sleep_until(begun + spacing).await;
                 }
                 Err(error) => {
-                    let wait = if error.is_transient() { backoff.next() } else { REFUSED_WAIT };
+                    // Another caller's follower has this id until it has been silent for some seconds.
+                    let passes = error.is_transient() || matches!(error, Error::Conflict { .. });
+                    let wait = if passes { backoff.next() } else { REFUSED_WAIT };
                     if !matches!(*self.state.borrow(), Reported::Failed(_)) {
                         tracing::warn!(%error, "the registry can't be told what is shown here; going on");
                     }

@@ -8,6 +8,7 @@ mod config;
 mod dns;
 mod local;
 mod names;
+mod ops;
 mod output;
 mod serve;
 

@@ -3,10 +3,11 @@
 use super::{http_options, with_way_out};
 use crate::cli::GlobalArgs;
 use crate::config::ListenerArgs;
+use crate::ops;
 use crate::serve::{signals::Ends, start_log};
 use anyhow::{Context, Result};
 use axum::Router;
-use axum::http::{StatusCode, header};
+use axum::http::StatusCode;
 use axum::routing::get;
 use fingerpost_client::HttpRegistry;
 use fingerpost_listener::{Listener, Phase, State};
@@ -82,17 +83,7 @@ fn router(state: Arc<State>, metrics: Arc<Registry>) -> Router {
         };
         std::future::ready(answer)
     };
-    let metrics = move || {
-        let mut text = String::new();
-        let kind = [(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")];
-        std::future::ready(match prometheus_client::encoding::text::encode(&mut text, &metrics) {
-            Ok(()) => (StatusCode::OK, kind, text),
-            Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, kind, error.to_string()),
-        })
-    };
-    Router::new()
-        .route("/livez", get(|| async { "ok\n" }))
+    ops::router(metrics)
         .route("/readyz", get(ready))
         .route("/version", get(|| async { concat!("fingerpost ", env!("CARGO_PKG_VERSION"), "\n") }))
-        .route("/metrics", get(metrics))
 }

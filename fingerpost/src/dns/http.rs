@@ -5,6 +5,7 @@
 
 use super::state::State;
 use crate::names::DnsNames;
+use crate::ops;
 use axum::Router;
 use axum::extract::{Query, Request};
 use axum::http::{StatusCode, header};
@@ -50,20 +51,10 @@ pub(super) fn router(parts: Parts) -> Router {
         let (state, names) = (Arc::clone(&state), Arc::clone(&names));
         move || std::future::ready(readiness(&state, &names, &stop))
     };
-    let metrics = move || {
-        let mut text = String::new();
-        let kind = [(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")];
-        std::future::ready(match prometheus_client::encoding::text::encode(&mut text, &metrics) {
-            Ok(()) => (StatusCode::OK, kind, text),
-            Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, kind, error.to_string()),
-        })
-    };
     let version = json!({"name": "fingerpost", "version": env!("CARGO_PKG_VERSION"), "api": "v1"});
-    let router = Router::new()
-        .route("/livez", get(|| async { "ok\n" }))
+    let router = ops::router(metrics)
         .route("/readyz", get(ready))
-        .route("/version", get(move || std::future::ready(axum::Json(version.clone()))))
-        .route("/metrics", get(metrics));
+        .route("/version", get(move || std::future::ready(axum::Json(version.clone()))));
     let router = match local {
         true => router.merge(local_routes(state, names)),
         false => router,

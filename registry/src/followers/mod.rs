@@ -177,13 +177,17 @@ impl Followers {
         Ok(())
     }
 
-    /// Takes in what another replica has heard, all of it.
-    fn merge(&self, peer: &Arc<str>, heard: Vec<PeerFollower>) {
+    /// Takes in what another replica has heard, all of it, by its answer to what it was `asked` then.
+    fn merge(&self, peer: &Arc<str>, heard: Vec<PeerFollower>, asked: Instant) {
         let now = Instant::now();
         let mut table = self.table.lock();
-        // What it no longer names has left; unless it was heard elsewhere since.
+        // What it no longer names has left; unless it was heard elsewhere since, or there after this was asked: a later
+        // question may have been answered sooner.
         let named: HashSet<&str> = heard.iter().map(|told| &*told.id).collect();
-        table.retain(|id, known| known.through.as_ref() != Some(peer) || named.contains(&**id));
+        let stays = |id: &str, known: &Follower| {
+            known.through.as_ref() != Some(peer) || named.contains(id) || known.heard >= asked
+        };
+        table.retain(|id, known| stays(id, known));
         for told in heard.into_iter().take(MAX_FOLLOWERS) {
             let silent = Duration::from_millis(told.silent_milliseconds);
             // Where this machine is younger than that, it departed before.
@@ -386,22 +390,32 @@ mod tests {
         let (here, there) = (Followers::default(), Followers::default());
         let peer: Arc<str> = "there".into();
         there.report("a", "me", &report("r", 1, Some(at(5)))).unwrap();
-        here.merge(&peer, there.own());
+        here.merge(&peer, there.own(), Instant::now());
         assert_eq!(names(&here.look(at(6), false).lagging), ["a"]);
         assert!(here.look(at(6), true).lagging.is_empty() && here.own().is_empty());
         // It moves here, and what it said there is old.
         tokio::time::advance(Duration::from_secs(1)).await;
         here.report("a", "me", &report("r", 2, Some(at(6)))).unwrap();
-        here.merge(&peer, there.own());
+        here.merge(&peer, there.own(), Instant::now());
         assert!(here.look(at(6), false).lagging.is_empty());
         // The replica is gone: what it heard departs in time.
         there.report("b", "me", &report("r", 1, Some(at(5)))).unwrap();
-        here.merge(&peer, there.own());
+        here.merge(&peer, there.own(), Instant::now());
         tokio::time::advance(SILENCE).await;
         assert_eq!(names(&here.look(at(6), false).departed), ["a", "b"]);
+        // An answer from before it came, which another one has overtaken.
+        let asked = Instant::now();
+        let empty = there.own().into_iter().filter(|told| &*told.id != "c").collect();
+        tokio::time::advance(Duration::from_millis(10)).await;
+        there.report("c", "me", &report("r", 1, Some(at(5)))).unwrap();
+        here.merge(&peer, there.own(), Instant::now());
+        here.merge(&peer, empty, asked);
+        assert_eq!(names(&here.look(at(6), false).lagging), ["c"]);
+        there.report("c", "me", &report("r", 2, None)).unwrap();
+        tokio::time::advance(Duration::from_millis(10)).await;
         // It left there.
         there.report("b", "me", &report("r", 2, None)).unwrap();
-        here.merge(&peer, there.own());
+        here.merge(&peer, there.own(), Instant::now());
         assert_eq!(names(&here.look(at(6), false).departed), ["a"]);
     }
 }

@@ -76,6 +76,8 @@ pub struct Visibility {
     members: watch::Receiver<Arc<Members>>,
     peers: Arc<dyn AskVisible>,
     questions: Semaphore,
+    /// This replica is about to end: who waits is told how far it is.
+    ending: CancellationToken,
     pub(super) waits: Family<Outcome, Counter>,
 }
 
@@ -95,7 +97,8 @@ impl Visibility {
         peers: Arc<dyn AskVisible>,
     ) -> Arc<Self> {
         let questions = Semaphore::new(MAX_QUESTIONS);
-        Arc::new(Self { followers: Arc::default(), live, hub, members, peers, questions, waits: Family::default() })
+        let (followers, ending, waits) = (Arc::default(), CancellationToken::new(), Family::default());
+        Arc::new(Self { followers, live, hub, members, peers, questions, ending, waits })
     }
 
     /// Those that report.
@@ -123,8 +126,10 @@ impl Visibility {
 
     async fn wait_until(&self, position: Position, deadline: Instant) -> VisibilityDocument {
         let within = deadline.saturating_duration_since(Instant::now());
+        let shown = self.live.wait_for(position, within).await;
+        // Looked at afterwards: whoever joined before the write is known by then, and who joins after it begins with it.
         let members = Arc::clone(&self.members.borrow());
-        if let Err(error) = self.live.wait_for(position, within).await {
+        if let Err(error) = shown {
             let lagging = vec![self.own(&members, error.to_string())];
             return VisibilityDocument {
                 visible: false,
@@ -152,7 +157,7 @@ impl Visibility {
         loop {
             news.borrow_and_update();
             let look = self.followers.look(needed, false);
-            let late = Instant::now() >= deadline;
+            let late = Instant::now() >= deadline || self.ending.is_cancelled();
             if late || (questions.is_empty() && look.lagging.is_empty()) {
                 let behind = std::mem::take(&mut *behind.lock());
                 let replicas =
@@ -170,6 +175,7 @@ impl Visibility {
                 }
                 // The sender lives as long as this.
                 _ = news.changed() => {}
+                () = self.ending.cancelled() => {}
                 () = tokio::time::sleep_until(wake) => {}
             }
         }
@@ -215,11 +221,12 @@ impl Visibility {
                     tokio::time::sleep_until(deadline).await;
                 }
                 // So that the answer is here before the time is up.
-                self.peers.visible(member, &secret, Some(position), OPEN.min(left / 2)).await
+                let asked = Instant::now();
+                (asked, self.peers.visible(member, &secret, Some(position), OPEN.min(left / 2)).await)
             };
             match answer {
-                Ok(answer) => {
-                    self.followers.merge(&member.id, answer.followers);
+                (asked, Ok(answer)) => {
+                    self.followers.merge(&member.id, answer.followers, asked);
                     reached |= answer.reached;
                     if !reached {
                         let position = Some(answer.position);
@@ -231,7 +238,7 @@ impl Visibility {
                         return asked(Asked::Reached);
                     }
                 }
-                Err(error) => {
+                (_, Err(error)) => {
                     if !reached {
                         let detail = error.to_string();
                         behind.lock().insert(Arc::clone(&member.id), Behind { position: None, detail });
@@ -271,8 +278,9 @@ impl Visibility {
         PeerVisible { reached, position: self.live.position(), followers: self.followers.own() }
     }
 
-    /// Hears of the other replicas' followers now and then, until `stop`.
+    /// Hears of the other replicas' followers now and then, until `stop`; then nobody waits any more, either.
     pub async fn run(self: Arc<Self>, stop: CancellationToken) {
+        let _ending = self.ending.clone().drop_guard();
         loop {
             let pause = SHARE_EVERY.mul_f64(0.8 + rand::random::<f64>() * 0.4);
             tokio::select! {
@@ -282,9 +290,10 @@ impl Visibility {
             let members = Arc::clone(&self.members.borrow());
             let others = members.live.iter().filter(|member| member.id != members.own && member.url.is_some());
             let shared = others.map(async |member| {
+                let asked = Instant::now();
                 // One that does not answer is asked again soon; what it heard departs in time.
                 if let Ok(answer) = self.peers.visible(member, &members.secret, None, Duration::ZERO).await {
-                    self.followers.merge(&member.id, answer.followers);
+                    self.followers.merge(&member.id, answer.followers, asked);
                 }
             });
             tokio::select! {
