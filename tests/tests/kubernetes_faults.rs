@@ -4,9 +4,11 @@
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "in tests, a broken assumption ends the test")]
 
 use fingerpost_tests::Server;
+use fingerpost_tests::etcd::EtcdCluster;
 use fingerpost_tests::kubernetes::prober::{Expected, Prober, answer};
 use fingerpost_tests::kubernetes::{Cluster, READ_FOR_DNS, User, follower, following, objects, ready};
 use fingerpost_tests::proxy::Proxy;
+use fingerpost_tests::replicas::Replicas;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -330,10 +332,8 @@ impl Drop for Listener {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn of_two_listeners_one_writes_and_the_other_takes_over() {
-    let cluster = Cluster::start().await;
-    let expected = fill(&cluster, 40).await;
+/// Lets the user of the tests do what a listener with a Lease does.
+async fn may_hold_a_lease(cluster: &Cluster) {
     let read = READ_FOR_DNS.iter().map(|resource| {
         let (resource, group) = resource.split_once('.').unwrap_or((resource, ""));
         json!({"apiGroups": [group], "resources": [resource], "verbs": ["get", "list", "watch"]})
@@ -341,26 +341,62 @@ async fn of_two_listeners_one_writes_and_the_other_takes_over() {
     let lease = json!({"apiGroups": ["coordination.k8s.io"], "resources": ["leases"],
         "verbs": ["get", "list", "watch", "create", "update", "patch"]});
     cluster.may(User::Fingerpost, read.chain([lease]).collect()).await;
+}
+
+async fn holder(cluster: &Cluster) -> String {
+    let lease = cluster.api.get("/apis/coordination.k8s.io/v1/namespaces/kube-system/leases/fingerpost").await;
+    lease.expect("a lease")["spec"]["holderIdentity"].as_str().unwrap_or_default().to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_listeners_one_writes_and_the_other_takes_over() {
+    let cluster = Cluster::start().await;
+    let expected = fill(&cluster, 40).await;
+    may_hold_a_lease(&cluster).await;
     let registry = Server::start();
     let kubeconfig = cluster.kubeconfig(User::Fingerpost, cluster.address());
     let log = |n: usize| cluster.folder().join(format!("listener-{n}.log"));
     let mut listeners: Vec<Listener> = (0..2).map(|n| Listener::start(&registry, &kubeconfig, &log(n))).collect();
     marker(&cluster, registry.dns, 1).await;
     let prober = Prober::start(Some(registry.dns), expected);
-    let holder = async || {
-        let lease = cluster.api.get("/apis/coordination.k8s.io/v1/namespaces/kube-system/leases/fingerpost").await;
-        lease.expect("a lease")["spec"]["holderIdentity"].as_str().unwrap_or_default().to_owned()
-    };
     for n in 0..3 {
         // The one that writes ends, and the other goes on.
-        let before = holder().await;
+        let before = holder(&cluster).await;
         let is_holder = |listener: &Listener| before.contains(&format!("-{}-", listener.child.id()));
         let holding = listeners.iter().position(is_holder).unwrap_or_else(|| panic!("nobody is {before}"));
         listeners[holding].kill();
         marker(&cluster, registry.dns, 2 + n).await;
-        assert_ne!(holder().await, before);
+        assert_ne!(holder(&cluster).await, before);
         listeners[holding] = Listener::start(&registry, &kubeconfig, &log(holding));
         prober.round().await;
     }
     prober.assert_right_and_never_silent();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn replicas_that_all_follow_the_cluster_stand_in_for_each_other() {
+    let cluster = Cluster::start().await;
+    let expected = fill(&cluster, 40).await;
+    may_hold_a_lease(&cluster).await;
+    let mut flags = following(&cluster.kubeconfig(User::Fingerpost, cluster.address()));
+    flags.extend(["--kubernetes-lease", "kube-system/fingerpost"].map(str::to_owned));
+    let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+    let mut all = Replicas::start(EtcdCluster::one().await, 2, &flags).await;
+    let first = holder(&cluster).await;
+    for n in 0..2u8 {
+        let (gone, left) = (usize::from(n), all.replicas[1 - usize::from(n)].dns);
+        marker(&cluster, left, 2 * n + 1).await;
+        let prober = Prober::start(Some(left), expected.clone());
+        all.replicas[gone].kill();
+        marker(&cluster, left, 2 * n + 2).await;
+        prober.round().await;
+        prober.assert_right_and_never_silent();
+        all.replicas[gone].start();
+        all.replicas[gone].ready().await;
+    }
+    // One of the two that were killed was it.
+    assert_ne!(holder(&cluster).await, first);
+    for replica in &all.replicas {
+        marker(&cluster, replica.dns, 9).await;
+    }
 }

@@ -221,12 +221,12 @@ impl Visibility {
                     tokio::time::sleep_until(deadline).await;
                 }
                 // So that the answer is here before the time is up.
-                let asked = Instant::now();
-                (asked, self.peers.visible(member, &secret, Some(position), OPEN.min(left / 2)).await)
+                let began = Instant::now();
+                (began, self.peers.visible(member, &secret, Some(position), OPEN.min(left / 2)).await)
             };
             match answer {
-                (asked, Ok(answer)) => {
-                    self.followers.merge(&member.id, answer.followers, asked);
+                (began, Ok(answer)) => {
+                    self.followers.merge(&member.id, answer.followers, began);
                     reached |= answer.reached;
                     if !reached {
                         let position = Some(answer.position);
