@@ -90,14 +90,16 @@ struct Behind {
 
 impl Visibility {
     /// Waits for what `live` and the streams of `hub` show to be shown by the other `members`, too, and all their followers.
+    /// With `ending`, nobody waits any more: those who do would hold up the end of the HTTP server.
     pub fn new(
         live: Arc<LiveReplica>,
         hub: Arc<Hub>,
         members: watch::Receiver<Arc<Members>>,
         peers: Arc<dyn AskVisible>,
+        ending: CancellationToken,
     ) -> Arc<Self> {
         let questions = Semaphore::new(MAX_QUESTIONS);
-        let (followers, ending, waits) = (Arc::default(), CancellationToken::new(), Family::default());
+        let (followers, waits) = (Arc::default(), Family::default());
         Arc::new(Self { followers, live, hub, members, peers, questions, ending, waits })
     }
 
@@ -157,8 +159,12 @@ impl Visibility {
         loop {
             news.borrow_and_update();
             let look = self.followers.look(needed, false);
-            let late = Instant::now() >= deadline || self.ending.is_cancelled();
-            if late || (questions.is_empty() && look.lagging.is_empty()) {
+            let ending = self.ending.is_cancelled();
+            let done = questions.is_empty() && look.lagging.is_empty();
+            if done || ending || Instant::now() >= deadline {
+                if ending && !done {
+                    unreachable.push(self.own(&members, "it shuts down, and waits no longer".to_owned()));
+                }
                 let behind = std::mem::take(&mut *behind.lock());
                 let replicas =
                     behind.into_iter().map(|(id, behind)| replica(&id, behind.position, behind.detail, position));
@@ -278,9 +284,8 @@ impl Visibility {
         PeerVisible { reached, position: self.live.position(), followers: self.followers.own() }
     }
 
-    /// Hears of the other replicas' followers now and then, until `stop`; then nobody waits any more, either.
+    /// Hears of the other replicas' followers now and then, until `stop`.
     pub async fn run(self: Arc<Self>, stop: CancellationToken) {
-        let _ending = self.ending.clone().drop_guard();
         loop {
             let pause = SHARE_EVERY.mul_f64(0.8 + rand::random::<f64>() * 0.4);
             tokio::select! {
