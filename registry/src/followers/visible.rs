@@ -7,7 +7,7 @@
 //! of it with the next bookmark. So of a position all that is asked for is the last one, up to it, of which a stream tells
 //! ([`Hub::told_by`]).
 
-use super::{Followers, PeerFollower};
+use super::{Followers, PeerHeard};
 use crate::live::LiveReplica;
 use crate::members::{Member, Members};
 use crate::peers::visible::AskVisible;
@@ -54,8 +54,9 @@ pub struct PeerVisible {
     pub(crate) reached: bool,
     /// The position that it shows.
     pub(crate) position: Position,
-    /// The followers that it hears.
-    pub(crate) followers: Vec<PeerFollower>,
+    /// What it hears of followers.
+    #[serde(flatten)]
+    pub(crate) heard: PeerHeard,
 }
 
 /// What became of a question to a replica.
@@ -232,7 +233,7 @@ impl Visibility {
             };
             match answer {
                 (began, Ok(answer)) => {
-                    self.followers.merge(&member.id, answer.followers, began);
+                    self.followers.merge(&member.id, answer.heard, began);
                     reached |= answer.reached;
                     if !reached {
                         let position = Some(answer.position);
@@ -281,7 +282,7 @@ impl Visibility {
                 }
             }
         }
-        PeerVisible { reached, position: self.live.position(), followers: self.followers.own() }
+        PeerVisible { reached, position: self.live.position(), heard: self.followers.own() }
     }
 
     /// Hears of the other replicas' followers now and then, until `stop`.
@@ -298,7 +299,7 @@ impl Visibility {
                 let asked = Instant::now();
                 // One that does not answer is asked again soon; what it heard departs in time.
                 if let Ok(answer) = self.peers.visible(member, &members.secret, None, Duration::ZERO).await {
-                    self.followers.merge(&member.id, answer.followers, asked);
+                    self.followers.merge(&member.id, answer.heard, asked);
                 }
             });
             tokio::select! {
