@@ -89,6 +89,19 @@ impl Client {
     }
 
     /// Registers an instance. `how` may change how that is done.
+    ///
+    /// ```no_run
+    /// # use fingerpost_client::blocking::Client;
+    /// # use std::time::Duration;
+    /// # fn example() -> fingerpost_client::Result<()> {
+    /// # let me = fingerpost_client::catalog::document::InstanceDocument::default();
+    /// let client = Client::new(fingerpost_client::Client::builder().endpoint("http://127.0.0.1:8053"))?;
+    /// let registration = client.register(me, |how| how.grace(Duration::from_secs(10)))?;
+    /// // … serve, and then
+    /// registration.end(Duration::from_secs(30))?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn register(&self, instance: InstanceDocument, how: impl FnOnce(Register) -> Register) -> Result<Registration> {
         let _entered = self.runtime.handle().ok_or(Error::NoRuntime)?.enter();
         let registration = how(self.client.register(instance)).start()?;
@@ -135,7 +148,8 @@ impl Subscription {
     }
 }
 
-/// The guard of a registration; see [`crate::Registration`].
+/// The guard of a registration; see [`crate::Registration`]. End it by [`end`](Registration::end): dropped as the last handle of
+/// its client, it takes along the thread that would drain the instance, which then leaves with its session's TTL.
 #[derive(Debug)]
 pub struct Registration {
     registration: crate::Registration,

@@ -39,22 +39,73 @@ impl Client {
     }
 
     /// The registry itself: every call of its API, typed.
+    ///
+    /// ```no_run
+    /// # async fn example() -> fingerpost_client::Result<()> {
+    /// # let client = fingerpost_client::Client::connect("http://127.0.0.1:8053")?;
+    /// let status = client.registry().status().await?;
+    /// println!("version {}", status.version);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn registry(&self) -> &HttpRegistry {
         &self.registry
     }
 
     /// A subscription to a service: `prod/web`, or a [`Target`] as text. It begins with
     /// [`subscribe`](Watch::subscribe).
+    ///
+    /// ```no_run
+    /// # async fn example() -> fingerpost_client::Result<()> {
+    /// # let client = fingerpost_client::Client::connect("http://127.0.0.1:8053")?;
+    /// let canaries = client.watch("prod/web?selector=track=canary").subscribe()?;
+    /// let same = client.watch("prod/web").selector("track=canary").subscribe()?;
+    /// # let _ = (canaries, same);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn watch(&self, target: &str) -> Watch {
         Watch::new(Arc::clone(&self.subscriptions), target.parse::<Target>())
     }
 
     /// Registers an instance for as long as the guard lives; it begins with [`start`](Register::start).
+    ///
+    /// ```no_run
+    /// # use fingerpost_client::catalog::document::InstanceDocument;
+    /// # use std::time::Duration;
+    /// # async fn example() -> fingerpost_client::Result<()> {
+    /// # let client = fingerpost_client::Client::connect("http://127.0.0.1:8053")?;
+    /// let me = InstanceDocument {
+    ///     namespace: Some("prod".into()),
+    ///     service: Some("web".into()),
+    ///     id: Some("web-1".into()),
+    ///     addresses: vec![[10, 0, 0, 1].into()],
+    ///     ..Default::default()
+    /// };
+    /// let registration = client.register(me).grace(Duration::from_secs(10)).start()?;
+    /// registration.registered().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn register(&self, instance: InstanceDocument) -> Register {
         Register::new(Arc::new(self.registry.clone()), instance)
     }
 
     /// How the client stands with the registry, now and whenever that changes. Only subscriptions keep a connection.
+    ///
+    /// ```no_run
+    /// # use fingerpost_client::ConnectionState;
+    /// # async fn example() -> fingerpost_client::Result<()> {
+    /// # let client = fingerpost_client::Client::connect("http://127.0.0.1:8053")?;
+    /// let mut connection = client.connection();
+    /// while connection.changed().await.is_ok() {
+    ///     if let ConnectionState::Lost { error, .. } = &*connection.borrow_and_update() {
+    ///         eprintln!("the registry is away: {error}");
+    ///     }
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn connection(&self) -> watch::Receiver<ConnectionState> {
         self.subscriptions.shared().connection.subscribe()
     }

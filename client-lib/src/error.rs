@@ -176,6 +176,15 @@ impl Error {
     }
 
     /// Whether the same call may well succeed later, without anybody changing anything.
+    ///
+    /// ```
+    /// use fingerpost_client::Error;
+    ///
+    /// let refused = Error::Forbidden { detail: "the token may not write there".to_owned() };
+    /// assert!(!refused.is_transient());
+    /// let busy = Error::Unavailable { detail: "a moment".to_owned(), retry_after: None };
+    /// assert!(busy.is_transient());
+    /// ```
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Behind { .. }

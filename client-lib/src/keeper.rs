@@ -50,6 +50,21 @@ pub struct Keeping {
 /// It renews the session in time through whichever endpoint answers, and begins again with a new session and all
 /// instances where the registry has forgotten the old one. Nothing makes it give up: what goes wrong is told by
 /// [`watch`](Keeper::watch). Dropped without an end, the session expires after its TTL, as it would in a crash.
+///
+/// ```no_run
+/// use fingerpost_client::{HttpRegistry, Keeper, KeeperOptions};
+/// use std::sync::Arc;
+///
+/// # async fn example() -> fingerpost_client::Result<()> {
+/// # let web = fingerpost_client::catalog::document::InstanceDocument::default();
+/// let registry = HttpRegistry::connect("http://127.0.0.1:8053")?;
+/// let keeper = Keeper::start(Arc::new(registry), KeeperOptions::default()).await?;
+/// keeper.put(web).await?;
+/// // … and when it is time to go:
+/// keeper.end().await?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct Keeper {
     commands: mpsc::Sender<Command>,

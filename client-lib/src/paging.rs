@@ -25,6 +25,21 @@ pub fn all_services<R: Registry + ?Sized>(
 }
 
 /// All instances that match, as [`all_namespaces`].
+///
+/// ```no_run
+/// use fingerpost_client::{Filter, all_instances};
+/// use futures_util::TryStreamExt;
+///
+/// # async fn example() -> fingerpost_client::Result<()> {
+/// # let registry = fingerpost_client::HttpRegistry::connect("http://127.0.0.1:8053")?;
+/// let web = Filter { namespace: Some("prod".into()), service: Some("web".into()), ..Filter::default() };
+/// let mut instances = all_instances(&registry, web.into());
+/// while let Some(instance) = instances.try_next().await? {
+///     println!("{:?}", instance.addresses);
+/// }
+/// # Ok(())
+/// # }
+/// ```
 pub fn all_instances<R: Registry + ?Sized>(
     registry: &R,
     request: ListRequest,

@@ -19,6 +19,27 @@ use futures_util::stream::BoxStream;
 /// written must carry their identity (`namespace`, `name`, `service`, `id`); fields that only replies carry are ignored.
 ///
 /// Puts and deletes may be repeated: a put that changes nothing makes no position.
+///
+/// ```no_run
+/// use fingerpost_client::catalog::{Source, document::{InstanceDocument, ObjectDocument}};
+/// use fingerpost_client::{Error, Filter, Guard, ListRequest, Operation, Registry, Result};
+///
+/// /// The same for a registry in this process and for one elsewhere.
+/// async fn rename(registry: &dyn Registry, source: &Source) -> Result<()> {
+///     let old = Filter { namespace: Some("old".into()), source: Some(source.clone()), ..Filter::default() };
+///     let page = registry.list_instances(ListRequest::from(old)).await?;
+///     let moved = page.items.into_iter().map(|instance| {
+///         let moved = InstanceDocument { namespace: Some("new".into()), ..instance };
+///         Operation::Put(ObjectDocument::Instance(Box::new(moved)))
+///     });
+///     // All of them or none.
+///     registry.batch(source, moved.collect()).await?;
+///     match registry.delete_namespace(source, "old", Guard::None).await {
+///         Ok(_) | Err(Error::NotFound { .. }) => Ok(()),
+///         Err(error) => Err(error),
+///     }
+/// }
+/// ```
 pub trait Registry: Send + Sync {
     /// Creates or replaces the source's declaration of a namespace.
     fn put_namespace<'a>(
@@ -67,6 +88,23 @@ pub trait Registry: Send + Sync {
 
     /// Makes the source's instances of a service be these and no others, additions before removals. Repairs every drift;
     /// interrupted, it is simply done again. Refused for the bare source `api`, which many writers share.
+    ///
+    /// ```no_run
+    /// # use fingerpost_client::{Registry, catalog::{Source, document::InstanceDocument}};
+    /// # async fn example() -> fingerpost_client::Result<()> {
+    /// # let registry = fingerpost_client::HttpRegistry::connect("http://127.0.0.1:8053")?;
+    /// # let team: Source = "api/team".parse().unwrap_or_else(|_| Source::api());
+    /// let instance = |id: &str, last| InstanceDocument {
+    ///     id: Some(id.into()),
+    ///     addresses: vec![[10, 0, 0, last].into()],
+    ///     ..Default::default()
+    /// };
+    /// let all = vec![instance("a", 1), instance("b", 2)];
+    /// let replaced = registry.replace_instances(&team, "prod", "web", all).await?;
+    /// println!("{} new, {} gone", replaced.added, replaced.removed);
+    /// # Ok(())
+    /// # }
+    /// ```
     fn replace_instances<'a>(
         &'a self,
         source: &'a Source,
@@ -155,5 +193,24 @@ pub trait Registry: Send + Sync {
     ///
     /// An error that [is transient](crate::Error::is_transient) does not end the stream: who polls on, tries again,
     /// after a wait that grows. After any other error the stream ends.
+    ///
+    /// ```no_run
+    /// # use fingerpost_client::{Registry, WatchEvent, WatchRequest, catalog::Kind};
+    /// # use futures_util::StreamExt;
+    /// # async fn example() -> fingerpost_client::Result<()> {
+    /// # let registry = fingerpost_client::HttpRegistry::connect("http://127.0.0.1:8053")?;
+    /// let mut events = registry.watch(WatchRequest::new(Some(Kind::Service)));
+    /// while let Some(event) = events.next().await {
+    ///     match event {
+    ///         Ok(WatchEvent::Put { object, .. }) => println!("{object:?}"),
+    ///         Ok(WatchEvent::Synced(position)) => println!("that was all, at {position}"),
+    ///         Ok(_) => {}
+    ///         Err(error) if error.is_transient() => eprintln!("{error}; going on"),
+    ///         Err(error) => return Err(error),
+    ///     }
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     fn watch(&self, request: WatchRequest) -> BoxStream<'static, Result<WatchEvent>>;
 }

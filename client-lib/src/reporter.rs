@@ -62,6 +62,34 @@ impl HttpRegistry {
     /// # Errors
     ///
     /// This is not called within a tokio runtime.
+    ///
+    /// ```no_run
+    /// use fingerpost_client::{Follower, HttpRegistry, Registry, WatchEvent, WatchRequest};
+    /// use futures_util::StreamExt;
+    ///
+    /// # async fn example() -> fingerpost_client::Result<()> {
+    /// # let registry = fingerpost_client::HttpRegistry::connect("http://127.0.0.1:8053")?;
+    /// # fn configure(_: &WatchEvent) {}
+    /// let reporter = registry.report_as(Follower {
+    ///     id: "proxy-1".to_owned(),
+    ///     kind: "proxy".to_owned(),
+    ///     version: String::new(),
+    /// })?;
+    /// let mut events = registry.watch(WatchRequest::new(None));
+    /// while let Some(Ok(event)) = events.next().await {
+    ///     configure(&event);
+    ///     match event {
+    ///         WatchEvent::Put { position: Some(position), .. }
+    ///         | WatchEvent::Delete { position: Some(position), .. }
+    ///         | WatchEvent::Synced(position)
+    ///         | WatchEvent::Bookmark(position) => reporter.shows(position),
+    ///         _ => {}
+    ///     }
+    /// }
+    /// reporter.leave().await;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn report_as(&self, follower: Follower) -> Result<Reporter> {
         let runtime = tokio::runtime::Handle::try_current().map_err(|_| Error::NoRuntime)?;
         let shown = watch::Sender::new(None);

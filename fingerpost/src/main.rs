@@ -11,6 +11,7 @@ mod names;
 mod ops;
 mod output;
 mod serve;
+mod whole;
 
 use clap::error::ErrorKind;
 use clap::parser::ValueSource;

@@ -1,10 +1,10 @@
 //! Joins the DNS server to the replica of the same process: effects in, explanations out.
 
 use crate::config::AnswersConfig;
+use crate::whole;
 use anyhow::Context;
 use fingerpost_catalog::{
-    Effects, HealthSet, InstanceQuery, InstanceView, NamespaceQuery, NamespaceView, Position, Replica, Selector,
-    ServiceQuery, ServiceView,
+    Effects, HealthSet, InstanceQuery, InstanceView, NamespaceView, Position, Replica, Selector, ServiceView,
 };
 use fingerpost_dns::explain::{Lookup, explain};
 use fingerpost_dns::forward::Forward;
@@ -83,32 +83,11 @@ impl DnsObserver {
 
 impl Observer for DnsObserver {
     fn load(&self, replica: &Replica) {
-        let everything = Selector::default();
-        let mut after = None;
-        loop {
-            let query = NamespaceQuery { selector: &everything, source: None, after: after.as_ref(), limit: PAGE };
-            let page = replica.namespaces(&query);
-            page.items.iter().for_each(|view| self.index.load_namespace(view));
-            match page.next {
-                Some(next) => after = Some(next),
-                None => break,
-            }
+        for page in whole::namespaces(|| replica, PAGE) {
+            page.iter().for_each(|view| self.index.load_namespace(view));
         }
-        let mut after = None;
-        loop {
-            let query = ServiceQuery {
-                namespace: None,
-                source: None,
-                selector: &everything,
-                after: after.as_ref(),
-                limit: PAGE,
-            };
-            let page = replica.services(&query);
-            page.items.iter().for_each(|view| self.index.load_service(view));
-            match page.next {
-                Some(next) => after = Some(next),
-                None => break,
-            }
+        for page in whole::services(|| replica, PAGE) {
+            page.iter().for_each(|view| self.index.load_service(view));
         }
         // Compiling the views costs several times as much as making them.
         let (pages, to_load) = std::sync::mpsc::sync_channel::<Vec<InstanceView>>(2 * FILLERS);
@@ -123,24 +102,9 @@ impl Observer for DnsObserver {
                     }
                 });
             }
-            let mut after = None;
-            loop {
-                let query = InstanceQuery {
-                    namespace: None,
-                    service: None,
-                    source: None,
-                    selector: &everything,
-                    health: HealthSet::default(),
-                    after: after.as_ref(),
-                    limit: PAGE,
-                };
-                let page = replica.instances(&query);
+            for page in whole::instances(|| replica, PAGE) {
                 // They are there until the pages end.
-                let _ = pages.send(page.items);
-                match page.next {
-                    Some(next) => after = Some(next),
-                    None => break,
-                }
+                let _ = pages.send(page);
             }
             drop(pages);
         });

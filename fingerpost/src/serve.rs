@@ -116,7 +116,13 @@ async fn serve(config: &ServeConfig, store: Arc<dyn Store>, started: Instant, en
     }
     metrics::register(&mut registry, &store, &live, &hub);
     sessions::register(&mut registry, &sessions);
-    let visibility = Visibility::new(Arc::clone(&live), Arc::clone(&hub), store.members(), Arc::clone(&peers) as _);
+    let visibility = Visibility::new(
+        Arc::clone(&live),
+        Arc::clone(&hub),
+        store.members(),
+        Arc::clone(&peers) as _,
+        stop_http.clone(),
+    );
     followers::register(&mut registry, &visibility);
 
     let sources = Sources::new(Arc::clone(&store), Arc::clone(&live), config.sources);

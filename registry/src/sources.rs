@@ -15,7 +15,7 @@
 use crate::live::LiveReplica;
 use crate::members::Fence;
 use crate::store::{Action, Commit, CommitError, Condition, Expect, MAX_OPERATIONS, Operation, Store};
-use crate::writes::{WriteError, Writer};
+use crate::writes::Writer;
 use fingerpost_catalog::{
     HealthSet, InstanceQuery, Key, Mark, Position, Record, Selector, Session, SessionQuery, SessionState, Source,
     SourceStats, Timestamp,
@@ -276,13 +276,14 @@ impl Sources {
     }
 
     /// Removes what a source declared, its sessions, and its mark. What it [left](Removal::Left) is without the sessions and
-    /// what hangs on them, which ends with them. Broken off in the middle, it can be repeated.
+    /// what hangs on them, which ends with them. Broken off in the middle, it can be repeated. Whether this process shows it
+    /// in the end, is for [`Writer::shown`] to tell.
     pub async fn remove(
         &self,
         writer: &Writer,
         source: &Source,
         what: Removal,
-    ) -> Result<(RemovedSource, Position), WriteError> {
+    ) -> Result<(RemovedSource, Position), CommitError> {
         let fence = match what {
             Removal::All => None,
             Removal::Left(fence) => Some(fence),
@@ -316,14 +317,11 @@ impl Sources {
             // Else whoever renews them would go on, and not know that what hung on them is gone.
             position = self.end_sessions(writer, source).await?.unwrap_or(position);
         }
-        loop {
-            let keys = self.live.read().declarations_of(source, MAX_OPERATIONS);
-            if keys.is_empty() {
-                break;
-            }
-            removed.services += keys.iter().filter(|key| matches!(key, Key::Service { .. })).count();
-            removed.namespaces += keys.iter().filter(|key| matches!(key, Key::Namespace { .. })).count();
-            position = writer.remove_records(keys, fence).await?;
+        let keys = self.live.read().declarations_of(source);
+        for some in keys.chunks(MAX_OPERATIONS) {
+            position = writer.remove_records(some.to_vec(), fence).await?;
+            removed.services += some.iter().filter(|key| matches!(key, Key::Service { .. })).count();
+            removed.namespaces += some.iter().filter(|key| matches!(key, Key::Namespace { .. })).count();
         }
         if self.live.read().revision_of(&Key::Mark { source: source.clone() }).is_some() {
             position = writer.remove_records(vec![Key::Mark { source: source.clone() }], fence).await?;
@@ -334,7 +332,7 @@ impl Sources {
 
     /// Ends the sessions of a source for good: whoever renews one is told that it is unknown, and begins anew. Their homes
     /// remove the records, with what came to hang on them meanwhile.
-    async fn end_sessions(&self, writer: &Writer, source: &Source) -> Result<Option<Position>, WriteError> {
+    async fn end_sessions(&self, writer: &Writer, source: &Source) -> Result<Option<Position>, CommitError> {
         let mut last = None;
         let (mut after, mut attempts): (Option<Arc<str>>, _) = (None, 0);
         loop {
@@ -359,10 +357,10 @@ impl Sources {
                 commit.operations.push(Operation { key, action: Action::Put(Arc::new(Record::Session(ended))) });
             }
             if !commit.operations.is_empty() {
-                match writer.commit(commit).await {
+                match writer.store_commit(commit).await {
                     Ok(committed) => last = Some(committed.position),
                     // One was renewed by a write, or ended by itself: the page is read again.
-                    Err(WriteError::Commit(CommitError::Condition { actual, .. })) if attempts < ATTEMPTS => {
+                    Err(CommitError::Condition { actual, .. }) if attempts < ATTEMPTS => {
                         attempts += 1;
                         writer.wait_for_change(actual).await;
                         continue;

@@ -6,6 +6,7 @@ use fingerpost_client::{
     Client, ConnectionState, Endpoints, Error, Freshness, HealthReport, HttpOptions, RegistrationState, Subscription,
 };
 use fingerpost_tests::Server;
+use fingerpost_tests::proxy::Proxy;
 use serde_json::json;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -177,6 +178,22 @@ async fn a_registration_lives_as_its_guard_does() {
     until(&mut web, Endpoints::is_empty).await;
     let sessions = server.get("/v1/sessions").await;
     assert_eq!(sessions.json["items"].as_array().unwrap().len(), 0, "{sessions:?}");
+}
+
+#[tokio::test]
+async fn an_end_in_the_middle_of_the_beginning_leaves_nothing_behind() {
+    let server = Server::start();
+    let proxy = Proxy::start(server.http).await;
+    proxy.slow(Duration::from_millis(200));
+    let registration = Client::connect(&proxy.url()).unwrap().register(instance("me")).grace(Duration::ZERO);
+    let registration = registration.start().unwrap();
+    let mut web = Client::connect(&server.url).unwrap().watch("prod/web").subscribe().unwrap();
+    // The reply to that is still under way.
+    until(&mut web, |now| now.len() == 1).await;
+    registration.end();
+    registration.ended().await;
+    assert_eq!(server.get("/v1/namespaces/prod/services/web/instances/me").await.status, 404);
+    assert_eq!(server.get("/v1/sessions").await.json["items"], json!([]));
 }
 
 #[tokio::test]

@@ -179,6 +179,25 @@ async fn followers_are_waited_for_and_named() {
     assert_eq!(form.status, 415);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wait_ends_with_the_server_and_says_so() {
+    let mut server = Server::start();
+    let first = server.put(&format!("{WEB}/a"), body("10.0.0.1")).await.json["revision"].as_str().unwrap().to_owned();
+    report(&server, "f", "r", 1, Some(&first)).await;
+    let client = reqwest::Client::new();
+    let put = client.put(format!("{}{WEB}/a?wait=visible&timeout=60s", server.url)).json(&body("10.0.0.2"));
+    let waiting = tokio::spawn(put.send());
+    until("it is written", async || server.get(&format!("{WEB}/a")).await.json["revision"] != json!(first)).await;
+    assert!(server.terminate().success());
+    let reply = waiting.await.unwrap().unwrap();
+    assert_eq!(reply.status(), 200);
+    let seen: Value = serde_json::from_str(&reply.text().await.unwrap()).unwrap();
+    assert_eq!((&seen["visible"], &seen["addresses"]), (&json!(false), &json!(["10.0.0.2"])), "{seen}");
+    let own = &seen["lagging"][0];
+    assert_eq!((&own["kind"], &own["detail"]), (&json!("replica"), &json!("it shuts down, and waits no longer")));
+    assert!(ids(&seen, "lagging").contains(&"f"), "{seen}");
+}
+
 #[tokio::test]
 async fn a_follower_that_falls_silent_departs() {
     let server = Server::start();

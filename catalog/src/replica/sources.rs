@@ -50,8 +50,8 @@ impl Replica {
         self.counts.knows_source(source)
     }
 
-    /// The declarations of a source, at most `limit` of them: services before namespaces.
-    pub fn declarations_of(&self, source: &Source, limit: usize) -> Vec<Key> {
+    /// The declarations of a source: services before namespaces.
+    pub fn declarations_of(&self, source: &Source) -> Vec<Key> {
         let slots = || self.namespace_order.values().map(|&handle| &self.namespaces[handle]);
         let services = slots()
             .flat_map(|slot| slot.groups().map(move |handle| (slot, &self.groups[handle])))
@@ -63,6 +63,6 @@ impl Replica {
             slot.declarations.get(source)?;
             Some(Key::Namespace { name: slot.name.clone(), source: source.clone() })
         });
-        services.chain(namespaces).take(limit).collect()
+        services.chain(namespaces).collect()
     }
 }

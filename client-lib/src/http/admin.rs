@@ -17,6 +17,16 @@ use std::time::Duration;
 
 impl HttpRegistry {
     /// What the registry's process says of itself.
+    ///
+    /// ```no_run
+    /// # async fn example() -> fingerpost_client::Result<()> {
+    /// # let registry = fingerpost_client::HttpRegistry::connect("http://127.0.0.1:8053")?;
+    /// for follower in registry.status().await?.followers {
+    ///     println!("{} is {:?} behind", follower.id, follower.lag);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn status(&self) -> Result<StatusDocument> {
         self.get(Call::new(Method::GET, ["v1", "status"])).await
     }
@@ -47,6 +57,17 @@ impl HttpRegistry {
     }
 
     /// The sources that hold anything, and whether they still speak.
+    ///
+    /// ```no_run
+    /// # async fn example() -> fingerpost_client::Result<()> {
+    /// # let registry = fingerpost_client::HttpRegistry::connect("http://127.0.0.1:8053")?;
+    /// for source in registry.sources().await?.items.iter().filter(|source| source.orphaned) {
+    ///     let removed = registry.remove_source(&source.source).await?;
+    ///     println!("{} left {} instances", source.source, removed.instances);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn sources(&self) -> Result<ListDocument<SourceDocument>> {
         self.get(Call::new(Method::GET, ["v1", "sources"])).await
     }
@@ -60,6 +81,18 @@ impl HttpRegistry {
 
     /// All records as JSON lines, in the portions in which they arrive. The stream has come to its end whole only if no
     /// item is an error.
+    ///
+    /// ```no_run
+    /// # use futures_util::TryStreamExt;
+    /// # async fn example() -> fingerpost_client::Result<()> {
+    /// # let registry = fingerpost_client::HttpRegistry::connect("http://127.0.0.1:8053")?;
+    /// let mut lines = registry.export().await?;
+    /// while let Some(chunk) = lines.try_next().await? {
+    ///     println!("{} bytes", chunk.len());
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn export(&self) -> Result<BoxStream<'static, Result<Bytes>>> {
         let (response, url, _) = self.open(&Call::new(Method::GET, ["v1", "export"])).await?;
         if !response.status().is_success() {

@@ -24,6 +24,17 @@ use transport::Transport;
 pub use token::Token;
 
 /// Limits and timeouts of an [`HttpRegistry`].
+///
+/// ```
+/// use fingerpost_client::{Client, HttpOptions, Token};
+/// use std::time::Duration;
+///
+/// let mut options = HttpOptions::default();
+/// options.timeout = Duration::from_secs(5);
+/// options.token = Some(Token::from_file("/var/run/secrets/fingerpost/token"));
+/// let client = Client::builder().endpoint("https://registry.example").options(options).build();
+/// # drop(client);
+/// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct HttpOptions {
@@ -104,6 +115,20 @@ impl HttpOptions {
 /// moment. Puts and deletes are repeated only where it is known that they were not applied: the connection was never
 /// made, or the registry refused with 503 and named a time. Where a write was sent and no reply came, the error is
 /// [`UnknownOutcome`](Error::UnknownOutcome).
+///
+/// ```no_run
+/// use fingerpost_client::{HttpOptions, HttpRegistry, Registry};
+///
+/// # async fn example() -> fingerpost_client::Result<()> {
+/// let registry = HttpRegistry::with_options(
+///     &["https://registry-1.example:8053", "https://registry-2.example:8053"],
+///     HttpOptions::default(),
+/// )?;
+/// let web = registry.get_service("prod", "web").await?;
+/// println!("{} sources declare it", web.sources.len());
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct HttpRegistry {
     inner: Arc<Inner>,

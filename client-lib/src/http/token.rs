@@ -10,6 +10,17 @@ use std::sync::Arc;
 const MAX_FILE: u64 = 4096;
 
 /// A bearer token, or the file that holds one. It can't be printed.
+///
+/// ```
+/// use fingerpost_client::Token;
+///
+/// let fixed = Token::new("fp_4711")?;
+/// let rotated = Token::from_file("/var/run/secrets/fingerpost/token");
+/// assert!(Token::new("no token").is_err());
+/// assert!(!format!("{fixed:?}").contains("4711"));
+/// # let _ = rotated;
+/// # Ok::<(), fingerpost_client::Error>(())
+/// ```
 #[derive(Clone)]
 pub struct Token(Kind);
 

@@ -74,6 +74,20 @@ impl HttpRegistry {
     /// The same registry, whose reads of single objects, lists and histories show at least a position: what another
     /// registry's reply named, say. The registry waits for it, at most 5 s; then the error is
     /// [`Behind`](crate::Error::Behind). A list that asks for a position of its own keeps to that.
+    ///
+    /// ```no_run
+    /// # use fingerpost_client::{Guard, HttpRegistry, Registry, catalog::Source};
+    /// # async fn example() -> fingerpost_client::Result<()> {
+    /// # let registry = fingerpost_client::HttpRegistry::connect("http://127.0.0.1:8053")?;
+    /// # let web = fingerpost_client::catalog::document::ServiceDocument::default();
+    /// let written = registry.put_service(&Source::api(), &web, Guard::None).await?;
+    /// // Elsewhere, of whichever replica:
+    /// let elsewhere = HttpRegistry::connect("http://registry-2.example:8053")?;
+    /// let seen = elsewhere.at_least(written.revision).get_service("prod", "web").await?;
+    /// # let _ = seen;
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn at_least(&self, position: Position) -> Self {
         Self { at_least: Some(position), ..self.clone() }

@@ -50,7 +50,8 @@ pub fn channel(client: &Client, target: &str) -> Result<Channel> {
 
 impl Channel {
     /// A channel to a subscription's endpoints. `configure` has the last word on how each is connected to: timeouts,
-    /// keep-alive, TLS.
+    /// keep-alive, TLS. For TLS it returns an endpoint of its own, to `https://` the same authority: to what is `http://`,
+    /// as what it is given, tonic speaks no TLS, whatever is configured.
     pub fn new(
         subscription: &Subscription,
         balancer: Balancer,

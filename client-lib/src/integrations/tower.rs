@@ -19,6 +19,24 @@ type TowerChange<S> = Result<tower::discover::Change<EndpointKey, S>, Infallible
 
 /// A subscription as a `tower::discover::Discover`: what works is inserted, what does not (any more) is removed, what has
 /// moved to another address is inserted anew. `make` makes a service of an endpoint.
+///
+/// ```no_run
+/// use fingerpost_client::tower::discover;
+/// use futures_util::StreamExt;
+/// use tower::discover::Change;
+///
+/// # async fn example() -> fingerpost_client::Result<()> {
+/// # let client = fingerpost_client::Client::connect("http://127.0.0.1:8053")?;
+/// let web = client.watch("prod/web").subscribe()?;
+/// let mut found = discover(&web, Some("http"), |_, address| address);
+/// while let Some(Ok(change)) = found.next().await {
+///     if let Change::Insert(key, address) = change {
+///         println!("{key:?} is at {address}");
+///     }
+/// }
+/// # Ok(())
+/// # }
+/// ```
 pub fn discover<S, F>(subscription: &Subscription, port: Option<&str>, make: F) -> Discover<S, F>
 where
     F: FnMut(&Endpoint, SocketAddr) -> S,
@@ -106,6 +124,26 @@ pub enum BalancedError<E> {
 ///
 /// A call that fails counts against its endpoint; where replies can be failures, too, say so with
 /// [`judge`](Balanced::judge). A call lasts until its response is there, not until its body has been read.
+///
+/// ```no_run
+/// use fingerpost_client::{Endpoint, balance::Balancer, tower::Balanced};
+/// use std::net::SocketAddr;
+/// use tower::{service_fn, util::ServiceExt};
+///
+/// # async fn example() -> fingerpost_client::Result<()> {
+/// # let client = fingerpost_client::Client::connect("http://127.0.0.1:8053")?;
+/// let web = client.watch("prod/web").subscribe()?;
+/// let make = |_: &Endpoint, address: SocketAddr| {
+///     service_fn(move |path: &'static str| async move { Ok::<_, std::io::Error>(format!("{path} at {address}")) })
+/// };
+/// let balanced = Balanced::new(&web, Balancer::default(), Some("http"), make);
+/// match balanced.oneshot("/").await {
+///     Ok(reply) => println!("{reply}"),
+///     Err(error) => eprintln!("{error}"),
+/// }
+/// # Ok(())
+/// # }
+/// ```
 pub struct Balanced<S, M, J = AllGood> {
     shared: Arc<Shared<S>>,
     make: M,

@@ -84,6 +84,25 @@ impl Register {
 
     /// Asks for the instance's health this often, and reports it where it changes. A callback that takes longer than the
     /// interval (10 s at most), or panics, counts as critical. Default: the instance is what its document says.
+    ///
+    /// ```no_run
+    /// # use fingerpost_client::{HealthReport, catalog::Health};
+    /// # use std::time::Duration;
+    /// # async fn example() -> fingerpost_client::Result<()> {
+    /// # let client = fingerpost_client::Client::connect("http://127.0.0.1:8053")?;
+    /// # let me = fingerpost_client::catalog::document::InstanceDocument::default();
+    /// # async fn queue_length() -> usize { 0 }
+    /// let health = || async {
+    ///     match queue_length().await {
+    ///         0..1000 => HealthReport::passing(),
+    ///         _ => HealthReport::new(Health::Critical, "the queue is full"),
+    ///     }
+    /// };
+    /// let registration = client.register(me).health(Duration::from_secs(1), health).start()?;
+    /// # drop(registration);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn health<F>(mut self, every: Duration, callback: impl Fn() -> F + Send + Sync + 'static) -> Self
     where
         F: Future<Output = HealthReport> + Send + 'static,
@@ -192,6 +211,22 @@ pub struct Registration {
 
 impl Registration {
     /// How it stands, now and whenever that changes.
+    ///
+    /// ```no_run
+    /// # use fingerpost_client::RegistrationState;
+    /// # async fn example() -> fingerpost_client::Result<()> {
+    /// # let client = fingerpost_client::Client::connect("http://127.0.0.1:8053")?;
+    /// # let me = fingerpost_client::catalog::document::InstanceDocument::default();
+    /// let registration = client.register(me).start()?;
+    /// let mut state = registration.state();
+    /// while state.changed().await.is_ok() {
+    ///     if let RegistrationState::Registered { trouble: Some(why), .. } = &*state.borrow_and_update() {
+    ///         eprintln!("the registry is away: {why}");
+    ///     }
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn state(&self) -> watch::Receiver<RegistrationState> {
         self.state.clone()
     }

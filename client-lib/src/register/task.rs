@@ -19,6 +19,8 @@ const LONGEST_WAIT: Duration = Duration::from_secs(10);
 const REFUSED_WAIT: Duration = Duration::from_secs(30);
 /// Longest time for a health callback, and for telling the registry at the end.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long an attempt to register may go on when the end has come: where it succeeds, the instance leaves in order.
+const LAST_ATTEMPT: Duration = Duration::from_secs(2);
 /// By this a drain of ours is told from one that a person asked for.
 const NOTE: &str = "the instance is shutting down";
 
@@ -31,31 +33,42 @@ pub(super) struct Task {
 
 impl Task {
     pub(super) async fn run(self) {
-        let ending = self.ending.clone();
-        let terminated = terminated(self.how.on_sigterm);
-        tokio::pin!(terminated);
-        let keeper = tokio::select! {
-            keeper = self.begin() => Some(keeper),
-            () = ending.cancelled() => None,
-            () = &mut terminated => None,
-        };
-        if let Some(keeper) = keeper {
+        let registration = async {
+            let Some(keeper) = self.begin().await else { return };
             tokio::select! {
                 () = self.keep(&keeper) => {}
-                () = ending.cancelled() => {}
-                () = &mut terminated => {}
+                () = self.ending.cancelled() => {}
             }
             self.leave(keeper).await;
+        };
+        let signal = async {
+            terminated(self.how.on_sigterm).await;
+            self.ending.cancel();
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            () = registration => {}
+            () = signal => {}
         }
         self.state.send_replace(RegistrationState::Ended);
     }
 
-    /// Registers, however long that takes.
-    async fn begin(&self) -> Keeper {
+    /// Registers, however long that takes; none where the end comes first. An attempt is not broken off at once then: the
+    /// registry may have taken the instance already, and would answer with it until the session expires.
+    async fn begin(&self) -> Option<Keeper> {
+        let late = async {
+            self.ending.cancelled().await;
+            tokio::time::sleep(LAST_ATTEMPT).await;
+        };
+        tokio::pin!(late);
         let mut backoff = Backoff::new(FIRST_WAIT, LONGEST_WAIT);
         loop {
-            let error = match self.try_begin().await {
-                Ok(keeper) => return keeper,
+            let tried = tokio::select! {
+                tried = self.try_begin() => tried,
+                () = &mut late => return None,
+            };
+            let error = match tried {
+                Ok(keeper) => return Some(keeper),
                 Err(error) => error,
             };
             let wait = match &error {
@@ -65,7 +78,10 @@ impl Task {
             };
             tracing::warn!(instance = %self.key.id, %error, "can't register; trying again in {wait:?}");
             self.state.send_replace(RegistrationState::Beginning { trouble: Some(error) });
-            tokio::time::sleep(wait).await;
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                () = self.ending.cancelled() => return None,
+            }
         }
     }
 

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::Notify;
@@ -131,9 +132,11 @@ fn write(snapshot: &Snapshot) -> io::Result<()> {
     };
     let folder = snapshot.path.parent().unwrap_or_else(|| Path::new("."));
     std::fs::create_dir_all(folder)?;
-    // Of this process alone, since several may share a folder.
+    // Of this write alone, since several processes, and clients of one, may share a folder.
+    static WRITES: AtomicU64 = AtomicU64::new(0);
     let name = snapshot.path.file_name().unwrap_or_default().to_string_lossy();
-    let beside = folder.join(format!(".{name}.{}", std::process::id()));
+    let write = WRITES.fetch_add(1, Ordering::Relaxed);
+    let beside = folder.join(format!(".{name}.{}.{write}", std::process::id()));
     let written = (|| {
         let mut file = std::fs::File::create(&beside)?;
         serde_json::to_writer(&mut file, &head)?;

@@ -54,6 +54,19 @@ impl Watch {
     /// # Errors
     ///
     /// The name or the selector is none, or this is not called within a tokio runtime.
+    ///
+    /// ```no_run
+    /// # use std::time::Duration;
+    /// # async fn example() -> fingerpost_client::Result<()> {
+    /// # let client = fingerpost_client::Client::connect("http://127.0.0.1:8053")?;
+    /// let web = client.watch("prod/web").keep_last(Duration::ZERO).subscribe()?;
+    /// // At once, from the disk or empty; and then as the registry has it:
+    /// println!("{}", web.current().len());
+    /// web.synced().await?;
+    /// println!("{}", web.current().len());
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn subscribe(self) -> Result<Subscription> {
         let target = self.target?;
         let text = self.selector.as_deref().or_else(|| target.selector()).unwrap_or_default();

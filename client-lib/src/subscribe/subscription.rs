@@ -34,6 +34,8 @@ use tokio::sync::watch;
 pub struct Subscription {
     core: Arc<Core>,
     told: watch::Receiver<Told>,
+    /// The version of the snapshot that this handle was told of last.
+    seen: u64,
     /// Keeps the task that follows the registry.
     lifeline: Arc<Lifeline>,
 }
@@ -41,7 +43,8 @@ pub struct Subscription {
 impl Subscription {
     pub(super) fn new(core: Arc<Core>, lifeline: Arc<Lifeline>) -> Self {
         let told = core.told();
-        Self { core, told, lifeline }
+        let seen = told.borrow().version;
+        Self { core, told, seen, lifeline }
     }
 
     /// The endpoints as they are known now: always one consistent snapshot. Neither locks nor waits; empty while nothing
@@ -50,25 +53,25 @@ impl Subscription {
         self.core.current()
     }
 
-    /// Waits for a snapshot that this handle has not been told of. Of several in the meantime only the last is told of.
+    /// Waits for a snapshot that this handle has not been told of; one that came since the last call is told of at once. Of
+    /// several in the meantime only the last is told of.
     ///
     /// Fails while the registry refuses ([`Unauthorized`](Error::Unauthorized), …), once for each refusal; the
     /// subscription goes on trying, and may be waited for again.
     pub async fn changed(&mut self) -> Result<Arc<Endpoints>> {
-        let before = self.told.borrow_and_update().version;
-        self.changed_since(before).await
-    }
-
-    async fn changed_since(&mut self, version: u64) -> Result<Arc<Endpoints>> {
+        let mut news = self.told.has_changed().map_err(|_| ended())?;
         loop {
-            self.told.changed().await.map_err(|_| ended())?;
             let told = self.told.borrow_and_update();
-            if let Some(error) = &told.refused {
+            if let Some(error) = told.refused.as_ref().filter(|_| news) {
                 return Err(error.clone());
             }
-            if told.version != version {
+            if told.version != self.seen {
+                self.seen = told.version;
                 return Ok(self.core.current());
             }
+            drop(told);
+            self.told.changed().await.map_err(|_| ended())?;
+            news = true;
         }
     }
 
@@ -85,6 +88,22 @@ impl Subscription {
 
     /// Every difference between one snapshot and the next, beginning with all endpoints of the present one as
     /// [`Added`](Change::Added). Who reads slowly gets fewer, larger steps, never a wrong one; nothing piles up.
+    ///
+    /// ```no_run
+    /// # use fingerpost_client::Change;
+    /// # use futures_util::StreamExt;
+    /// # async fn example() -> fingerpost_client::Result<()> {
+    /// # let client = fingerpost_client::Client::connect("http://127.0.0.1:8053")?;
+    /// let mut changes = client.watch("prod/web").subscribe()?.changes();
+    /// while let Some(change) = changes.next().await {
+    ///     match change {
+    ///         Change::Added(endpoint) | Change::Updated { after: endpoint, .. } => println!("+ {:?}", endpoint.key()),
+    ///         Change::Removed(endpoint) => println!("- {:?}", endpoint.key()),
+    ///     }
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn changes(&self) -> Changes {
         let start = Reader { core: Arc::clone(&self.core), told: self.told.clone(), shown: None };
         let steps = stream::unfold(start, |mut reader| async move { Some((reader.step().await?, reader)) });
@@ -98,6 +117,21 @@ impl Subscription {
     }
 
     /// A balancer that knows of each snapshot before anybody is told of it. It keeps the subscription alive.
+    ///
+    /// ```no_run
+    /// # use fingerpost_client::balance::Balancer;
+    /// # async fn example() -> fingerpost_client::Result<()> {
+    /// # let client = fingerpost_client::Client::connect("http://127.0.0.1:8053")?;
+    /// let web = client.watch("prod/web").subscribe()?;
+    /// let balancer = web.balance(Balancer::builder().zone("eu-west-1a").build());
+    /// web.synced().await?;
+    /// if let Some(pick) = balancer.pick() {
+    ///     println!("asking {:?}", pick.socket_addr(Some("http")));
+    ///     pick.success();
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn balance(&self, balancer: Balancer) -> LiveBalancer {
         let balancer = Arc::new(balancer);
         let observer: Arc<dyn Observer> = Arc::clone(&balancer) as Arc<dyn Observer>;

@@ -71,6 +71,21 @@ async fn follows_and_tells_differences() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_change_between_two_waits_is_told_of() {
+    let registry = FakeRegistry::new(1);
+    registry.commit(&["a1"]);
+    let all = subscriptions(&registry, None);
+    let (mut one, mut two) = (watch(&all).subscribe().unwrap(), watch(&all).subscribe().unwrap());
+    assert_eq!(shown(&one.changed().await.unwrap()), "a1");
+    registry.commit(&["b1"]);
+    until(&mut two, "a1 b1").await;
+    let told = tokio::time::timeout(Duration::from_secs(60), one.changed()).await;
+    assert_eq!(shown(&told.expect("it is told at once").unwrap()), "a1 b1");
+    // And no more than once.
+    assert!(tokio::time::timeout(Duration::from_secs(60), one.changed()).await.is_err());
+}
+
+#[tokio::test(start_paused = true)]
 async fn who_asks_for_the_same_shares_it_and_others_do_not() {
     let registry = FakeRegistry::new(1);
     registry.commit(&["a1", "b2"]);

@@ -8,9 +8,10 @@
 //! It is read from the replica a page at a time, so that neither the feed nor answers wait for it. What changes meanwhile may
 //! be in it or not; the position is that of the beginning, from which the stream tells it again.
 
+use crate::whole;
 use anyhow::{Context, Result, bail};
+use fingerpost_catalog::Position;
 use fingerpost_catalog::document::{InstanceDocument, NamespaceDocument, ObjectDocument, ServiceDocument};
-use fingerpost_catalog::{HealthSet, InstanceQuery, NamespaceQuery, Position, Selector, ServiceQuery};
 use fingerpost_registry::live::LiveReplica;
 use serde::{Deserialize, Serialize};
 use std::fs::File;
@@ -153,45 +154,14 @@ fn write_to(path: &Path, live: &LiveReplica, as_of: SystemTime) -> Result<bool> 
     let as_of = as_of.duration_since(UNIX_EPOCH).map_or(0, |time| time.as_millis() as u64);
     out.put(&Head { fingerpost_catalog: FORM, position, as_of })?;
 
-    let everything = Selector::default();
-    let mut after = None;
-    loop {
-        let query = NamespaceQuery { selector: &everything, source: None, after: after.as_ref(), limit: PAGE };
-        let page = live.read().namespaces(&query);
-        for view in &page.items {
-            out.object(ObjectDocument::Namespace(NamespaceDocument::from_view(view, epoch)))?;
-        }
-        let Some(next) = page.next else { break };
-        after = Some(next);
+    for view in whole::namespaces(|| live.read(), PAGE).flatten() {
+        out.object(ObjectDocument::Namespace(NamespaceDocument::from_view(&view, epoch)))?;
     }
-    let mut after = None;
-    loop {
-        let query =
-            ServiceQuery { namespace: None, source: None, selector: &everything, after: after.as_ref(), limit: PAGE };
-        let page = live.read().services(&query);
-        for view in &page.items {
-            out.object(ObjectDocument::Service(ServiceDocument::from_view(view, epoch)))?;
-        }
-        let Some(next) = page.next else { break };
-        after = Some(next);
+    for view in whole::services(|| live.read(), PAGE).flatten() {
+        out.object(ObjectDocument::Service(ServiceDocument::from_view(&view, epoch)))?;
     }
-    let mut after = None;
-    loop {
-        let query = InstanceQuery {
-            namespace: None,
-            service: None,
-            source: None,
-            selector: &everything,
-            health: HealthSet::default(),
-            after: after.as_ref(),
-            limit: PAGE,
-        };
-        let page = live.read().instances(&query);
-        for view in &page.items {
-            out.object(ObjectDocument::Instance(Box::new(InstanceDocument::from_view(view, epoch))))?;
-        }
-        let Some(next) = page.next else { break };
-        after = Some(next);
+    for view in whole::instances(|| live.read(), PAGE).flatten() {
+        out.object(ObjectDocument::Instance(Box::new(InstanceDocument::from_view(&view, epoch))))?;
     }
     let Summed { mut file, crc, objects, .. } = out;
     serde_json::to_writer(&mut file, &Foot { objects, crc32: crc.finalize() })?;

@@ -99,6 +99,19 @@ impl LocalRegistry {
         Ok(InstanceDocument::from_view(&view, self.live.epoch()))
     }
 
+    /// Applies operations together, and waits until they are shown here.
+    async fn apply(
+        &self,
+        acting: &Acting,
+        items: &[(Verb, ObjectDocument)],
+    ) -> Result<Vec<writes::Written>, writes::WriteError> {
+        let written = self.writer.batch(acting, items).await?;
+        if let Some(last) = written.last() {
+            self.writer.shown(last.position).await?;
+        }
+        Ok(written)
+    }
+
     async fn each(&self, source: &Source, operations: Vec<Operation>) -> Result<BatchReply> {
         let acting = self.acting(source)?;
         if operations.len() > BULK {
@@ -108,7 +121,7 @@ impl LocalRegistry {
         let mut results = Vec::with_capacity(operations.len());
         for one in operations {
             let deletes = matches!(one, Operation::Delete(_));
-            let written = self.writer.batch(&acting, &[operation(one)]).await;
+            let written = self.apply(&acting, &[operation(one)]).await;
             results.push(match written {
                 Ok(written) if deletes && !written.iter().any(|written| written.changed) => {
                     Err(not_found("it, as the acting source's,"))
@@ -228,6 +241,7 @@ impl Registry for LocalRegistry {
             }
             let replaced = self.writer.replace_instances(&acting, namespace, service, instances).await;
             let (replaced, revision) = replaced.map_err(refusal)?;
+            self.writer.shown(revision).await.map_err(refusal)?;
             let writes::Replaced { added, updated, removed, unchanged } = replaced;
             let [added, updated, removed, unchanged] = [added, updated, removed, unchanged].map(|count| count as u64);
             Ok(ReplaceReply { revision, added, updated, removed, unchanged })
@@ -294,7 +308,7 @@ impl Registry for LocalRegistry {
         Box::pin(async move {
             let acting = self.acting(source)?;
             let items: Vec<(Verb, ObjectDocument)> = operations.into_iter().map(operation).collect();
-            let written = self.writer.batch(&acting, &items).await.map_err(refusal)?;
+            let written = self.apply(&acting, &items).await.map_err(refusal)?;
             let revision = written.first().map_or_else(|| self.live.position(), |written| written.position);
             Ok(BatchReply { revision, results: written.iter().map(|_| Ok(())).collect() })
         })

@@ -2,9 +2,9 @@
 
 use super::body::{self, MAX_BODY, MAX_LARGE_BODY};
 use super::described::{Acting, BodyProblems, OnlyJson, Waiting, WriteProblems};
-use super::objects::reply;
 use super::params::{self, Params};
 use super::problem::Problem;
+use super::visible::told;
 use super::{App, AppState};
 use crate::access::{self, Caller};
 use crate::store::{CommitError, MAX_OPERATIONS};
@@ -148,18 +148,23 @@ pub(crate) async fn batch(
         })?;
         let revision = written.first().map_or_else(|| app.api.live.position(), |written| written.position);
         let results = items.iter().zip(&written).map(|((verb, _), written)| result(*verb, written)).collect();
-        return Ok(reply(StatusCode::OK, &BatchReply { revision, results }, None));
+        return told(revision, app.api.writer.shown(revision).await, &BatchReply { revision, results });
     }
-    let results = apply_each(&app, &acting, parsed).await;
-    Ok(reply(StatusCode::OK, &BatchReply { revision: app.api.live.position(), results }, None))
+    let (results, shown) = apply_each(&app, &acting, parsed).await;
+    let revision = match shown {
+        Err(WriteError::NotVisible { position, .. }) => position,
+        _ => app.api.live.position(),
+    };
+    told(revision, shown, &BatchReply { revision, results })
 }
 
-/// Applies each operation for itself, in order.
+/// Applies each operation for itself, in order; and whether this process shows the last of them.
 async fn apply_each(
     app: &App,
     acting: &access::Acting,
     parsed: impl Iterator<Item = Result<(Verb, ObjectDocument), Problem>>,
-) -> Vec<BatchResult> {
+) -> (Vec<BatchResult>, Result<(), WriteError>) {
+    let mut shown = Ok(());
     let mut results = Vec::new();
     let mut pending: Vec<(usize, (Verb, ObjectDocument))> = Vec::new();
     for (n, item) in parsed.enumerate() {
@@ -175,6 +180,7 @@ async fn apply_each(
         let absent: Vec<bool> = items.iter().map(|item| deletes_nothing(app, acting, item)).collect();
         match app.api.writer.batch(acting, &items).await {
             Ok(written) => {
+                settle(app, &written, &mut shown).await;
                 for (((n, (verb, _)), absent), written) in run.iter().zip(absent).zip(&written) {
                     results[*n] = if absent { nothing() } else { result(*verb, written) };
                 }
@@ -188,10 +194,13 @@ async fn apply_each(
                 for (n, item) in run {
                     let absent = deletes_nothing(app, acting, item);
                     results[*n] = match app.api.writer.batch(acting, std::slice::from_ref(item)).await {
-                        Ok(written) => match written.first() {
-                            Some(written) if !absent => result(item.0, written),
-                            _ => nothing(),
-                        },
+                        Ok(written) => {
+                            settle(app, &written, &mut shown).await;
+                            match written.first() {
+                                Some(written) if !absent => result(item.0, written),
+                                _ => nothing(),
+                            }
+                        }
                         Err(error) => failed(renumbered(error, *n)),
                     };
                 }
@@ -204,7 +213,17 @@ async fn apply_each(
             }
         }
     }
-    results
+    (results, shown)
+}
+
+/// Waits until this replica shows what was written, by which what comes next is judged. Where it fell behind, nothing waits
+/// for it any more: the store judges all the same.
+async fn settle(app: &App, written: &[Written], shown: &mut Result<(), WriteError>) {
+    let Some(written) = written.first() else { return };
+    match shown {
+        Err(WriteError::NotVisible { position, .. }) => *position = written.position,
+        _ => *shown = app.api.writer.shown(written.position).await,
+    }
 }
 
 /// Whether an operation deletes what does not exist; judged, as is whether a put creates, by what is shown just before.

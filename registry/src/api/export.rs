@@ -288,6 +288,7 @@ pub(crate) async fn import(
     })?;
     let revision = app.api.store.status().position;
     let shown = app.api.live.wait_for(revision, Duration::from_secs(60)).await;
-    shown.map_err(|error| Problem::not_visible(revision, error))?;
-    Ok(reply(StatusCode::OK, &Imported { revision, records: written, removed }, None))
+    let imported = Imported { revision, records: written, removed };
+    shown.map_err(|error| Problem::not_visible(revision, error, &imported))?;
+    Ok(reply(StatusCode::OK, &imported, None))
 }

@@ -7,6 +7,7 @@ use super::described::{
 use super::objects::{Removed, by_source, removed_meanwhile, reply, written};
 use super::params::{self, Params, Path, Write};
 use super::problem::Problem;
+use super::visible::told;
 use super::{App, AppState};
 use crate::access::{self, Caller};
 use crate::writes::{self, Written};
@@ -76,7 +77,8 @@ pub(crate) async fn replace_instances(
     let set: ReplaceSet = body::json(&body::read(body, MAX_LARGE_BODY).await?)?;
     let (replaced, revision) = app.api.writer.replace_instances(&acting, &namespace, &service, set.items).await?;
     let writes::Replaced { added, updated, removed, unchanged } = replaced;
-    Ok(reply(StatusCode::OK, &SetReplaced { revision, added, updated, removed, unchanged }, None))
+    let replaced = SetReplaced { revision, added, updated, removed, unchanged };
+    told(revision, app.api.writer.shown(revision).await, &replaced)
 }
 
 /// Where an instance stands in the path. Those of a service and of none are told apart by that alone; each way has a handler

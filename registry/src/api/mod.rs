@@ -41,7 +41,10 @@ use axum::http::{StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use fingerpost_catalog::document::{InstanceDocument, ProblemDocument, VisibilityDocument};
+use fingerpost_catalog::document::{
+    InstanceDocument, NamespaceDocument, ProblemDocument, ServiceDocument, VisibilityDocument,
+};
+use fingerpost_catalog::{Key, Position, Record};
 use std::sync::Arc;
 use std::time::Instant;
 use tokio::sync::Semaphore;
@@ -50,6 +53,7 @@ use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use objects::Removed;
 use visible::Wait;
 
 pub use metrics::HttpMetrics;
@@ -301,6 +305,27 @@ impl From<Forbidden> for Problem {
     }
 }
 
+/// The object that a record is of, as its source declared it.
+fn document((key, record): (Key, Arc<Record>), position: Position) -> Option<serde_json::Value> {
+    let document = match (key, &*record) {
+        (Key::Namespace { name, source }, Record::Namespace(declared)) => serde_json::to_value(NamespaceDocument {
+            name: Some(name.to_string()),
+            labels: declared.labels.clone(),
+            source: Some(source),
+            sources: Vec::new(),
+            revision: Some(position),
+        }),
+        (Key::Service { namespace, name, source }, Record::Service(declared)) => {
+            serde_json::to_value(ServiceDocument::of(&namespace, &name, source, declared.clone(), position))
+        }
+        (Key::Instance(key), Record::Instance(instance)) => {
+            serde_json::to_value(InstanceDocument { revision: Some(position), ..InstanceDocument::of(&key, instance) })
+        }
+        _ => return None,
+    };
+    document.ok()
+}
+
 impl From<WriteError> for Problem {
     fn from(error: WriteError) -> Self {
         match error {
@@ -311,7 +336,12 @@ impl From<WriteError> for Problem {
             WriteError::Contended(_) => Problem::new(StatusCode::CONFLICT, error),
             WriteError::Commit(error) => error.into(),
             WriteError::Interrupted { ref source, .. } => Problem::from(source.clone()).detail(&error),
-            WriteError::NotVisible(position, wait) => Problem::not_visible(position, wait),
+            WriteError::NotVisible { position, error, written } => {
+                match written.and_then(|put| document(*put, position)) {
+                    Some(document) => Problem::not_visible(position, error, &document),
+                    None => Problem::not_visible(position, error, &Removed { revision: position }),
+                }
+            }
         }
     }
 }

@@ -6,12 +6,18 @@ use crate::store::{CommitError, StoreError};
 use crate::validate::Invalid;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
 use fingerpost_catalog::Position;
 use fingerpost_catalog::document::ProblemDocument;
+use serde::Serialize;
 
-/// Stands on a reply that says of a write only that it was committed at this position, and is not shown here yet.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Committed(pub(crate) Position);
+/// Stands on a reply which says as an error that a write was committed, and is not shown here yet.
+#[derive(Debug, Clone)]
+pub(crate) struct Committed {
+    pub(crate) position: Position,
+    /// What is told of it where that is no error: a JSON object.
+    pub(crate) reply: Bytes,
+}
 
 /// A refused or failed request.
 #[derive(Debug, Clone)]
@@ -22,7 +28,7 @@ pub struct Problem {
     parameter: Option<&'static str>,
     outcome_unknown: bool,
     retry_after: Option<u32>,
-    committed: Option<Position>,
+    committed: Option<Box<Committed>>,
 }
 
 impl Problem {
@@ -108,8 +114,8 @@ impl IntoResponse for Problem {
             // RFC 9110 §11.6.1.
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
-        if let Some(position) = self.committed {
-            response.extensions_mut().insert(Committed(position));
+        if let Some(committed) = self.committed {
+            response.extensions_mut().insert(*committed);
         }
         let headers = response.headers_mut();
         if let Some(seconds) = self.retry_after {
@@ -170,9 +176,14 @@ impl From<StoreError> for Problem {
 }
 
 impl Problem {
-    /// A write was committed at `position`, but this process did not come to show it in time.
-    pub(crate) fn not_visible(position: Position, error: WaitError) -> Self {
+    /// A write was committed whole at `position`, but this process did not come to show it in time. `reply` is what else
+    /// would be told of it.
+    pub(crate) fn not_visible(position: Position, error: WaitError, reply: &impl Serialize) -> Self {
         let detail = format!("the write was committed at {position}, but this server does not show it yet: {error}");
-        Self { committed: Some(position), ..Self::new(StatusCode::GATEWAY_TIMEOUT, detail) }
+        let reply = serde_json::to_vec(reply).unwrap_or_default().into();
+        Self {
+            committed: Some(Box::new(Committed { position, reply })),
+            ..Self::new(StatusCode::GATEWAY_TIMEOUT, detail)
+        }
     }
 }

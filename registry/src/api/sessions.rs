@@ -8,6 +8,7 @@ use super::objects::reply;
 use super::params::{self, Params, Path};
 use super::problem::Problem;
 use super::reading::token;
+use super::visible::told;
 use crate::access::Caller;
 use crate::sessions::{Engine, MAX_RENEWALS, Unreached};
 use axum::body::Body;
@@ -178,7 +179,8 @@ pub(crate) async fn end_session(
     params::loaded(&app)?;
     let ended = app.api.sessions.end(&caller, &id).await;
     let (instances, revision) = ended?;
-    Ok(reply(StatusCode::OK, &SessionEndedDocument { instances: instances as u64, revision }, None))
+    let ended = SessionEndedDocument { instances: instances as u64, revision };
+    told(revision, app.api.writer.shown(revision).await, &ended)
 }
 
 fn cut(text: &str) -> String {

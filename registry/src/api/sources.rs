@@ -5,6 +5,7 @@ use super::described::{Always, ReadProblems, Waiting, WriteProblems};
 use super::objects::reply;
 use super::params::{self, Params, Path};
 use super::problem::Problem;
+use super::visible::told;
 use crate::sources::{Removal, SourceState};
 use axum::extract::{RawQuery, State};
 use axum::http::StatusCode;
@@ -79,5 +80,5 @@ pub(crate) async fn delete_source(
         namespaces: removed.namespaces,
         revision,
     };
-    Ok(reply(StatusCode::OK, &removed, None))
+    told(revision, app.api.writer.shown(revision).await, &removed)
 }

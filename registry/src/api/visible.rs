@@ -5,16 +5,19 @@
 //! replica shows when the handler is done: that includes what was written and, where nothing changed, is the present.
 
 use super::App;
-use super::objects::Removed;
+use super::objects;
 use super::params::Params;
 use super::problem::{Committed, Problem};
 use crate::access::routes::{self, Need};
+use crate::writes::WriteError;
 use axum::body::{Body, to_bytes};
 use axum::extract::{MatchedPath, Request};
 use axum::http::{Method, StatusCode, Uri, header, uri::PathAndQuery};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
+use fingerpost_catalog::Position;
 use fingerpost_catalog::document::VisibilityDocument;
+use serde::Serialize;
 use std::time::Duration;
 
 /// How long a write waits that does not say.
@@ -77,10 +80,9 @@ impl Wait {
     /// Waits after a write that succeeded, and says in its reply how far it is visible.
     pub(super) async fn after(self, app: &App, response: Response) -> Response {
         // Written, but this replica itself has not come to show it: nor has everybody, then.
-        if let Some(&Committed(position)) = response.extensions().get() {
-            let visibility = app.api.visibility.wait(position, Duration::ZERO).await;
-            let removed = serde_json::to_vec(&Removed { revision: position }).unwrap_or_default();
-            let mut response = (StatusCode::OK, extended(&removed, &visibility)).into_response();
+        if let Some(Committed { position, reply }) = response.extensions().get() {
+            let visibility = app.api.visibility.wait(*position, Duration::ZERO).await;
+            let mut response = (StatusCode::OK, extended(reply, &visibility)).into_response();
             response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"));
             return response;
         }
@@ -93,6 +95,19 @@ impl Wait {
         let body = to_bytes(body, usize::MAX).await.unwrap_or_default();
         parts.headers.remove(header::CONTENT_LENGTH);
         Response::from_parts(parts, Body::from(extended(&body, &visibility)))
+    }
+}
+
+/// The reply to a write that was done whole, once it is known whether this replica shows it.
+pub(super) fn told(
+    position: Position,
+    shown: Result<(), WriteError>,
+    reply: &impl Serialize,
+) -> Result<Response, Problem> {
+    match shown {
+        Err(WriteError::NotVisible { error, .. }) => Err(Problem::not_visible(position, error, reply)),
+        Err(other) => Err(other.into()),
+        Ok(()) => Ok(objects::reply(StatusCode::OK, reply, None)),
     }
 }
 

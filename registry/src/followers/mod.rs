@@ -5,7 +5,8 @@
 //! goes to the store. So every replica knows all followers, and what is known of one is its latest report, wherever that came
 //! in: a follower that changes its replica is not two.
 //!
-//! **Departure.** A follower that says it leaves is forgotten at once. One that was silent for [`SILENCE`] has departed:
+//! **Departure.** A follower that says it leaves is forgotten at once, whichever replica it tells: that run of it is not
+//! believed to be there any more for as long as another replica may still name it, which heard it before. One that was silent for [`SILENCE`] has departed:
 //! nobody waits for it any more. It is named for [`REMEMBER`], since it may go on answering with what it had.
 //!
 //! [`Visibility`] has writes wait for all of them.
@@ -67,6 +68,36 @@ struct Follower {
     through: Option<Arc<str>>,
 }
 
+/// A run of a follower that left by its word.
+#[derive(Clone, Debug)]
+struct Left {
+    owner: Arc<str>,
+    sequence: u64,
+    at: Instant,
+    /// Whether it was this replica that it told.
+    here: bool,
+}
+
+/// What a replica tells others of followers: of those that it hears, all.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PeerHeard {
+    followers: Vec<PeerFollower>,
+    /// Those that left lately.
+    #[serde(default)]
+    left: Vec<PeerLeft>,
+}
+
+/// A follower that left, as one replica tells another of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PeerLeft {
+    id: Arc<str>,
+    owner: Arc<str>,
+    run: Arc<str>,
+    sequence: u64,
+}
+
 /// A follower as one replica tells another of it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -81,6 +112,13 @@ pub struct PeerFollower {
     position: Position,
     /// How long ago it was heard.
     silent_milliseconds: u64,
+}
+
+impl Left {
+    /// Whether it is the last word of this run, as which its own caller gave it.
+    fn ends(&self, follower: &Follower) -> bool {
+        self.owner == follower.owner && self.sequence >= follower.sequence
+    }
 }
 
 impl Follower {
@@ -124,10 +162,18 @@ struct Look {
     next: Option<Instant>,
 }
 
+#[derive(Debug, Default)]
+struct Table {
+    followers: HashMap<Arc<str>, Follower>,
+    /// By id and run, for [`SILENCE`]: whoever heard it before has it depart by then. Bounded like the followers; the
+    /// oldest make room.
+    left: HashMap<(Arc<str>, Arc<str>), Left>,
+}
+
 /// All followers that are known.
 #[derive(Debug)]
 pub struct Followers {
-    table: Mutex<HashMap<Arc<str>, Follower>>,
+    table: Mutex<Table>,
     /// Counts what was heard.
     news: watch::Sender<u64>,
 }
@@ -143,18 +189,16 @@ impl Followers {
     pub(crate) fn report(&self, id: &str, owner: &str, report: &FollowerReport) -> Result<(), ReportError> {
         let now = Instant::now();
         let mut table = self.table.lock();
-        table.retain(|_, known| now.saturating_duration_since(known.heard) < REMEMBER);
-        if let Some(known) = table.get(id)
+        table.forget(now);
+        if let Some(known) = table.followers.get(id)
             && *known.owner != *owner
             && !known.departed(now)
         {
             return Err(ReportError::Foreign(id.into()));
         }
         let Some(position) = report.position else {
-            // Unless it has come back meanwhile.
-            if table.get(id).is_some_and(|known| *known.run == *report.run) {
-                table.remove(id);
-            }
+            let left = Left { owner: owner.into(), sequence: report.sequence, at: now, here: true };
+            table.leave(id.into(), report.run.as_str().into(), left);
             drop(table);
             self.tell();
             return Ok(());
@@ -169,7 +213,7 @@ impl Followers {
             heard: now,
             through: None,
         };
-        if !insert(&mut table, id.into(), follower, now) {
+        if !table.insert(id.into(), follower, now) {
             return Err(ReportError::Full);
         }
         drop(table);
@@ -178,17 +222,22 @@ impl Followers {
     }
 
     /// Takes in what another replica has heard, all of it, by its answer to what it was `asked` then.
-    fn merge(&self, peer: &Arc<str>, heard: Vec<PeerFollower>, asked: Instant) {
+    fn merge(&self, peer: &Arc<str>, heard: PeerHeard, asked: Instant) {
         let now = Instant::now();
+        let PeerHeard { followers, left } = heard;
         let mut table = self.table.lock();
+        table.forget(now);
         // What it no longer names has left; unless it was heard elsewhere since, or there after this was asked: a later
         // question may have been answered sooner.
-        let named: HashSet<&str> = heard.iter().map(|told| &*told.id).collect();
+        let named: HashSet<&str> = followers.iter().map(|told| &*told.id).collect();
         let stays = |id: &str, known: &Follower| {
             known.through.as_ref() != Some(peer) || named.contains(id) || known.heard >= asked
         };
-        table.retain(|id, known| stays(id, known));
-        for told in heard.into_iter().take(MAX_FOLLOWERS) {
+        table.followers.retain(|id, known| stays(id, known));
+        for PeerLeft { id, owner, run, sequence } in left.into_iter().take(MAX_FOLLOWERS) {
+            table.leave(id, run, Left { owner, sequence, at: now, here: false });
+        }
+        for told in followers.into_iter().take(MAX_FOLLOWERS) {
             let silent = Duration::from_millis(told.silent_milliseconds);
             // Where this machine is younger than that, it departed before.
             let Some(heard) = now.checked_sub(silent) else { continue };
@@ -202,19 +251,28 @@ impl Followers {
                 heard,
                 through: Some(Arc::clone(peer)),
             };
-            insert(&mut table, told.id, follower, now);
+            table.insert(told.id, follower, now);
         }
         drop(table);
         self.tell();
     }
 
-    /// Those that this replica hears itself.
-    fn own(&self) -> Vec<PeerFollower> {
+    /// Those that this replica hears itself, and those that told it that they leave.
+    fn own(&self) -> PeerHeard {
         let now = Instant::now();
         let mut table = self.table.lock();
-        table.retain(|_, known| now.saturating_duration_since(known.heard) < REMEMBER);
-        table
-            .iter()
+        table.forget(now);
+        let left = table.left.iter().filter(|(_, left)| left.here);
+        let left = left
+            .map(|((id, run), left)| PeerLeft {
+                id: Arc::clone(id),
+                owner: Arc::clone(&left.owner),
+                run: Arc::clone(run),
+                sequence: left.sequence,
+            })
+            .collect();
+        let followers = table.followers.iter();
+        let followers = followers
             .filter(|(_, known)| known.through.is_none())
             .map(|(id, known)| PeerFollower {
                 id: Arc::clone(id),
@@ -226,14 +284,15 @@ impl Followers {
                 position: known.position,
                 silent_milliseconds: now.saturating_duration_since(known.heard).as_millis() as u64,
             })
-            .collect()
+            .collect();
+        PeerHeard { followers, left }
     }
 
     /// How they stand at a position; with `only_own`, those that this replica hears itself.
     fn look(&self, position: Position, only_own: bool) -> Look {
         let now = Instant::now();
         let mut look = Look::default();
-        for (id, known) in self.table.lock().iter() {
+        for (id, known) in &self.table.lock().followers {
             if only_own && known.through.is_some() {
                 continue;
             }
@@ -256,7 +315,7 @@ impl Followers {
     fn lag_through(&self, peer: &Arc<str>, position: Position) -> bool {
         let now = Instant::now();
         let lags = |known: &Follower| !known.departed(now) && !known.position.includes(&position);
-        self.table.lock().values().any(|known| known.through.as_ref() == Some(peer) && lags(known))
+        self.table.lock().followers.values().any(|known| known.through.as_ref() == Some(peer) && lags(known))
     }
 
     /// All that are known, those that departed among them, when `shown` is what there is to show; by their ids.
@@ -265,6 +324,7 @@ impl Followers {
         let known = |known: &Follower| now.saturating_duration_since(known.heard) < REMEMBER;
         let table = self.table.lock();
         let mut all: Vec<FollowerDocument> = table
+            .followers
             .iter()
             .filter(|(_, follower)| known(follower))
             .map(|(id, follower)| follower.document(id, shown, now))
@@ -277,16 +337,16 @@ impl Followers {
     /// What should lie between two reports of a follower.
     pub(crate) fn spacing(&self) -> Duration {
         let now = Instant::now();
-        let there = self.table.lock().values().filter(|known| !known.departed(now)).count() as u64;
+        let there = self.table.lock().followers.values().filter(|known| !known.departed(now)).count() as u64;
         Duration::from_millis(there * 1000 / REPORTS_A_SECOND).max(LEAST_SPACING)
     }
 
     /// How many are there, and how many departed.
     fn counts(&self) -> (usize, usize) {
         let now = Instant::now();
-        let table = self.table.lock();
-        let departed = table.values().filter(|known| known.departed(now)).count();
-        (table.len() - departed, departed)
+        let followers = &self.table.lock().followers;
+        let departed = followers.values().filter(|known| known.departed(now)).count();
+        (followers.len() - departed, departed)
     }
 
     fn tell(&self) {
@@ -294,21 +354,52 @@ impl Followers {
     }
 }
 
-/// Takes a follower in, unless what is known of it is newer; false where there is no room for it.
-fn insert(table: &mut HashMap<Arc<str>, Follower>, id: Arc<str>, follower: Follower, now: Instant) -> bool {
-    if let Some(known) = table.get_mut(&id) {
-        if follower.is_newer_than(known) {
-            *known = follower;
+impl Table {
+    /// Forgets what is too long ago.
+    fn forget(&mut self, now: Instant) {
+        self.followers.retain(|_, known| now.saturating_duration_since(known.heard) < REMEMBER);
+        self.left.retain(|_, left| now.saturating_duration_since(left.at) < SILENCE);
+    }
+
+    /// Takes a follower in, unless what is known of it is newer; false where there is no room for it.
+    fn insert(&mut self, id: Arc<str>, follower: Follower, now: Instant) -> bool {
+        let run = (Arc::clone(&id), Arc::clone(&follower.run));
+        if self.left.get(&run).is_some_and(|left| left.ends(&follower)) {
+            return true;
         }
-        return true;
+        let followers = &mut self.followers;
+        if let Some(known) = followers.get_mut(&id) {
+            if follower.is_newer_than(known) {
+                *known = follower;
+            }
+            return true;
+        }
+        if followers.len() >= MAX_FOLLOWERS {
+            let departed = followers.iter().filter(|(_, known)| known.departed(now));
+            let longest = departed.min_by_key(|(_, known)| known.heard).map(|(id, _)| Arc::clone(id));
+            let Some(gone) = longest else { return false };
+            followers.remove(&gone);
+        }
+        followers.insert(id, follower);
+        true
     }
-    if table.len() >= MAX_FOLLOWERS {
-        let longest = table.iter().filter(|(_, known)| known.departed(now)).min_by_key(|(_, known)| known.heard);
-        let Some(gone) = longest.map(|(id, _)| Arc::clone(id)) else { return false };
-        table.remove(&gone);
+
+    /// Forgets a run of a follower that left, unless it or another run has come back meanwhile.
+    fn leave(&mut self, id: Arc<str>, run: Arc<str>, left: Left) {
+        if self.followers.get(&id).is_some_and(|known| known.run == run && left.ends(known)) {
+            self.followers.remove(&id);
+        }
+        let key = (id, run);
+        // What is told again is not kept for longer.
+        if self.left.get(&key).is_some_and(|known| known.sequence >= left.sequence) {
+            return;
+        }
+        if self.left.len() >= MAX_FOLLOWERS {
+            let oldest = self.left.iter().min_by_key(|(_, left)| left.at).map(|(key, _)| key.clone());
+            oldest.and_then(|oldest| self.left.remove(&oldest));
+        }
+        self.left.insert(key, left);
     }
-    table.insert(id, follower);
-    true
 }
 
 #[cfg(test)]
@@ -353,7 +444,7 @@ mod tests {
         assert_eq!((names(&look.lagging), names(&look.departed)), (vec![], vec!["a"]));
         tokio::time::advance(REMEMBER).await;
         assert!(followers.look(at(7), false).departed.is_empty());
-        assert!(followers.own().is_empty(), "nothing is kept for ever");
+        assert_eq!(followers.own(), PeerHeard::default(), "nothing is kept for ever");
     }
 
     #[tokio::test(start_paused = true)]
@@ -392,7 +483,7 @@ mod tests {
         there.report("a", "me", &report("r", 1, Some(at(5)))).unwrap();
         here.merge(&peer, there.own(), Instant::now());
         assert_eq!(names(&here.look(at(6), false).lagging), ["a"]);
-        assert!(here.look(at(6), true).lagging.is_empty() && here.own().is_empty());
+        assert!(here.look(at(6), true).lagging.is_empty() && here.own() == PeerHeard::default());
         // It moves here, and what it said there is old.
         tokio::time::advance(Duration::from_secs(1)).await;
         here.report("a", "me", &report("r", 2, Some(at(6)))).unwrap();
@@ -405,11 +496,11 @@ mod tests {
         assert_eq!(names(&here.look(at(6), false).departed), ["a", "b"]);
         // An answer from before it came, which another one has overtaken.
         let asked = Instant::now();
-        let empty = there.own().into_iter().filter(|told| &*told.id != "c").collect();
+        let before = there.own();
         tokio::time::advance(Duration::from_millis(10)).await;
         there.report("c", "me", &report("r", 1, Some(at(5)))).unwrap();
         here.merge(&peer, there.own(), Instant::now());
-        here.merge(&peer, empty, asked);
+        here.merge(&peer, before, asked);
         assert_eq!(names(&here.look(at(6), false).lagging), ["c"]);
         there.report("c", "me", &report("r", 2, None)).unwrap();
         tokio::time::advance(Duration::from_millis(10)).await;
@@ -417,5 +508,41 @@ mod tests {
         there.report("b", "me", &report("r", 2, None)).unwrap();
         here.merge(&peer, there.own(), Instant::now());
         assert_eq!(names(&here.look(at(6), false).departed), ["a"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_leaves_at_another_replica_has_left() {
+        let (here, there) = (Followers::default(), Followers::default());
+        let [at_here, at_there]: [Arc<str>; 2] = ["here".into(), "there".into()];
+        here.report("a", "me", &report("r", 4, Some(at(5)))).unwrap();
+        let before = here.own();
+        there.merge(&at_here, before.clone(), Instant::now());
+        there.report("a", "me", &report("r", 5, None)).unwrap();
+        assert_eq!(there.counts(), (0, 0));
+        // Who heard it does not know yet, or said so before it did.
+        there.merge(&at_here, before, Instant::now());
+        assert_eq!(there.counts(), (0, 0));
+        here.merge(&at_there, there.own(), Instant::now());
+        assert_eq!(here.counts(), (0, 0));
+        // A report that was held up on its way.
+        here.report("a", "me", &report("r", 3, Some(at(9)))).unwrap();
+        assert_eq!(here.counts(), (0, 0));
+        // It is back at once, and its last run's end is told again.
+        here.report("a", "me", &report("s", 1, Some(at(5)))).unwrap();
+        here.merge(&at_there, there.own(), Instant::now());
+        there.merge(&at_here, here.own(), Instant::now());
+        assert_eq!((here.counts(), there.counts()), ((1, 0), (1, 0)));
+        // Another caller can't end it.
+        tokio::time::advance(SILENCE / 2).await;
+        let foreign = PeerLeft { id: "a".into(), owner: "you".into(), run: "s".into(), sequence: 9 };
+        let foreign = PeerHeard { followers: Vec::new(), left: vec![foreign] };
+        here.merge(&at_there, foreign, Instant::now());
+        assert_eq!(here.counts(), (1, 0));
+        tokio::time::advance(SILENCE).await;
+        assert!(there.own().left.is_empty(), "none is kept for ever");
+        for n in 0..2 * MAX_FOLLOWERS {
+            there.report(&n.to_string(), "me", &report("r", 1, None)).unwrap();
+        }
+        assert_eq!(there.own().left.len(), MAX_FOLLOWERS);
     }
 }

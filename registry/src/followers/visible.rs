@@ -7,7 +7,7 @@
 //! of it with the next bookmark. So of a position all that is asked for is the last one, up to it, of which a stream tells
 //! ([`Hub::told_by`]).
 
-use super::{Followers, PeerFollower};
+use super::{Followers, PeerHeard};
 use crate::live::LiveReplica;
 use crate::members::{Member, Members};
 use crate::peers::visible::AskVisible;
@@ -54,8 +54,9 @@ pub struct PeerVisible {
     pub(crate) reached: bool,
     /// The position that it shows.
     pub(crate) position: Position,
-    /// The followers that it hears.
-    pub(crate) followers: Vec<PeerFollower>,
+    /// What it hears of followers.
+    #[serde(flatten)]
+    pub(crate) heard: PeerHeard,
 }
 
 /// What became of a question to a replica.
@@ -90,14 +91,16 @@ struct Behind {
 
 impl Visibility {
     /// Waits for what `live` and the streams of `hub` show to be shown by the other `members`, too, and all their followers.
+    /// With `ending`, nobody waits any more: those who do would hold up the end of the HTTP server.
     pub fn new(
         live: Arc<LiveReplica>,
         hub: Arc<Hub>,
         members: watch::Receiver<Arc<Members>>,
         peers: Arc<dyn AskVisible>,
+        ending: CancellationToken,
     ) -> Arc<Self> {
         let questions = Semaphore::new(MAX_QUESTIONS);
-        let (followers, ending, waits) = (Arc::default(), CancellationToken::new(), Family::default());
+        let (followers, waits) = (Arc::default(), Family::default());
         Arc::new(Self { followers, live, hub, members, peers, questions, ending, waits })
     }
 
@@ -157,8 +160,12 @@ impl Visibility {
         loop {
             news.borrow_and_update();
             let look = self.followers.look(needed, false);
-            let late = Instant::now() >= deadline || self.ending.is_cancelled();
-            if late || (questions.is_empty() && look.lagging.is_empty()) {
+            let ending = self.ending.is_cancelled();
+            let done = questions.is_empty() && look.lagging.is_empty();
+            if done || ending || Instant::now() >= deadline {
+                if ending && !done {
+                    unreachable.push(self.own(&members, "it shuts down, and waits no longer".to_owned()));
+                }
                 let behind = std::mem::take(&mut *behind.lock());
                 let replicas =
                     behind.into_iter().map(|(id, behind)| replica(&id, behind.position, behind.detail, position));
@@ -226,7 +233,7 @@ impl Visibility {
             };
             match answer {
                 (began, Ok(answer)) => {
-                    self.followers.merge(&member.id, answer.followers, began);
+                    self.followers.merge(&member.id, answer.heard, began);
                     reached |= answer.reached;
                     if !reached {
                         let position = Some(answer.position);
@@ -275,12 +282,11 @@ impl Visibility {
                 }
             }
         }
-        PeerVisible { reached, position: self.live.position(), followers: self.followers.own() }
+        PeerVisible { reached, position: self.live.position(), heard: self.followers.own() }
     }
 
-    /// Hears of the other replicas' followers now and then, until `stop`; then nobody waits any more, either.
+    /// Hears of the other replicas' followers now and then, until `stop`.
     pub async fn run(self: Arc<Self>, stop: CancellationToken) {
-        let _ending = self.ending.clone().drop_guard();
         loop {
             let pause = SHARE_EVERY.mul_f64(0.8 + rand::random::<f64>() * 0.4);
             tokio::select! {
@@ -293,7 +299,7 @@ impl Visibility {
                 let asked = Instant::now();
                 // One that does not answer is asked again soon; what it heard departs in time.
                 if let Ok(answer) = self.peers.visible(member, &members.secret, None, Duration::ZERO).await {
-                    self.followers.merge(&member.id, answer.followers, asked);
+                    self.followers.merge(&member.id, answer.heard, asked);
                 }
             });
             tokio::select! {

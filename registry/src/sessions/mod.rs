@@ -253,9 +253,14 @@ impl Engine {
         let id: Arc<str> = id.into();
         // The home leaves it to this call for as long as this runs.
         let _ending = Ending::new(self, &id);
-        match self.end_for_good(&id, None).await? {
-            Some(revision) => Ok(self.remove_ended(&id, revision).await?),
-            None => Err(not_found()),
+        match self.end_for_good(&id, None).await {
+            Ok(Some(revision)) => Ok(self.remove_ended(&id, revision).await?),
+            Ok(None) => Err(not_found()),
+            // It has ended, and for all to see. What hangs on it is not all seen here yet, though: its home removes that.
+            Err(WriteError::NotVisible { position, .. }) => {
+                Ok((self.live.read().instance_keys_of_session(&id).len(), position))
+            }
+            Err(error) => Err(error.into()),
         }
     }
 

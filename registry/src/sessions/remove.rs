@@ -188,7 +188,8 @@ impl Engine {
     }
 
     /// Removes a session that is marked as ended. Returns how many instances it had, and the position of the last commit.
-    /// Two replicas may do it side by side; each deletes what is still there.
+    /// Two replicas may do it side by side; each deletes what is still there. Waits until this replica shows it, if it does in
+    /// time: what the last commit means is decided then.
     pub(super) async fn remove_ended(&self, id: &Arc<str>, revision: u64) -> Result<(usize, Position), WriteError> {
         let mut count = 0;
         for _ in 0..ATTEMPTS {
@@ -216,15 +217,17 @@ impl Engine {
                 let mut conditions = vec![at(id, revision)];
                 conditions.extend(removal.conditions);
                 let commit = Commit { operations: removal.operations, conditions, ..Commit::default() };
-                match self.writer.commit(commit).await {
+                match self.writer.store_commit(commit).await {
                     Ok(committed) => {
                         count += removed;
                         if last {
+                            // Where it does not come to show it, nothing is seen to be swept away.
+                            let _ = self.writer.shown(committed.position).await;
                             self.sweep(id).await;
                             return Ok((count, committed.position));
                         }
                     }
-                    Err(WriteError::Commit(CommitError::Condition { key, actual })) => {
+                    Err(CommitError::Condition { key, actual }) => {
                         self.writer.wait_for_change(actual).await;
                         if matches!(key, Key::Session { .. }) {
                             // Somebody else has completed it.
@@ -233,7 +236,7 @@ impl Engine {
                         // An instance was changed in between: looked at again.
                         break;
                     }
-                    Err(error) => return Err(error),
+                    Err(error) => return Err(error.into()),
                 }
             }
         }

@@ -22,7 +22,8 @@ pub(super) struct Planned {
 }
 
 impl Writer {
-    /// Applies operations all together, at one position, or not at all.
+    /// Applies operations all together, at one position, or not at all. Whether this process shows it, is for
+    /// [`Writer::shown`] to tell.
     pub async fn batch(&self, acting: &Acting, items: &[(Verb, ObjectDocument)]) -> Result<Vec<Written>, WriteError> {
         self.heard(acting.source());
         let sessions = items.iter().filter_map(|(verb, object)| match object {
@@ -51,15 +52,15 @@ impl Writer {
                 commit.operations.extend(parts);
             }
             self.clear_leftovers_of(&commit).await?;
-            match self.commit(commit).await {
+            match self.store_commit(commit).await {
                 Ok(committed) => {
                     return Ok(created
                         .into_iter()
                         .map(|created| Written { position: committed.position, created, changed: committed.changed })
                         .collect());
                 }
-                Err(WriteError::Commit(CommitError::Condition { actual, .. })) => self.wait_for_change(actual).await,
-                Err(error) => return Err(error),
+                Err(CommitError::Condition { actual, .. }) => self.wait_for_change(actual).await,
+                Err(error) => return Err(error.into()),
             }
         }
         Err(WriteError::Contended("what the batch writes".to_owned()))

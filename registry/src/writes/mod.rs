@@ -20,10 +20,10 @@ use crate::access::Forbidden;
 use crate::checks::{TargetRules, declaration};
 use crate::live::{LiveReplica, WaitError};
 use crate::sources::Sources;
-use crate::store::{Commit, CommitError, Committed, Condition, Durability, Expect, Operation, Store};
+use crate::store::{Action, Commit, CommitError, Committed, Condition, Durability, Expect, Operation, Store};
 use crate::validate::{self, Invalid};
 use fingerpost_catalog::document::InstanceDocument;
-use fingerpost_catalog::{Instance, InstanceKey, Key, Position, Source};
+use fingerpost_catalog::{Instance, InstanceKey, Key, Position, Record, Source};
 use std::hash::{BuildHasher, Hash, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
@@ -95,9 +95,16 @@ pub enum WriteError {
         #[source]
         source: CommitError,
     },
-    /// It was committed, but this process does not show it yet.
-    #[error("the write was committed at {0}, but this server does not show it yet")]
-    NotVisible(Position, WaitError),
+    /// All of it was committed, but this process does not show it yet.
+    #[error("the write was committed at {position}, but this server does not show it yet: {error}")]
+    NotVisible {
+        /// The position that it made.
+        position: Position,
+        /// Why it is not shown.
+        error: WaitError,
+        /// The record that was put, where it was one.
+        written: Option<Box<(Key, Arc<Record>)>>,
+    },
 }
 
 impl From<Forbidden> for WriteError {
@@ -221,14 +228,27 @@ impl Writer {
         Ok(instance)
     }
 
-    /// Commits, and waits until this process shows it.
+    /// Commits, and waits until this process shows it. It is for writes of one commit: of those that take several, only the
+    /// last one is waited for ([`Writer::shown`]), so that [`WriteError::NotVisible`] always is of a write that was done whole.
     pub(crate) async fn commit(&self, commit: Commit) -> Result<Committed, WriteError> {
+        let written = match commit.operations.as_slice() {
+            [Operation { key, action: Action::Put(record) }] => Some((key.clone(), Arc::clone(record))),
+            _ => None,
+        };
         let committed = self.store_commit(commit).await?;
-        self.live
-            .wait_for(committed.position, VISIBLE_TIMEOUT)
-            .await
-            .map_err(|error| WriteError::NotVisible(committed.position, error))?;
+        self.shown(committed.position).await.map_err(|error| match error {
+            WriteError::NotVisible { position, error, .. } => {
+                WriteError::NotVisible { position, error, written: written.map(Box::new) }
+            }
+            other => other,
+        })?;
         Ok(committed)
+    }
+
+    /// Waits until this process shows what was committed; [`WriteError::NotVisible`] where that takes too long.
+    pub async fn shown(&self, position: Position) -> Result<(), WriteError> {
+        let shown = self.live.wait_for(position, VISIBLE_TIMEOUT).await;
+        shown.map_err(|error| WriteError::NotVisible { position, error, written: None })
     }
 
     /// Waits for the turn of whoever writes what `what` names; none where it does not come in time.

@@ -155,9 +155,10 @@ impl Writer {
                     commit.conditions.push(Condition { key: instance.clone(), expect: Expect::Absent });
                 }
             }
-            match self.commit(commit).await {
-                Ok(_) | Err(WriteError::Commit(CommitError::Condition { .. })) => {}
-                Err(error) => return Err(error),
+            // What comes after it is applied after it, so nobody has to wait until it is shown.
+            match self.store_commit(commit).await {
+                Ok(_) | Err(CommitError::Condition { .. }) => {}
+                Err(error) => return Err(error.into()),
             }
         }
         Ok(())

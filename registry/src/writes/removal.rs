@@ -1,10 +1,10 @@
 //! Removing what others have left: instances with the parts of their health, and records of any kind.
 
+use super::Writer;
 use super::batch::Planned;
-use super::{VISIBLE_TIMEOUT, WriteError, Writer};
 use crate::members::Fence;
 use crate::sources::removal;
-use crate::store::{Commit, MAX_OPERATIONS, Operation};
+use crate::store::{Commit, CommitError, MAX_OPERATIONS, Operation};
 use fingerpost_catalog::{InstanceKey, Key, Position};
 
 impl Writer {
@@ -38,26 +38,23 @@ impl Writer {
     }
 
     /// Removes instances with the parts of their health, in commits of bounded size; the position of the last one, none
-    /// where there is nothing to remove. With a fence, only while that view of the replicas holds.
+    /// where there is nothing to remove. With a fence, only while that view of the replicas holds. Does not wait until they
+    /// are shown.
     pub async fn remove_instances(
         &self,
         keys: &[InstanceKey],
         fence: Option<Fence>,
-    ) -> Result<Option<Position>, WriteError> {
+    ) -> Result<Option<Position>, CommitError> {
         let mut last = None;
         for (operations, _) in self.removals(keys) {
             last = Some(self.store_commit(Commit { operations, fence, ..Commit::default() }).await?.position);
-        }
-        if let Some(position) = last {
-            let shown = self.live.wait_for(position, VISIBLE_TIMEOUT).await;
-            shown.map_err(|error| WriteError::NotVisible(position, error))?;
         }
         Ok(last)
     }
 
     /// Removes records together, at most as many as a commit takes. With a fence, only while that view of the replicas
-    /// holds.
-    pub async fn remove_records(&self, keys: Vec<Key>, fence: Option<Fence>) -> Result<Position, WriteError> {
-        Ok(self.commit(removal(keys, fence)).await?.position)
+    /// holds. Does not wait until it is shown.
+    pub async fn remove_records(&self, keys: Vec<Key>, fence: Option<Fence>) -> Result<Position, CommitError> {
+        Ok(self.store_commit(removal(keys, fence)).await?.position)
     }
 }

@@ -2,7 +2,7 @@
 
 use super::batch::add_conditions;
 use super::identity::{check_instance_identity, instance_key, required, same_source};
-use super::{ATTEMPTS, Replaced, VISIBLE_TIMEOUT, WriteError, Writer};
+use super::{ATTEMPTS, Replaced, WriteError, Writer};
 use crate::access::Acting;
 use crate::store::{Action, Commit, CommitError, MAX_OPERATIONS};
 use crate::validate::Invalid;
@@ -41,7 +41,8 @@ impl Progress {
 
 impl Writer {
     /// Replaces all instances that a source has in a service: additions and updates first, then removals, in commits of
-    /// bounded size. Broken off in the middle, it can be repeated.
+    /// bounded size. Broken off in the middle, it can be repeated. Whether this process shows it in the end, is for
+    /// [`Writer::shown`] to tell.
     pub async fn replace_instances(
         &self,
         acting: &Acting,
@@ -69,10 +70,7 @@ impl Writer {
         let wanted: Vec<(InstanceKey, Wanted)> = wanted.into_iter().collect();
         self.put_set(acting, &wanted, &mut progress).await?;
         self.remove_set(&gone, &mut progress).await?;
-        // Positions are applied in order, so the last one is enough to wait for.
-        let position = progress.position;
-        self.live.wait_for(position, VISIBLE_TIMEOUT).await.map_err(|error| WriteError::NotVisible(position, error))?;
-        Ok((progress.replaced, position))
+        Ok((progress.replaced, progress.position))
     }
 
     /// The set that is asked for, with all of it checked.

@@ -2,6 +2,7 @@
 //! and the ways of a renewal.
 #![allow(clippy::unwrap_used, clippy::expect_used, unreachable_pub)]
 
+mod behind;
 mod homes;
 mod lives;
 mod protection;
