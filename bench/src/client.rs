@@ -88,6 +88,7 @@ async fn spread(options: &Options) -> Result<()> {
     println!("== client: {subscribers} subscribers of {services} services, {} changes a second", options.rate);
     let folder = tempfile::tempdir()?;
     let server = Fingerpost::start(folder.path())?;
+    server.wait_ready().await?;
     let mut writers = Vec::new();
     for _ in 0..16 {
         writers.push(http::Connection::open(server.http).await?);
@@ -147,6 +148,7 @@ async fn reconnect(clients: usize) -> Result<()> {
     println!("== client: {clients} clients come back after a restart");
     let folder = tempfile::tempdir()?;
     let server = Fingerpost::start(folder.path())?;
+    server.wait_ready().await?;
     let mut writer = http::Connection::open(server.http).await?;
     for service in 0..100 {
         writer.call(&instance(service, "0"), false).await?;

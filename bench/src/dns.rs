@@ -183,6 +183,7 @@ pub(crate) async fn run(options: Options) -> Result<()> {
     // Knot gives up its rights and must still reach its zone.
     let _ = Command::new("chmod").args(["-R", "a+rwX"]).arg(folder.path()).status();
     let ours = Fingerpost::start(&folder.path().join("data"))?;
+    ours.wait_ready().await?;
     fill(ours.http, &options).await?;
     let mut servers: Vec<(&Process, SocketAddr)> = vec![(&ours.process, ours.dns)];
     let knot = knot(folder.path())?;

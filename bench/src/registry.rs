@@ -157,6 +157,7 @@ pub(crate) async fn run(options: Options) -> Result<()> {
         println!("round {}", round + 1);
         let data = folder.path().join(format!("round-{round}"));
         let ours = Fingerpost::start(&data)?;
+        ours.wait_ready().await?;
         let nacos_folder = folder.path().join(format!("nacos-{round}"));
         std::fs::create_dir_all(&nacos_folder)?;
         let nacos = rnacos(&nacos_folder)?;

@@ -65,6 +65,7 @@ pub(crate) async fn run(options: Options) -> Result<()> {
     let folder = tempfile::tempdir()?;
     crate::machine::describe(folder.path())?;
     let server = Fingerpost::start(folder.path())?;
+    server.wait_ready().await?;
     let mut writer = http::Connection::open(server.http).await?;
     let put = |n: usize| {
         let body = format!(r#"{{"addresses":["10.0.0.1"],"ports":[{{"port":80}}],"labels":{{"change":"{n}"}}}}"#);
