@@ -51,9 +51,10 @@ impl Resources {
         }
     }
 
-    /// Those that a request is about.
+    /// Those whose list or watch, over all namespaces, a request asks for. An object of another kind may be called like them.
     pub(crate) fn of_path(path: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|resources| path.rsplit('/').next() == Some(resources.plural()))
+        let is_of = |resources: &Self| path.strip_suffix(resources.plural()).is_some_and(|rest| rest.ends_with("/v1/"));
+        Self::ALL.into_iter().find(is_of)
     }
 
     /// The API group.
@@ -424,6 +425,15 @@ impl<T: Followed> Resource for Received<T> {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn only_lists_are_about_a_kind() {
+        assert_eq!(Resources::of_path("/api/v1/services"), Some(Resources::Services));
+        let slices = Resources::of_path("/prefix/apis/discovery.k8s.io/v1/endpointslices");
+        assert_eq!(slices, Some(Resources::EndpointSlices));
+        // A Lease that is called like a kind.
+        assert_eq!(Resources::of_path("/apis/coordination.k8s.io/v1/namespaces/x/leases/services"), None);
+    }
 
     #[test]
     fn nulls_and_unknown_fields_are_taken() {

@@ -58,9 +58,10 @@ impl Engine {
                 }
                 let (registry, source) = (Arc::clone(&self.registry), self.source.clone());
                 let within = self.write_timeout;
+                let until = Instant::now() + within;
                 // On a task of its own: to plan and to encode a batch takes longer than to make it.
                 let written = tokio::spawn(async move {
-                    let written = tokio::time::timeout(within, registry.batch(&source, operations)).await;
+                    let written = tokio::time::timeout_at(until, registry.batch(&source, operations)).await;
                     let written = written.unwrap_or_else(|_| {
                         let detail = format!("the registry did not answer within {} s", within.as_secs());
                         Err(Error::UnknownOutcome { detail })
