@@ -12,7 +12,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Resource;
 use prost::Message;
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -336,19 +336,27 @@ impl<T> Received<T> {
     }
 }
 
-/// Only what names an object.
-#[derive(Default, Deserialize)]
+/// Of an object of any kind, what names it.
+#[derive(Clone, PartialEq, Message, Deserialize)]
 #[serde(default)]
-struct Named {
-    metadata: NamedMeta,
+pub(crate) struct Named {
+    #[prost(message, required, tag = "1")]
+    pub(crate) metadata: NamedMeta,
 }
 
-#[derive(Default, Deserialize)]
+/// What kube wants to know of an object.
+#[derive(Clone, PartialEq, Message, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-struct NamedMeta {
-    name: Option<String>,
-    namespace: Option<String>,
-    resource_version: Option<String>,
+pub(crate) struct NamedMeta {
+    #[serde(deserialize_with = "or_default")]
+    #[prost(string, tag = "1")]
+    pub(crate) name: String,
+    #[serde(deserialize_with = "or_default")]
+    #[prost(string, tag = "3")]
+    pub(crate) namespace: String,
+    #[serde(deserialize_with = "or_default")]
+    #[prost(string, tag = "6")]
+    pub(crate) resource_version: String,
 }
 
 fn from_json<T: Followed>(raw: &RawValue) -> (Result<T, String>, NamedMeta) {
@@ -356,11 +364,7 @@ fn from_json<T: Followed>(raw: &RawValue) -> (Result<T, String>, NamedMeta) {
     let meta = match &object {
         Ok(object) => {
             let Meta { name, namespace, resource_version, .. } = object.meta();
-            NamedMeta {
-                name: Some(name.clone()),
-                namespace: Some(namespace.clone()),
-                resource_version: Some(resource_version.clone()),
-            }
+            NamedMeta { name: name.clone(), namespace: namespace.clone(), resource_version: resource_version.clone() }
         }
         Err(_) => serde_json::from_str::<Named>(raw.get()).unwrap_or_default().metadata,
     };
@@ -371,21 +375,14 @@ impl<'de, T: Followed> Deserialize<'de> for Received<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let raw = Box::<RawValue>::deserialize(deserializer)?;
         let (object, meta) = match serde_json::from_str::<protobuf::Carried>(raw.get()) {
-            Ok(carried) => {
-                let protobuf::CarriedMeta { name, namespace, resource_version } = carried.metadata;
-                let meta = NamedMeta {
-                    name: Some(name),
-                    namespace: Some(namespace),
-                    resource_version: Some(resource_version),
-                };
-                (carried.protobuf.read::<T>(), meta)
-            }
+            Ok(carried) => (carried.protobuf.read::<T>(), carried.metadata),
             Err(_) => from_json(&raw),
         };
+        let NamedMeta { name, namespace, resource_version } = meta;
         let meta = ObjectMeta {
-            name: meta.name,
-            namespace: meta.namespace,
-            resource_version: meta.resource_version,
+            name: Some(name),
+            namespace: Some(namespace),
+            resource_version: Some(resource_version),
             ..ObjectMeta::default()
         };
         Ok(Self { meta, object, of: PhantomData })

@@ -9,7 +9,7 @@
 //! events, each behind its length, whose objects are in such envelopes
 //! (<https://kubernetes.io/docs/reference/using-api/api-concepts/#protobuf-encoding>).
 
-use crate::objects::{Namespace, Resources};
+use crate::objects::{Named, NamedMeta, Namespace, Resources};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD_NO_PAD;
 use bytes::Bytes;
@@ -46,20 +46,8 @@ type BoxError = Box<dyn Error + Send + Sync>;
 /// An object on its way through kube.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Carried {
-    pub(crate) metadata: CarriedMeta,
+    pub(crate) metadata: NamedMeta,
     pub(crate) protobuf: Encoded,
-}
-
-/// What kube wants to know of it.
-#[derive(Clone, PartialEq, Message, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct CarriedMeta {
-    #[prost(string, tag = "1")]
-    pub(crate) name: String,
-    #[prost(string, tag = "3")]
-    pub(crate) namespace: String,
-    #[prost(string, tag = "6")]
-    pub(crate) resource_version: String,
 }
 
 /// An object's bytes, in base64.
@@ -130,13 +118,6 @@ struct Page {
     next: String,
     #[prost(int64, optional, tag = "4")]
     remaining: Option<i64>,
-}
-
-/// Of an object of any kind, what names it.
-#[derive(Clone, PartialEq, Message)]
-struct Named {
-    #[prost(message, required, tag = "1")]
-    metadata: CarriedMeta,
 }
 
 /// `meta/v1.Status`.
@@ -434,7 +415,7 @@ mod tests {
     #[test]
     fn one_that_cannot_be_read_still_says_its_name() {
         // Endpoints that are a number: the name is read, the object is not.
-        let mut raw = Named { metadata: CarriedMeta { name: "a".into(), ..CarriedMeta::default() } }.encode_to_vec();
+        let mut raw = Named { metadata: NamedMeta { name: "a".into(), ..NamedMeta::default() } }.encode_to_vec();
         raw.extend([0x10, 0x07]);
         let text = serde_json::to_string(&carried(raw.into()).unwrap()).unwrap();
         let read: Received<EndpointSlice> = serde_json::from_str(&text).unwrap();

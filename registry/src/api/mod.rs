@@ -57,6 +57,7 @@ use objects::Removed;
 use visible::Wait;
 
 pub use metrics::HttpMetrics;
+pub use operations::openmetrics;
 pub use problem::Problem;
 pub use sessions::renew;
 

@@ -216,13 +216,14 @@ pub(crate) async fn version() -> Response {
     responses((status = 200, description = "All metrics.", body = String,
         content_type = "application/openmetrics-text"), Always, Guarded))]
 pub(crate) async fn metrics(State(app): AppState) -> Result<Response, Problem> {
+    openmetrics(&app.api.metrics)
+}
+
+/// A reply that holds all metrics of a registry of them.
+pub fn openmetrics(metrics: &prometheus_client::registry::Registry) -> Result<Response, Problem> {
     let mut text = String::new();
-    prometheus_client::encoding::text::encode(&mut text, &app.api.metrics)
+    prometheus_client::encoding::text::encode(&mut text, metrics)
         .map_err(|_| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the metrics can't be written"))?;
-    let mut response = text.into_response();
-    response.headers_mut().insert(
-        header::CONTENT_TYPE,
-        HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8"),
-    );
-    Ok(response)
+    let kind = HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
+    Ok(([(header::CONTENT_TYPE, kind)], text).into_response())
 }
